@@ -1,0 +1,37 @@
+"""Search, token-by-token heat maps and answer spans with BERT, in JAX.
+
+    text ─ tokens ─ vectors ─ similarity ─┬─ match      which passages
+                                          ├─ heat map   which words
+                                          └─ span       which phrase
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minqa.corpus import Passage, demo_passages, read_passages
+    from minqa.embedding import Vectors, embed, embed_pooled, pool
+    from minqa.encoder import Encoder, load
+    from minqa.errors import InputError
+    from minqa.heatmap import HeatMap, heat_map
+    from minqa.similarity import cosine, match
+    from minqa.spans import Span, heat_span
+
+_MODULES = {
+    "corpus": ("Passage", "demo_passages", "read_passages"),
+    "embedding": ("Vectors", "embed", "embed_pooled", "pool"),
+    "encoder": ("Encoder", "load"),
+    "errors": ("InputError",),
+    "heatmap": ("HeatMap", "heat_map"),
+    "similarity": ("cosine", "match"),
+    "spans": ("Span", "heat_span"),
+}
+__all__ = [name for names in _MODULES.values() for name in names]
+
+
+def __getattr__(name: str) -> Any:
+    # JAX takes over a second to import, which `minqa --help` need not wait for.
+    for module, names in _MODULES.items():
+        if name in names:
+            return getattr(import_module(f"minqa.{module}"), name)
+    raise AttributeError(f"module 'minqa' has no attribute {name!r}")

@@ -1,0 +1,114 @@
+"""The whole chain on one screen: a question, a corpus and an encoder → an answer."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from minqa.corpus import Passage
+from minqa.embedding import Vectors, embed, pool
+from minqa.encoder import Encoder
+from minqa.errors import InputError
+from minqa.heatmap import HeatMap, content_words, heat_map
+from minqa.similarity import cosine, match
+from minqa.spans import Span, heat_span
+
+# Passages that are read closely. Embedding them is most of a question's work: 8 take about 0.15 s on 2 cores.
+CANDIDATES = 8
+
+
+@dataclass(frozen=True)
+class Result:
+    """A passage that answers, or at least echoes, the question.
+
+    Attributes:
+        passage: its title and text.
+        cosine: of the pooled vectors of question and passage.
+        heat_map: of the question on the passage; its `score` ranks the results.
+        span: the phrase that the heat points to.
+    """
+
+    passage: Passage
+    cosine: float
+    heat_map: HeatMap
+    span: Span | None
+
+
+@dataclass
+class Clock:
+    """Seconds by step; what JAX spends on compiling is kept apart under "compile"."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        compiled = 0.0
+
+        def listen(event: str, seconds: float, **_):
+            nonlocal compiled
+            compiled += seconds if event.startswith("/jax/core/compile/") else 0
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            jax.monitoring.unregister_event_duration_listener(listen)
+            self.seconds[name] = elapsed - compiled
+            self.seconds["compile"] = self.seconds.get("compile", 0.0) + compiled
+
+
+def ask(
+    encoder: Encoder,
+    question: str,
+    passages: Sequence[Passage],
+    vectors: Float[np.ndarray, "passage dim"],
+    *,
+    k: int = 3,
+    clock: Clock | None = None,
+) -> list[Result]:
+    """Find the passages that echo the question most, and where they do.
+
+    The cosine of pooled vectors picks candidates from the whole corpus; their heat maps rank them.
+
+    Args:
+        encoder: as `load` returns it.
+        question: what to look for.
+        passages: the corpus.
+        vectors: the pooled vectors of the first of them (as `read_index` returns them), the part that is searched.
+        k: how many passages to return at most.
+        clock: is told the time of each step.
+
+    Raises:
+        InputError: the question holds no word.
+    """
+    clock = clock or Clock()
+    with clock.step("embed question"):
+        [query] = embed(encoder, [question], role="query")
+    if not content_words(query.tokens).any():
+        raise InputError("The question holds no word.")
+    with clock.step("match"):
+        _, rows = jax.device_get(match(query.pooled[None], vectors, k=max(k, CANDIDATES)))
+    return read_closely(encoder, query, [passages[row] for row in rows[0]], clock=clock)[:k]
+
+
+def read_closely(
+    encoder: Encoder, query: Vectors, passages: Sequence[Passage], *, clock: Clock
+) -> list[Result]:
+    """Embed passages token by token, lay the query's heat on each, and rank them by it."""
+    with clock.step("embed passages"):
+        candidates = embed(encoder, [passage.text for passage in passages], role="passage")
+    with clock.step("heat maps"):
+        maps = [heat_map(query, candidate) for candidate in candidates]
+    with clock.step("spans"):
+        spans = [heat_span(heat) for heat in maps]
+    cosines = np.asarray(cosine(query.pooled[None], pool(candidates)))[0]
+    results = [
+        Result(*found) for found in zip(passages, map(float, cosines), maps, spans, strict=True)
+    ]
+    return sorted(results, key=lambda result: -result.heat_map.score)

@@ -1,0 +1,152 @@
+"""Named tensors on disk → a filled model, strictly: every parameter once, nothing unknown."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from minqa.errors import InputError
+
+Model = TypeVar("Model")
+Json = TypeVar("Json", dict, list)
+
+
+def read_json(path: Path, kind: type[Json] = dict) -> Json:
+    """The content of a JSON file, an object (`dict`) or an array (`list`).
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} holds no {path.name}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, kind):
+        raise InputError(f"{path} holds no JSON {'object' if kind is dict else 'array'}.")
+    return content
+
+
+def read_tensors(folder: Path) -> dict[str, np.ndarray]:
+    """Every tensor of a Hugging Face model folder by name.
+
+    Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names, or, where PyTorch
+    is installed, `pytorch_model.bin` without unpickling anything but tensors.
+
+    Raises:
+        InputError: there are no weights, or a file is missing, cut short or not what it claims to be.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = read_json(index).get("weight_map")
+        if not isinstance(names, dict) or not names:
+            raise InputError(f"{index} names no tensors under weight_map.")
+        tensors: dict[str, np.ndarray] = {}
+        for shard in sorted({Path(shard).name for shard in names.values()}):
+            content = _read_safetensors(folder / shard)
+            if misplaced := [name for name in content if names.get(name) != shard]:
+                raise InputError(f"{folder / shard} holds what {index.name} puts elsewhere: {', '.join(misplaced)}.")
+            tensors |= content
+        if missing := names.keys() - tensors.keys():
+            raise InputError(f"{index} names tensors that no shard holds: {', '.join(sorted(missing))}.")
+        return tensors
+    if (folder / "model.safetensors").is_file():
+        return _read_safetensors(folder / "model.safetensors")
+    if (folder / "pytorch_model.bin").is_file():
+        return _read_torch(folder / "pytorch_model.bin")
+    raise InputError(f"{folder} holds no weights: model.safetensors is needed.")
+
+
+def fill(
+    template: Model,
+    tensors: Mapping[str, np.ndarray],
+    names: Mapping[str, str],
+    *,
+    older_names: Mapping[str, str],
+    unused: str,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Model:
+    """Fill an empty model with the tensors of a PyTorch checkpoint.
+
+    Linear layers are transposed on the way, as PyTorch keeps [output, input].
+
+    Args:
+        template: the model as `jax.eval_shape` gives it.
+        tensors: as `read_tensors` gives them.
+        names: module path in the model → prefix of its tensors, `{}` for a layer's number.
+        older_names: pattern → replacement, applied to the names on disk.
+        unused: pattern of the tensors that the model has no use for.
+        dtype: of the filled parameters.
+
+    Raises:
+        InputError: a tensor is missing, doubled, unknown, misshapen or no floating point; the message
+            lists every complaint.
+    """
+    complaints = []
+    sources: dict[str, str] = {}
+    for name in tensors:
+        plain = name
+        for pattern, replacement in older_names.items():
+            plain = re.sub(pattern, replacement, plain)
+        if plain in sources:
+            complaints.append(f"{name} and {sources[plain]} are the same parameter")
+        sources[plain] = name
+
+    def take(path, leaf):
+        name, transpose = _tensor_name(path, names)
+        if name not in sources:
+            complaints.append(f"{name} is missing")
+            return leaf
+        tensor = tensors[sources.pop(name)]
+        shape = leaf.shape[::-1] if transpose else leaf.shape
+        if tensor.shape != shape:
+            complaints.append(f"{name} has shape {tensor.shape} instead of {shape}")
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            complaints.append(f"{name} is {tensor.dtype}, which is no floating point")
+        return tensor.T if transpose else tensor
+
+    filled = jax.tree_util.tree_map_with_path(take, template)
+    complaints += [f"{sources[name]} is unknown" for name in sources if not re.match(unused, name)]
+    if complaints:
+        raise InputError(f"The weights do not fit config.json: {'; '.join(complaints)}.")
+    return jax.tree.map(lambda tensor: jnp.asarray(tensor, dtype), filled)
+
+
+def _tensor_name(path: tuple, names: Mapping[str, str]) -> tuple[str, bool]:
+    """The tensor for a leaf like `layers.3.expand.kernel`, and whether it lies there transposed."""
+    parts = [str(getattr(part, "name", getattr(part, "idx", None))) for part in path]
+    *module, leaf = parts[:-1]  # the last part is the `value` of an nnx.Param
+    number = next((part for part in module if part.isdigit()), "")
+    prefix = names[".".join("{}" if part.isdigit() else part for part in module)].format(number)
+    return f"{prefix}.{'bias' if leaf == 'bias' else 'weight'}", leaf == "kernel"
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} holds no {path.name}, which its index names.") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read as safetensors, is it cut short? ({error})") from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        raise InputError(
+            f"{path} needs PyTorch to be read: install torch, or save the model as model.safetensors."
+        ) from None
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    except Exception as error:  # torch.load raises many kinds for a broken or unsafe file
+        raise InputError(f"{path} cannot be read as PyTorch weights: {error}") from error

@@ -1,0 +1,136 @@
+"""Heat maps → something to look at. The only module that knows colours."""
+
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from minqa.ask import Result
+
+# Backgrounds from warm to hot, each with black text on it: legible on dark and light terminals alike, and
+# told apart by lightness where hues are not.
+SHADES = ("#fff3c4", "#ffe08a", "#ffc04d", "#ff9a2e", "#f26b1d")
+# The part of the scale below the first shade.
+UNSHADED = 0.3
+
+
+def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
+    """The results as shaded passages, for rich to print.
+
+    The scale runs from the median heat of all words shown to the hottest of them, so the passages of one
+    answer can be compared. That is for the eye only: numbers are never rescaled.
+
+    Args:
+        results: best first.
+        marks: enclose the matched phrase in [[ ]], for a terminal without colours.
+    """
+    heats = np.concatenate([result.heat_map.heat for result in results])
+    heats = heats[np.isfinite(heats)]
+    scale = (np.median(heats), heats.max()) if len(heats) else (0.0, 1.0)
+    return Group(*[_passage(rank, result, scale, marks) for rank, result in enumerate(results, 1)])
+
+
+def print_answer(console: Console, results: Sequence[Result], seconds: Mapping[str, float]) -> None:
+    """Print shaded passages, and one line with the time of each step."""
+    console.print(terminal(results, marks=console.color_system is None), highlight=False)
+    times = " · ".join(f"{step} {_duration(spent)}" for step, spent in seconds.items())
+    console.print(Text(times, style="dim"))
+
+
+def as_json(results: Sequence[Result], **facts: Any) -> dict[str, Any]:
+    """The results as plain data for `json.dumps`; the README documents the keys. `facts` are added as they are."""
+    return {
+        "query": results[0].heat_map.query.text,
+        "results": [
+            {
+                "rank": rank,
+                "title": result.passage.title,
+                "score": _number(result.heat_map.score),
+                "cosine": _number(result.cosine),
+                "text": result.heat_map.passage.text,
+                "truncated": result.heat_map.passage.truncated,
+                "words": [
+                    {"text": text, "start": int(start), "end": int(end), "heat": _number(heat)}
+                    for text, (start, end), heat in zip(
+                        result.heat_map.passage.word_texts,
+                        result.heat_map.passage.words,
+                        result.heat_map.heat,
+                        strict=True,
+                    )
+                ],
+                "span": result.span
+                and {
+                    "text": result.span.text,
+                    "start": result.span.start,
+                    "end": result.span.end,
+                    "score": _number(result.span.score),
+                },
+            }
+            for rank, result in enumerate(results, 1)
+        ],
+        **facts,
+    }
+
+
+def printable(text: str) -> str:
+    """The text with each character that could steer a terminal replaced by U+FFFD, at the same length.
+
+    Those are control characters but the line feed, and the controls of writing direction.
+    """
+    return "".join(
+        "\ufffd"
+        if (unicodedata.category(char) == "Cc" and char != "\n")
+        or unicodedata.bidirectional(char) in _DIRECTIONS
+        else char
+        for char in text
+    )
+
+
+_DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+
+
+def _passage(rank: int, result: Result, scale: tuple[float, float], marks: bool) -> RenderableType:
+    passage, span = result.heat_map.passage, result.span
+    body = Text(printable(passage.text))
+    for (start, end), heat in zip(passage.words, result.heat_map.heat, strict=True):
+        body.stylize(_shade(float(heat), *scale), int(start), int(end))
+    if passage.truncated:
+        body.stylize("dim", int(passage.words[-1, 1]) if len(passage.words) else 0)
+    if span and marks:
+        body = Text.assemble(
+            body[: span.start], "[[", body[span.start : span.end], "]]", body[span.end :]
+        )
+    elif span:
+        body.stylize("bold underline", span.start, span.end)
+    title = Text.assemble(
+        (f"{rank}  ", "dim"),
+        (printable(result.passage.title), "bold"),
+        (f"  {result.heat_map.score:.2f}".removeprefix("" if result.passage.title else "  "), "dim"),
+    )
+    found = Text("no phrase stands out", style="dim italic")
+    if span:
+        found = Text.assemble(("→ ", "dim"), (printable(span.text), "bold"), (f"  {span.score:.2f}", "dim"))
+    if passage.truncated:
+        found.append("   (the dim end is over the model's maximum and was not read)", style="dim")
+    return Padding(Group(title, Padding(body, (0, 0, 0, 3)), Padding(found, (0, 0, 0, 3))), (0, 0, 1, 0))
+
+
+def _shade(heat: float, cold: float, hot: float) -> str:
+    place = (heat - cold) / (hot - cold) if hot > cold else 0.0
+    if not place > UNSHADED:
+        return ""
+    step = (min(place, 1.0) - UNSHADED) / (1 - UNSHADED)
+    return f"black on {SHADES[min(int(step * len(SHADES)), len(SHADES) - 1)]}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _number(value: float) -> float | None:
+    return round(float(value), 6) if math.isfinite(value) else None

@@ -1,0 +1,72 @@
+"""Vectors → similarities: pure array functions."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+# Scores that `match` holds at once, beside its result.
+BLOCK_SCORES = 2**20
+
+
+def unit(vectors: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """The vectors scaled to length 1; a zero vector stays zero."""
+    squares = (vectors * vectors).sum(-1, keepdims=True)
+    return vectors * jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+
+
+def cosine(
+    query: Float[Array, "query dim"], passage: Float[Array, "passage dim"]
+) -> Float[Array, "query passage"]:
+    """Cosine of every pair of vectors, -1 to 1; 0 where one of them is zero."""
+    # Accelerators multiply float32 in fewer bits unless asked not to.
+    return jnp.einsum("qd,pd->qp", unit(query), unit(passage), precision=jax.lax.Precision.HIGHEST)
+
+
+def match(
+    queries: Float[Array | np.ndarray, "query dim"],
+    passages: Float[Array | np.ndarray, "passage dim"],
+    *,
+    k: int,
+) -> tuple[Float[Array, "query k"], Int[Array, "query k"]]:
+    """The k passages most similar to each query, by exact cosine of all pairs.
+
+    The corpus is scored block by block, so memory grows with queries × k, not with queries × passages.
+
+    Args:
+        queries: float32, need not be normalized.
+        passages: likewise.
+        k: how many; where the corpus is smaller, all of it.
+
+    Returns:
+        Cosines in falling order, and the passages' int32 indices; of equal cosines the lower index first.
+
+    Raises:
+        ValueError: k is below 1, or there is nothing to compare.
+    """
+    if k < 1 or not len(queries) or not len(passages):
+        raise ValueError(f"k is {k}, with {len(queries)} queries and {len(passages)} passages; none may be 0.")
+    return _match(queries, passages, k=min(k, len(passages)))
+
+
+@partial(jax.jit, static_argnames="k")
+def _match(queries, passages, *, k):
+    number = len(passages)
+    block = min(number, max(k, BLOCK_SCORES // len(queries)))
+
+    def step(best, start):
+        # The last block starts early enough to be whole; what it shares with the one before is masked.
+        first = jnp.minimum(start, number - block)
+        rows = first + jnp.arange(block)
+        scores = cosine(queries, jax.lax.dynamic_slice_in_dim(passages, first, block))
+        scores, places = jax.lax.top_k(jnp.where(rows < start, -jnp.inf, scores), k)
+        # top_k prefers the earlier of two equals, and earlier blocks stand first.
+        scores, order = jax.lax.top_k(jnp.concatenate([best[0], scores], 1), k)
+        indices = jnp.concatenate([best[1], rows[places]], 1)
+        return (scores, jnp.take_along_axis(indices, order, 1)), None
+
+    nothing = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
+    best, _ = jax.lax.scan(step, nothing, jnp.arange(0, number, block))
+    return best

@@ -1,0 +1,132 @@
+"""Text → token ids, and where every token sits in the text."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+from tokenizers import Encoding, Tokenizer, normalizers
+
+from minqa.errors import InputError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text as a model reads it.
+
+    A word is what the tokenizer splits into word pieces: a run of letters and digits, or one punctuation
+    mark. `text[start:end]` for a row of `words` is the word as it was written.
+
+    Attributes:
+        text: the text; a lone surrogate, which no encoding can carry, is replaced by U+FFFD.
+        ids: int32 [token], special tokens included.
+        word: int32 [token], the number of the word that the token belongs to, -1 for none.
+        words: int32 [word, 2], start and end of each word, in characters of `text`.
+        prompt: how many leading tokens stand for the prompt, [CLS] included; 0 without a prompt.
+        truncated: whether the text was longer than the model's maximum and lost its end.
+    """
+
+    text: str
+    ids: Int[np.ndarray, " token"]
+    word: Int[np.ndarray, " token"]
+    words: Int[np.ndarray, "word 2"]
+    prompt: int = 0
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def word_texts(self) -> list[str]:
+        return [self.text[start:end] for start, end in self.words]
+
+
+@dataclass(frozen=True)
+class WordPiece:
+    """BERT's tokenizer (Devlin et al. 2018, section 3): texts of any Unicode → `Tokens`."""
+
+    backend: Tokenizer
+    max_tokens: int
+
+    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Tokens]:
+        """Tokens of each text; `prompt` is read before each text, but none of it counts as a word."""
+        texts = [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in texts]
+        encodings = self.backend.encode_batch([prompt + text for text in texts])
+        return [_tokens(text, prompt, code) for text, code in zip(texts, encodings, strict=True)]
+
+
+def load_word_piece(
+    folder: Path, *, max_tokens: int | None, max_positions: int, lowercase: bool = False
+) -> WordPiece:
+    """transformers' fast tokenizer of a model folder.
+
+    `tokenizer.json` is that tokenizer written down, so it is read without importing transformers, which
+    takes over a second; only a folder with the older `vocab.txt` alone needs the conversion.
+
+    Args:
+        folder: holds `tokenizer.json` or `vocab.txt`, and may hold `tokenizer_config.json`.
+        max_tokens: longest input, special tokens included; None takes the tokenizer's own limit.
+        max_positions: the most tokens that the model can number.
+        lowercase: whether to lower-case a text before the tokenizer's own normalization.
+
+    Raises:
+        InputError: there is no tokenizer, or it cannot be read.
+    """
+    try:
+        if (folder / "tokenizer.json").is_file():
+            backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        elif (folder / "vocab.txt").is_file():
+            from transformers import AutoTokenizer
+
+            backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        else:
+            raise InputError(f"{folder} holds no tokenizer: tokenizer.json or vocab.txt is needed.")
+        settings_file = folder / "tokenizer_config.json"
+        settings = json.loads(settings_file.read_text("utf-8")) if settings_file.is_file() else {}
+    except InputError:
+        raise
+    except Exception as error:  # tokenizers raises bare Exception for a broken file
+        raise InputError(f"The tokenizer in {folder} cannot be read: {error}") from error
+    if lowercase:
+        backend.normalizer = normalizers.Sequence(
+            [normalizers.Lowercase(), *filter(None, [backend.normalizer])]
+        )
+    limit = max_tokens or settings.get("model_max_length") or max_positions
+    limit = int(min(limit, max_positions))
+    backend.no_padding()
+    backend.enable_truncation(limit)
+    return WordPiece(backend, limit)
+
+
+def _tokens(text: str, prompt: str, encoding: Encoding) -> Tokens:
+    word = np.array([-1 if w is None else w for w in encoding.word_ids], np.int32)
+    offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2) - len(prompt)
+    in_prompt = (word >= 0) & (offsets[:, 1] <= 0)
+    word[in_prompt] = -1
+
+    real = np.flatnonzero(word >= 0)
+    _, first, word[real] = np.unique(word[real], return_index=True, return_inverse=True)
+    last = np.append(first[1:], len(real))[: len(first)] - 1
+    words = np.stack([offsets[real[first], 0].clip(0), offsets[real[last], 1]], axis=1)
+    return Tokens(
+        text=text,
+        ids=np.array(encoding.ids, np.int32),
+        word=word,
+        words=words if text.isascii() else _with_marks(text, words),
+        prompt=1 + int(in_prompt.sum()) if prompt else 0,
+        truncated=bool(encoding.overflowing),
+    )
+
+
+def _with_marks(text: str, words: np.ndarray) -> np.ndarray:
+    """Give each word the accents and joiners behind it, which the tokenizer drops without a trace."""
+    words = words.copy()
+    limits = np.append(words[1:, 0], len(text))
+    for row, limit in zip(words, limits, strict=False):
+        while row[1] < limit and unicodedata.category(text[row[1]]) in ("Mn", "Mc", "Me", "Cf"):
+            row[1] += 1
+    return words
