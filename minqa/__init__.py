@@ -1,8 +1,8 @@
 """Search, token-by-token heat maps and answer spans with BERT, in JAX.
 
-    text ─ tokens ─ vectors ─ similarity ─┬─ match      which passages
-                                          ├─ heat map   which words
-                                          └─ span       which phrase
+text ─ tokens ─ vectors ─ similarity ─┬─ match      which passages
+                                      ├─ heat map   which words
+                                      └─ span       which phrase
 """
 
 from importlib import import_module

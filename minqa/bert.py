@@ -7,10 +7,11 @@ The encoder of Vaswani et al. 2017 (arXiv:1706.03762) that it builds on is read 
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -33,7 +34,7 @@ class BertConfig:
     attention_probs_dropout_prob: float = 0.1
 
     @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> Self:
+    def from_dict(cls, settings: Mapping[str, Any]) -> "BertConfig":
         """Read the sizes from the content of a `config.json`.
 
         Raises:
@@ -49,7 +50,11 @@ class BertConfig:
         for name, size in sizes.items():
             if size is MISSING:
                 complaints.append(f"{name} is missing")
-            elif not isinstance(size, int | float) or size < 0 or (name in _COUNTS and not (type(size) is int and size)):
+            elif (
+                not isinstance(size, int | float)
+                or size < 0
+                or (name in _COUNTS and not (type(size) is int and size))
+            ):
                 complaints.append(f"{name} is {size!r}, which is no size")
         if not complaints and sizes["hidden_size"] % sizes["num_attention_heads"]:
             complaints.append("hidden_size is no multiple of num_attention_heads")
@@ -76,26 +81,32 @@ class BertOutput(NamedTuple):
     """What a BERT returns.
 
     Attributes:
-        hidden: the hidden states of every layer, [batch, token, dim] each; `hidden[0]` is the embeddings.
-        attention: every layer's attention maps [batch, head, query token, key token], on request.
+        hidden: the hidden states of every layer; `hidden[0]` is the embeddings.
+        attention: on request, every layer's attention maps, from the first token axis to the second.
     """
 
-    hidden: tuple[Float[Array, "batch token dim"], ...]
-    attention: tuple[Float[Array, "batch head token token"], ...] | None
+    hidden: Float[Array, "layer+1 batch token dim"]
+    attention: Float[Array, "layer batch head token token"] | None
 
 
 class Bert(nnx.Module):
-    """The encoder of Devlin et al. 2018, without a head."""
+    """The encoder of Devlin et al. 2018, without a head.
+
+    `layers` is one `Layer` whose parameters have a leading layer axis, so that one layer is traced and
+    compiled however deep the model is; `jax.tree.map(lambda p: p[3], model.layers)` is the fourth.
+    """
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.embeddings = Embeddings(config, rngs=rngs)
-        self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_hidden_layers)])
+        keys = jax.random.split(rngs.params(), config.num_hidden_layers)
+        self.layers = jax.vmap(lambda key: Layer(config, rngs=nnx.Rngs(key)))(keys)
+        self.num_layers = config.num_hidden_layers
 
     def __call__(
         self,
-        ids: Int[Array, "batch token"],
-        mask: Bool[Array, "batch token"],
-        token_types: Int[Array, "batch token"] | None = None,
+        ids: Int[Array | np.ndarray, "batch token"],
+        mask: Bool[Array | np.ndarray, "batch token"],
+        token_types: Int[Array | np.ndarray, "batch token"] | None = None,
         *,
         attention: bool = False,
         key: Array | None = None,
@@ -110,14 +121,17 @@ class Bert(nnx.Module):
             key: a key turns dropout on, for training; None is deterministic inference.
         """
         token_types = jnp.zeros_like(ids) if token_types is None else token_types
-        keys = _split(key, 1 + len(self.layers))
-        hidden = [self.embeddings(ids, token_types, keys[0])]
-        maps = []
-        for layer, layer_key in zip(self.layers, keys[1:], strict=True):
-            x, weights = layer(hidden[-1], mask, layer_key)
-            hidden.append(x)
-            maps.append(weights)
-        return BertOutput(tuple(hidden), tuple(maps) if attention else None)
+        embeddings_key, layers_key = _split(key, 2)
+        embedded = self.embeddings(ids, token_types, embeddings_key)
+
+        def step(x, layer_and_key):
+            layer, layer_key = layer_and_key
+            x, weights = layer(x, mask, layer_key)
+            return x, (x, weights if attention else None)
+
+        layer_keys = None if key is None else jax.random.split(layers_key, self.num_layers)
+        _, (hidden, maps) = jax.lax.scan(step, embedded, (self.layers, layer_keys))
+        return BertOutput(jnp.concatenate([embedded[None], hidden]), maps)
 
 
 class Embeddings(nnx.Module):
@@ -131,8 +145,9 @@ class Embeddings(nnx.Module):
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(self, ids, token_types, key):
-        positions = jnp.arange(ids.shape[1])[None]
-        x = self.word(ids) + self.position(positions) + self.token_type(token_types)
+        # The tables are read directly: nnx.Embed would convert what it finds to the dtype it was built with.
+        word, position = self.word.embedding[ids], self.position.embedding[None, : ids.shape[1]]
+        x = word + position + self.token_type.embedding[token_types]
         return self.dropout(self.norm(x), deterministic=key is None, rngs=key)
 
 
@@ -172,9 +187,7 @@ class SelfAttention(nnx.Module):
     def __call__(self, x, mask, key):
         batch, token, _ = x.shape
         heads = (batch, token, self.num_heads, -1)
-        query, keys, value = (
-            project(x).reshape(heads) for project in (self.query, self.key, self.value)
-        )
+        query, keys, value = (project(x).reshape(heads) for project in (self.query, self.key, self.value))
         scores = jnp.einsum("bqhd,bthd->bhqt", query, keys) * query.shape[-1] ** -0.5
         # The lowest number instead of -inf: a row of padding alone stays finite.
         scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
@@ -192,26 +205,24 @@ def _layer_norm(config: BertConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 def _split(key: Array | None, number: int):
-    return [None] * number if key is None else jax.random.split(key, number)
+    return (None,) * number if key is None else jax.random.split(key, number)
 
 
-# How checkpoints name these parameters: module path here → prefix there. `{}` is the layer's number.
+# How checkpoints name these parameters: module path here → prefix there, `{}` for the layer's number.
 TENSOR_NAMES = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.position": "embeddings.position_embeddings",
     "embeddings.token_type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
-    "layers.{}.attention.query": "encoder.layer.{}.attention.self.query",
-    "layers.{}.attention.key": "encoder.layer.{}.attention.self.key",
-    "layers.{}.attention.value": "encoder.layer.{}.attention.self.value",
-    "layers.{}.attention.output": "encoder.layer.{}.attention.output.dense",
-    "layers.{}.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
-    "layers.{}.expand": "encoder.layer.{}.intermediate.dense",
-    "layers.{}.contract": "encoder.layer.{}.output.dense",
-    "layers.{}.output_norm": "encoder.layer.{}.output.LayerNorm",
+    "layers.attention.query": "encoder.layer.{}.attention.self.query",
+    "layers.attention.key": "encoder.layer.{}.attention.self.key",
+    "layers.attention.value": "encoder.layer.{}.attention.self.value",
+    "layers.attention.output": "encoder.layer.{}.attention.output.dense",
+    "layers.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "layers.expand": "encoder.layer.{}.intermediate.dense",
+    "layers.contract": "encoder.layer.{}.output.dense",
+    "layers.output_norm": "encoder.layer.{}.output.LayerNorm",
 }
 OLDER_NAMES = {r"^bert\.": "", r"\.gamma$": ".weight", r"\.beta$": ".bias"}
 # Heads, which an encoder has no use for, and two buffers that old transformers wrote down.
-UNUSED_TENSORS = (
-    r"(pooler|cls|classifier|qa_outputs)\.|embeddings\.(position_ids|token_type_ids)$"
-)
+UNUSED_TENSORS = r"(pooler|cls|classifier|qa_outputs)\.|embeddings\.(position_ids|token_type_ids)$"

@@ -9,6 +9,7 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
@@ -18,8 +19,8 @@ Model = TypeVar("Model")
 Json = TypeVar("Json", dict, list)
 
 
-def read_json(path: Path, kind: type[Json] = dict) -> Json:
-    """The content of a JSON file, an object (`dict`) or an array (`list`).
+def read_json(path: Path, kind: type[Json]) -> Json:
+    """The content of a JSON file, which must be an object (kind `dict`) or an array (`list`).
 
     Raises:
         InputError: the file is missing, unreadable, or holds something else.
@@ -46,14 +47,16 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = read_json(index).get("weight_map")
+        names = read_json(index, dict).get("weight_map")
         if not isinstance(names, dict) or not names:
             raise InputError(f"{index} names no tensors under weight_map.")
         tensors: dict[str, np.ndarray] = {}
         for shard in sorted({Path(shard).name for shard in names.values()}):
             content = _read_safetensors(folder / shard)
             if misplaced := [name for name in content if names.get(name) != shard]:
-                raise InputError(f"{folder / shard} holds what {index.name} puts elsewhere: {', '.join(misplaced)}.")
+                raise InputError(
+                    f"{folder / shard} holds what {index.name} puts elsewhere: {', '.join(misplaced)}."
+                )
             tensors |= content
         if missing := names.keys() - tensors.keys():
             raise InputError(f"{index} names tensors that no shard holds: {', '.join(sorted(missing))}.")
@@ -81,7 +84,8 @@ def fill(
     Args:
         template: the model as `jax.eval_shape` gives it.
         tensors: as `read_tensors` gives them.
-        names: module path in the model → prefix of its tensors, `{}` for a layer's number.
+        names: module path in the model → prefix of its tensors; where the prefix holds `{}`, for a layer's
+            number, the layers' tensors are stacked along a leading axis.
         older_names: pattern → replacement, applied to the names on disk.
         unused: pattern of the tensors that the model has no use for.
         dtype: of the filled parameters.
@@ -100,33 +104,34 @@ def fill(
             complaints.append(f"{name} and {sources[plain]} are the same parameter")
         sources[plain] = name
 
-    def take(path, leaf):
-        name, transpose = _tensor_name(path, names)
+    def take(name: str, shape: tuple[int, ...], transpose: bool) -> np.ndarray:
         if name not in sources:
             complaints.append(f"{name} is missing")
-            return leaf
+            return np.zeros(shape, np.float32)
         tensor = tensors[sources.pop(name)]
-        shape = leaf.shape[::-1] if transpose else leaf.shape
-        if tensor.shape != shape:
-            complaints.append(f"{name} has shape {tensor.shape} instead of {shape}")
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             complaints.append(f"{name} is {tensor.dtype}, which is no floating point")
+        expected = shape[::-1] if transpose else shape
+        if tensor.shape != expected:
+            complaints.append(f"{name} has shape {tensor.shape} instead of {expected}")
+            return np.zeros(shape, np.float32)
         return tensor.T if transpose else tensor
 
-    filled = jax.tree_util.tree_map_with_path(take, template)
+    def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> Array:
+        *module, kind = [part.name for part in path[:-1]]  # behind them stands an nnx.Param's `value`
+        name = f"{names['.'.join(module)]}.{'bias' if kind == 'bias' else 'weight'}"
+        transpose = kind == "kernel"
+        if "{}" not in name:
+            return jnp.asarray(take(name, leaf.shape, transpose), dtype)
+        number, *shape = leaf.shape
+        layers = [take(name.format(i), tuple(shape), transpose) for i in range(number)]
+        return jnp.asarray(np.stack(layers), dtype)
+
+    model = jax.tree_util.tree_map_with_path(assemble, template)
     complaints += [f"{sources[name]} is unknown" for name in sources if not re.match(unused, name)]
     if complaints:
         raise InputError(f"The weights do not fit config.json: {'; '.join(complaints)}.")
-    return jax.tree.map(lambda tensor: jnp.asarray(tensor, dtype), filled)
-
-
-def _tensor_name(path: tuple, names: Mapping[str, str]) -> tuple[str, bool]:
-    """The tensor for a leaf like `layers.3.expand.kernel`, and whether it lies there transposed."""
-    parts = [str(getattr(part, "name", getattr(part, "idx", None))) for part in path]
-    *module, leaf = parts[:-1]  # the last part is the `value` of an nnx.Param
-    number = next((part for part in module if part.isdigit()), "")
-    prefix = names[".".join("{}" if part.isdigit() else part for part in module)].format(number)
-    return f"{prefix}.{'bias' if leaf == 'bias' else 'weight'}", leaf == "kernel"
+    return model
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

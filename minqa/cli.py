@@ -48,10 +48,12 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=about, description=about, epilog=epilog)
         sub.set_defaults(run=run)
         sub.add_argument(
-            "--model", metavar="M", help="folder or Hugging Face hub id of a BERT (default: all-MiniLM-L6-v2, installed)"
+            "--model", help="folder or Hugging Face hub id of a BERT (default: all-MiniLM-L6-v2, installed)"
         )
         sub.add_argument(
-            "--cache", metavar="DIR", type=Path, help="folder for vectors and compiled code (default: the user's cache folder)"
+            "--cache",
+            type=Path,
+            help="folder for vectors and compiled code (default: the user's cache folder)",
         )
         return sub
 
@@ -61,8 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     index = command("index", _index, "Embed a whole corpus, so that ask searches all of it.")
     for sub in (ask, index):
         sub.add_argument(
-            "--corpus", metavar="FILE", type=Path,
-            help='text, one passage a paragraph, or JSON Lines with "text" and "title" (default: Wikipedia leads, installed)',
+            "--corpus",
+            type=Path,
+            help="text, a passage a paragraph, or .jsonl with text and title (default: Wikipedia leads)",
         )
     heat = command("heat", _heat, "Show where one text echoes another.", JSON_HELP)
     heat.add_argument("query")
@@ -76,7 +79,8 @@ def _ask(options: argparse.Namespace) -> None:
     if not options.question.strip():
         raise InputError("The question is empty.")
     cache = _use_cache(options.cache)
-    from minqa.ask import Clock, ask
+    from minqa.ask import ask
+    from minqa.clock import Clock
     from minqa.encoder import load
     from minqa.index import SHARD, read_index, write_index
 
@@ -87,13 +91,14 @@ def _ask(options: argparse.Namespace) -> None:
         index = read_index(encoder, passages, cache)
     if index is None:
         with _progress("Embedding, this once", min(SHARD, len(passages))) as advance:
-            write_index(encoder, passages[:SHARD], cache, progress=advance)
-        index = read_index(encoder, passages, cache)
+            index = write_index(encoder, passages[:SHARD], cache, progress=advance)
     results = ask(encoder, options.question, passages, index.vectors, k=options.k, clock=clock)
     searched = len(index.vectors)
     _print(options.json, results, encoder, clock, searched=searched, passages=len(passages))
     if searched < len(passages):
-        _note(f"Searched the first {searched:,} of {len(passages):,} passages; `minqa index` embeds the rest.")
+        _note(
+            f"Searched the first {searched:,} of {len(passages):,} passages; `minqa index` embeds the rest."
+        )
     if index.truncated.any():
         _note(
             f"{index.truncated.sum():,} of them are longer than the {encoder.tokenizer.max_tokens} tokens "
@@ -118,7 +123,8 @@ def _heat(options: argparse.Namespace) -> None:
         if not getattr(options, name).strip():
             raise InputError(f"The {name} is empty.")
     _use_cache(options.cache)
-    from minqa.ask import Clock, read_closely
+    from minqa.ask import read_closely
+    from minqa.clock import Clock
     from minqa.corpus import Passage
     from minqa.embedding import embed
     from minqa.encoder import load
@@ -165,7 +171,10 @@ def _print(as_json: bool, results, encoder, clock, **facts) -> None:
     else:
         show.print_answer(Console(), results, clock.seconds)
     if results[0].heat_map.query.truncated:
-        _note(f"The question is longer than the {encoder.tokenizer.max_tokens} tokens that the model reads; its end is left out.")
+        _note(
+            f"The question is longer than the {encoder.tokenizer.max_tokens} tokens that the model "
+            "reads; its end is left out."
+        )
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def demo_passages() -> list[Passage]:
     Raises:
         InputError: they are not installed.
     """
-    leads = read_json(demo.passages_file()).values()
+    leads = read_json(demo.passages_file(), dict).values()
     ordered = sorted(leads, key=lambda lead: lead["topic"] != "Uncategorized")
     return [Passage(lead["title"], lead["extract"]) for lead in ordered]
 

@@ -50,18 +50,15 @@ def embed(
         InputError: the model has no such layer.
     """
     tokens = encoder.tokenize(texts, role)
-    vectors: list[Vectors | None] = [None] * len(texts)
+    vectors = {}
     for rows, token_vectors, pooled in _encode_all(encoder, tokens, layer):
         for row, array, one in zip(rows, np.asarray(token_vectors), np.asarray(pooled), strict=True):
             vectors[row] = Vectors(tokens[row], array[: len(tokens[row])], one)
-    return vectors
+    return [vectors[row] for row in range(len(texts))]
 
 
 def embed_pooled(
-    encoder: Encoder,
-    tokens: Sequence[Tokens],
-    *,
-    progress: Callable[[int], None] = lambda done: None,
+    encoder: Encoder, tokens: Sequence[Tokens], *, progress: Callable[[int], None] = lambda done: None
 ) -> Float[np.ndarray, "text pooled_dim"]:
     """The pooled vectors alone, for many texts: token vectors never leave the device.
 
@@ -70,7 +67,7 @@ def embed_pooled(
         tokens: as `Encoder.tokenize` returns them.
         progress: called with the number of texts just embedded.
     """
-    vectors = {}
+    vectors: dict[int, np.ndarray] = {}
     for rows, _, pooled in _encode_all(encoder, tokens, layer=-1):
         vectors |= zip(rows, np.asarray(pooled), strict=True)
         progress(len(rows))
@@ -131,6 +128,9 @@ def bucket(length: int) -> int:
 
 def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Iterator[tuple]:
     """(rows, token vectors, pooled vectors) of batch after batch, longest texts first."""
+    number = encoder.model.num_layers
+    if not -number - 1 <= layer <= number:
+        raise InputError(f"{encoder.name} has layers 0 to {number}, but layer {layer} was asked for.")
     for rows, length in _batches([len(one) for one in tokens]):
         length = min(length, encoder.tokenizer.max_tokens)
         ids = np.zeros((len(rows), length), np.int32)
@@ -141,13 +141,7 @@ def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Itera
             ids[i, : len(one)] = one.ids
             mask[i, : len(one)] = True
             pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt : len(one)] = True
-        try:
-            outputs = encode(
-                encoder.model, ids, mask, pooled_mask, layer=layer, pooling=encoder.pooling
-            )
-        except IndexError:
-            raise InputError(f"{encoder.name} has no layer {layer}.") from None
-        yield rows, *outputs
+        yield rows, *encode(encoder.model, ids, mask, pooled_mask, layer=layer, pooling=encoder.pooling)
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:

@@ -64,16 +64,22 @@ class Encoder:
     tokenizer: WordPiece
     pooling: Pooling
     prompts: Mapping[str, str]
-    default_prompt: str | None
+    default_prompt: str
     fingerprint: str
 
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> list[Tokens]:
         """Tokens of each text, with the prompt for its role before it."""
+        if isinstance(texts, str):
+            raise TypeError("texts is one string; put it into a list.")
         return self.tokenizer(texts, self.prompt(role))
 
     def prompt(self, role: Role | None) -> str:
         """What is read before a text in this role, as sentence-transformers chooses it."""
-        names: dict[Role | None, list[str | None]] = {"query": ["query"], "passage": ["document", "passage", "corpus"], None: [self.default_prompt]}
+        names = {
+            "query": ["query"],
+            "passage": ["document", "passage", "corpus"],
+            None: [self.default_prompt],
+        }
         return next((self.prompts[name] for name in names[role] if self.prompts.get(name)), "")
 
 
@@ -90,7 +96,7 @@ def load(source: str | Path | None = None, *, dtype: jax.typing.DTypeLike = jnp.
     """
     folder = demo.model_folder() if source is None else _folder(source)
     transformer, pooling = _modules(folder)
-    config = BertConfig.from_dict(read_json(transformer / "config.json"))
+    config = BertConfig.from_dict(read_json(transformer / "config.json", dict))
     limits = _optional_json(transformer / "sentence_bert_config.json")
     tokenizer = load_word_piece(
         transformer,
@@ -117,7 +123,7 @@ def load(source: str | Path | None = None, *, dtype: jax.typing.DTypeLike = jnp.
         tokenizer=tokenizer,
         pooling=pooling,
         prompts=prompts.get("prompts") or {},
-        default_prompt=prompts.get("default_prompt_name"),
+        default_prompt=prompts.get("default_prompt_name") or "",
         fingerprint=_fingerprint(described, tokenizer, tensors),
     )
 
@@ -158,7 +164,7 @@ def _modules(folder: Path) -> tuple[Path, Pooling]:
             f"{folder / 'modules.json'} chains {', '.join(kinds)}; supported are Transformer, Pooling "
             "and, at the end, Normalize."
         )
-    settings = read_json(folder / modules[1]["path"] / "config.json")
+    settings = read_json(folder / modules[1]["path"] / "config.json", dict)
     modes = settings.get("pooling_mode") or [
         mode for key, mode in _POOLING_FLAGS.items() if settings.get(key)
     ]
@@ -178,9 +184,9 @@ def _fingerprint(settings: tuple, tokenizer: WordPiece, tensors: Mapping[str, np
     digest = hashlib.sha256(f"{settings}\n{tokenizer.backend.to_str()}".encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensors[name]).view(np.uint8))
+        digest.update(tensors[name].tobytes())
     return digest.hexdigest()
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_json(path, dict) if path.is_file() else {}

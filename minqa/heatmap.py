@@ -74,9 +74,10 @@ def heat_map(query: Vectors, passage: Vectors) -> HeatMap:
 
 
 def content_words(tokens: Tokens) -> Bool[np.ndarray, " word"]:
-    """Which words carry content: none of the punctuation, and no function word unless there is nothing else."""
+    """Which words carry content: no punctuation, and no function word unless there is nothing else."""
     spelled = _spelled(tokens)
-    content = spelled & [word.lower() not in FUNCTION_WORDS for word in tokens.word_texts]
+    function = [word.lower() in FUNCTION_WORDS for word in tokens.word_texts]
+    content = spelled & ~np.array(function, bool)
     return content if content.any() else spelled
 
 
@@ -86,9 +87,7 @@ def similarities(
     query_word: Int[Array, " query_token"],
     passage: Float[Array, "passage_token dim"],
     passage_word: Int[Array, " passage_token"],
-) -> tuple[
-    Float[Array, "query_token passage_token"], Float[Array, "query_token passage_token"]
-]:
+) -> tuple[Float[Array, "query_token passage_token"], Float[Array, "query_token passage_token"]]:
     """Cosines of tokens, and of words; may be mapped over by `vmap`.
 
     Args:

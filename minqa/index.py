@@ -50,7 +50,7 @@ def read_index(encoder: Encoder, passages: Sequence[Passage], cache: Path) -> In
         if shard is None:
             break
         shards.append(shard)
-    return Index(*map(np.concatenate, zip(*shards, strict=True))) if shards else None
+    return _join(shards) if shards else None
 
 
 def write_index(
@@ -59,8 +59,8 @@ def write_index(
     cache: Path,
     *,
     progress: Callable[[int], None] = lambda done: None,
-) -> None:
-    """Embed the passages whose vectors are not on disk yet, and keep them there.
+) -> Index:
+    """The index of all passages: what is not on disk yet is embedded and kept there.
 
     A shard is written aside and then renamed, so it is whole or absent: stop at any moment, call again, and
     it goes on behind the last whole shard. `progress` is called with the number of passages just done.
@@ -68,24 +68,19 @@ def write_index(
     Raises:
         InputError: the cache folder cannot be written.
     """
+    shards = []
     for path, texts in _shards(encoder, passages, cache):
-        if _read(path, len(texts)) is not None:
+        shard = _read(path, len(texts))
+        if shard is None:
+            check_writable(path.parent)  # better told before the work than after it
+            tokens = encoder.tokenize(texts, "passage")
+            vectors = embed_pooled(encoder, tokens, progress=progress)
+            shard = Index(vectors, np.array([one.truncated for one in tokens]))
+            _write(path, shard)
+        else:
             progress(len(texts))
-            continue
-        check_writable(path.parent)  # better told before the work than after it
-        tokens = encoder.tokenize(texts, "passage")
-        vectors = embed_pooled(encoder, tokens, progress=progress)
-        shard = Index(vectors, np.array([one.truncated for one in tokens]))
-        aside = path.with_suffix(f".{os.getpid()}.tmp")
-        with _writing(path.parent):
-            try:
-                with open(aside, "wb") as file:
-                    file.write(save(shard._asdict()))
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(path)
-            finally:
-                aside.unlink(missing_ok=True)
+        shards.append(shard)
+    return _join(shards)
 
 
 def check_writable(folder: Path) -> None:
@@ -95,9 +90,7 @@ def check_writable(folder: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
 
 
-def _shards(
-    encoder: Encoder, passages: Sequence[Passage], cache: Path
-) -> Iterator[tuple[Path, list[str]]]:
+def _shards(encoder: Encoder, passages: Sequence[Passage], cache: Path) -> Iterator[tuple[Path, list[str]]]:
     folder = cache / "vectors" / f"{encoder.fingerprint[:16]}-v{VERSION}"
     for start in range(0, len(passages), SHARD):
         texts = [passage.text for passage in passages[start : start + SHARD]]
@@ -111,6 +104,23 @@ def _read(path: Path, size: int) -> Index | None:
     except (OSError, SafetensorError, TypeError):
         return None
     return shard if len(shard.vectors) == len(shard.truncated) == size else None
+
+
+def _write(path: Path, shard: Index) -> None:
+    aside = path.with_suffix(f".{os.getpid()}.tmp")
+    with _writing(path.parent):
+        try:
+            with open(aside, "wb") as file:
+                file.write(save(shard._asdict()))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def _join(shards: Sequence[Index]) -> Index:
+    return Index(*map(np.concatenate, zip(*shards, strict=True)))
 
 
 @contextmanager

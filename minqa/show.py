@@ -43,7 +43,7 @@ def print_answer(console: Console, results: Sequence[Result], seconds: Mapping[s
 
 
 def as_json(results: Sequence[Result], **facts: Any) -> dict[str, Any]:
-    """The results as plain data for `json.dumps`; the README documents the keys. `facts` are added as they are."""
+    """The results as plain data for `json.dumps`, with `facts` added; the README documents the keys."""
     return {
         "query": results[0].heat_map.query.text,
         "results": [
@@ -102,9 +102,7 @@ def _passage(rank: int, result: Result, scale: tuple[float, float], marks: bool)
     if passage.truncated:
         body.stylize("dim", int(passage.words[-1, 1]) if len(passage.words) else 0)
     if span and marks:
-        body = Text.assemble(
-            body[: span.start], "[[", body[span.start : span.end], "]]", body[span.end :]
-        )
+        body = Text.assemble(body[: span.start], "[[", body[span.start : span.end], "]]", body[span.end :])
     elif span:
         body.stylize("bold underline", span.start, span.end)
     title = Text.assemble(

@@ -5,20 +5,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 # Scores that `match` holds at once, beside its result.
 BLOCK_SCORES = 2**20
 
 
-def unit(vectors: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+def unit(vectors: Float[Array | np.ndarray, "*batch dim"]) -> Float[Array, "*batch dim"]:
     """The vectors scaled to length 1; a zero vector stays zero."""
     squares = (vectors * vectors).sum(-1, keepdims=True)
-    return vectors * jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+    # Two wheres: without the inner one the gradient at zero is not a number.
+    return jnp.where(squares > 0, vectors * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
 def cosine(
-    query: Float[Array, "query dim"], passage: Float[Array, "passage dim"]
+    query: Float[Array | np.ndarray, "query dim"], passage: Float[Array | np.ndarray, "passage dim"]
 ) -> Float[Array, "query passage"]:
     """Cosine of every pair of vectors, -1 to 1; 0 where one of them is zero."""
     # Accelerators multiply float32 in fewer bits unless asked not to.
@@ -47,7 +48,9 @@ def match(
         ValueError: k is below 1, or there is nothing to compare.
     """
     if k < 1 or not len(queries) or not len(passages):
-        raise ValueError(f"k is {k}, with {len(queries)} queries and {len(passages)} passages; none may be 0.")
+        raise ValueError(
+            f"k is {k}, with {len(queries)} queries and {len(passages)} passages; none may be 0."
+        )
     return _match(queries, passages, k=min(k, len(passages)))
 
 

@@ -1,0 +1,34 @@
+"""Seconds by step, what JAX spends on compiling kept apart."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+
+
+class Clock:
+    """Collects the time of named steps in `seconds`; the compile time of all of them is under "compile"."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time what runs inside; it must wait for its own results."""
+        compiled = 0.0
+
+        def listen(event: str, duration_secs: float, **_: str | int) -> None:
+            nonlocal compiled
+            if event.startswith("/jax/core/compile/"):
+                compiled += duration_secs
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - start
+            jax.monitoring.unregister_event_duration_listener(listen)
+            self.seconds[name] = elapsed - compiled
+            self.seconds["compile"] = self.seconds.pop("compile", 0.0) + compiled

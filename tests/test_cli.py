@@ -1,0 +1,187 @@
+"""The command line: what it prints, and one sentence for whatever is wrong."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import edit_json
+
+from minqa import cli
+from minqa import index as index_module
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Run the command line with its cache in `tmp_path`; returns status, stdout and stderr."""
+
+    def run(command, *arguments):
+        status = cli.main([command, "--cache", str(tmp_path / "cache"), *map(str, arguments)])
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    records = [
+        {"title": "Relativity", "text": "The theory of relativity was developed."},
+        {"title": "War", "text": "A war of the world, \x1b[31mred\x1b[0m. " + "war " * 80},
+        {"text": "the"},
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+def assert_sentence(result, text):
+    status, out, err = result
+    assert status == 1 and out == ""
+    assert err.startswith("minqa: ") and text in err and "Traceback" not in err
+    assert err.count("\n") == 1, "one sentence, one line"
+
+
+def test_ask_prints_json_as_documented(run, bert_folder, corpus):
+    status, out, err = run(
+        "ask", "who developed the theory?", "--model", bert_folder, "--corpus", corpus, "--json"
+    )
+    answer = json.loads(out)
+    assert status == 0
+    assert set(answer) == {"query", "results", "model", "searched", "passages", "seconds"}
+    assert (answer["query"], answer["searched"], answer["passages"]) == ("who developed the theory?", 3, 3)
+    assert [result["rank"] for result in answer["results"]] == [1, 2, 3]
+    scores = [result["score"] for result in answer["results"]]
+    assert scores == sorted(scores, reverse=True)
+    for result in answer["results"]:
+        assert set(result) == {"rank", "title", "score", "cosine", "text", "truncated", "words", "span"}
+        for word in [*result["words"], result["span"]]:
+            assert result["text"][word["start"] : word["end"]] == word["text"]
+        assert result["truncated"] == (result["title"] == "War")
+        assert all(-1 <= word["heat"] <= 1 for word in result["words"] if word["heat"] is not None)
+    assert "1 of them are longer than the 64 tokens" in err
+    assert set(answer["seconds"]) >= {"load", "embed question", "match", "heat maps", "spans", "compile"}
+
+
+def test_ask_prints_passages_safely(run, bert_folder, corpus):
+    status, out, _ = run("ask", "war", "--model", bert_folder, "--corpus", corpus, "-k", "2")
+    assert status == 0
+    assert "[[" in out and "]]" in out
+    assert "\x1b" not in out and "\ufffd[31mred" in out
+    assert "embed question" in out
+    assert out.count("→") == 2
+
+
+def test_ask_searches_the_first_part_and_index_does_the_rest(run, bert_folder, corpus, monkeypatch):
+    monkeypatch.setattr(index_module, "SHARD", 2)
+    ask = ("ask", "war", "--model", bert_folder, "--corpus", corpus, "--json")
+    _, out, err = run(*ask)
+    assert json.loads(out)["searched"] == 2
+    assert "Searched the first 2 of 3 passages; `minqa index` embeds the rest." in err
+    status, out, _ = run("index", "--model", bert_folder, "--corpus", corpus)
+    assert status == 0 and out.startswith("3 passages are embedded")
+    _, out, err = run(*ask)
+    assert json.loads(out)["searched"] == 3 and "Searched the first" not in err
+
+
+def test_heat_needs_no_corpus(run, bert_folder):
+    status, out, _ = run("heat", "theory", "the war theory", "--model", bert_folder, "--json")
+    [result] = json.loads(out)["results"]
+    assert status == 0 and [word["text"] for word in result["words"]] == ["the", "war", "theory"]
+    status, out, _ = run("heat", "theory", "the war theory", "--model", bert_folder)
+    assert status == 0 and "[[" in out
+
+
+def test_a_long_question_is_said_to_be_cut(run, bert_folder, corpus):
+    _, _, err = run("ask", "theory " * 99, "--model", bert_folder, "--corpus", corpus)
+    assert "The question is longer than the 64 tokens" in err
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "?!"])
+def test_an_empty_question(run, bert_folder, corpus, question):
+    assert_sentence(run("ask", question, "--model", bert_folder, "--corpus", corpus), "question")
+
+
+@pytest.mark.parametrize("texts", [("", "x"), ("x", " ")])
+def test_empty_texts(run, texts):
+    assert_sentence(run("heat", *texts), "is empty")
+
+
+def test_bad_models_and_corpora(run, bert_folder, corpus, tmp_path):
+    assert_sentence(run("ask", "x", "--model", tmp_path / "no"), "There is no model folder")
+    assert_sentence(run("ask", "x", "--model", "some/bert"), "without a network leave --model out")
+    assert_sentence(run("ask", "x", "--model", tmp_path), "holds no config.json")
+    assert_sentence(run("ask", "x", "--model", bert_folder, "--corpus", tmp_path / "no"), "cannot be read")
+    (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{}')
+    assert_sentence(run("index", "--model", bert_folder, "--corpus", tmp_path / "bad.jsonl"), "line 2")
+    edit_json(bert_folder / "config.json", model_type="roberta")
+    assert_sentence(run("ask", "x", "--model", bert_folder), "model_type is 'roberta'")
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "two", "1.5"])
+def test_k_is_above_zero(run, capsys, k):
+    with pytest.raises(SystemExit) as stop:
+        run("ask", "x", "-k", k)
+    assert stop.value.code == 2
+    assert "is no whole number above 0" in capsys.readouterr().err
+
+
+def test_k_above_the_corpus_gives_the_corpus(run, bert_folder, corpus):
+    _, out, _ = run("ask", "war", "--model", bert_folder, "--corpus", corpus, "--json", "-k", "50")
+    assert len(json.loads(out)["results"]) == 3
+
+
+def test_a_cache_that_cannot_be_written(run, bert_folder, corpus, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    status = cli.main(["ask", "x", "--model", str(bert_folder), "--cache", str(tmp_path / "file")])
+    output = capsys.readouterr()
+    assert_sentence((status, output.out, output.err), "cannot be written")
+
+
+def test_a_full_disk(run, bert_folder, corpus, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(index_module.os, "fsync", full)
+    status, _, err = run("ask", "x", "--model", bert_folder, "--corpus", corpus)
+    assert status == 1 and "cannot be written (No space left on device)" in err
+    assert not [path for path in (tmp_path / "cache" / "vectors").rglob("*") if path.is_file()]
+
+
+def test_help_answers_without_jax():
+    code = "import sys; from minqa.cli import main\ntry: main(['--help'])\nfinally: assert 'jax' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "ask" in done.stdout and done.stderr == ""
+
+
+def start(tmp_path, bert_folder, *arguments):
+    command = [sys.executable, "-c", "import sys; from minqa.cli import main; sys.exit(main())", *arguments]
+    return subprocess.Popen(
+        [*command, "--model", bert_folder, "--cache", tmp_path / "cache"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_ctrl_c_while_indexing_leaves_no_traceback_and_nothing_half_written(tmp_path, bert_folder):
+    (tmp_path / "many.txt").write_text("\n".join(f"theory {i} " * 30 for i in range(20000)))
+    process = start(tmp_path, bert_folder, "index", "--corpus", tmp_path / "many.txt")
+    deadline = time.monotonic() + 120
+    vectors = tmp_path / "cache" / "vectors"
+    while time.monotonic() < deadline and not list(vectors.rglob("*.safetensors")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "minqa: stopped" in err and "Traceback" not in err
+    assert list(vectors.rglob("*.safetensors")) and not list(vectors.rglob("*.tmp"))
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path, bert_folder, corpus):
+    process = start(tmp_path, bert_folder, "ask", "war", "--json", "--corpus", corpus)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=120) == 0 and "Traceback" not in err and "BrokenPipe" not in err

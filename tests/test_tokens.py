@@ -1,0 +1,131 @@
+"""Tokens against transformers' tokenizer, and offsets that reproduce the text."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+import transformers
+from conftest import VOCABULARY, edit_json
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minqa
+from minqa.tokens import load_word_piece
+
+TEXTS = [
+    "Who developed the theory?",
+    "CAFÉ  naïve",
+    "e\u0301e\u0301 x",
+    "",
+    "  ",
+    "ab‐cd\tef\ngh",
+    "日本 [SEP] x",
+]
+# Hypothesis draws lone surrogates only when asked to.
+ANY_TEXT = st.text(st.characters(categories=["L", "M", "N", "P", "S", "Z", "C"]), max_size=60)
+
+
+@pytest.fixture(params=["tokenizer.json", "vocab.txt", "cased"])
+def folder(request, bert_folder):
+    """Folders in which the tokenizer is written down differently."""
+    if request.param == "vocab.txt":
+        (bert_folder / "tokenizer.json").unlink()
+    else:
+        (bert_folder / "vocab.txt").unlink()
+    if request.param == "cased":
+        tokenizer = transformers.BertTokenizerFast(
+            {piece: i for i, piece in enumerate(VOCABULARY)}, do_lower_case=False
+        )
+        tokenizer.save_pretrained(bert_folder)
+    return bert_folder
+
+
+def test_ids_equal_transformers(folder):
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    for text, ours in zip(
+        TEXTS, load_word_piece(folder, max_tokens=64, max_positions=64)(TEXTS), strict=True
+    ):
+        assert ours.ids.tolist() == theirs(text)["input_ids"]
+
+
+def test_words_are_runs_of_letters_and_single_marks(tiny):
+    [tokens] = tiny.tokenize(["Who played, caf\u00e9-theory’s Relativity?"])
+    assert tokens.word_texts == [
+        "Who",
+        "played",
+        ",",
+        "caf\u00e9",
+        "-",
+        "theory",
+        "’",
+        "s",
+        "Relativity",
+        "?",
+    ]
+    pieces = [tiny.tokenizer.backend.id_to_token(i) for i in tokens.ids]
+    assert pieces[0] == "[CLS]" and pieces[-1] == "[SEP]"
+    assert [pieces[i] for i in np.flatnonzero(tokens.word == 8)] == ["relativ", "##ity"]
+    assert tokens.word[[0, -1]].tolist() == [-1, -1]
+
+
+def test_a_word_keeps_its_accents(tiny):
+    [tokens] = tiny.tokenize(["a\u0300 e\u0301e\u0301\u0302! b"])
+    assert tokens.word_texts == ["a\u0300", "e\u0301e\u0301\u0302", "!", "b"]
+
+
+@given(ANY_TEXT)
+def test_offsets_reproduce_the_text(tiny, text):
+    [tokens] = tiny.tokenize([text])
+    assert len(tokens.text) == len(text)
+    ends = 0
+    for number, (start, end) in enumerate(tokens.words):
+        assert ends <= start < end <= len(text)
+        assert number in tokens.word
+        assert _unread(tokens.text[ends:start])
+        ends = end
+    assert tokens.truncated or _unread(tokens.text[ends:])
+    real = tokens.word[tokens.word >= 0]
+    assert (np.diff(real) >= 0).all() and set(real) == set(range(len(tokens.words)))
+
+
+def _unread(text):
+    """Spaces, and what BERT's tokenizer drops: control and private characters, stray accents."""
+    return all(char.isspace() or unicodedata.category(char)[0] in "ZCM" or char == "\ufffd" for char in text)
+
+
+def test_truncation_is_said(tiny):
+    short, long = tiny.tokenize(["a " * 62, "a " * 63])
+    assert (len(short), short.truncated) == (64, False)
+    assert (len(long), long.truncated) == (64, True)
+    assert long.ids[-1] == VOCABULARY.index("[SEP]")
+
+
+def test_max_tokens_is_the_smallest_of_all_limits(bert_folder):
+    edit_json(bert_folder / "tokenizer_config.json", model_max_length=50)
+    assert load_word_piece(bert_folder, max_tokens=None, max_positions=64).max_tokens == 50
+    assert load_word_piece(bert_folder, max_tokens=20, max_positions=64).max_tokens == 20
+    assert load_word_piece(bert_folder, max_tokens=99, max_positions=64).max_tokens == 64
+
+
+def test_a_prompt_is_read_but_is_no_word(tiny):
+    [tokens] = tiny.tokenizer(["the theory"], "who played: ")
+    assert tokens.word_texts == ["the", "theory"]
+    assert tokens.text == "the theory"
+    assert tokens.word.tolist() == [-1, -1, -1, -1, -1, 0, 1, -1]
+    assert tokens.prompt == 5  # [CLS] who play ##ed :
+    assert tokens.ids.tolist() == tiny.tokenize(["who played: the theory"])[0].ids.tolist()
+
+
+def test_one_string_is_not_taken_for_a_list(tiny):
+    with pytest.raises(TypeError, match="put it into a list"):
+        tiny.tokenize("the theory")
+
+
+def test_broken_tokenizers_are_refused(bert_folder):
+    (bert_folder / "tokenizer.json").write_text("{")
+    with pytest.raises(minqa.InputError, match="tokenizer in .* cannot be read"):
+        minqa.load(bert_folder)
+    (bert_folder / "tokenizer.json").unlink()
+    (bert_folder / "vocab.txt").unlink()
+    with pytest.raises(minqa.InputError, match="holds no tokenizer"):
+        minqa.load(bert_folder)
