@@ -37,36 +37,37 @@ class Result:
     span: Span | None
 
 
+def embed_query(encoder: Encoder, text: str, *, clock: Clock) -> Vectors:
+    """The query's vectors. Raises InputError where it holds no word to look for."""
+    with clock.step("embed query"):
+        [query] = embed(encoder, [text], role="query")
+    if not content_words(query.tokens).any():
+        raise InputError("The query holds no word.")
+    return query
+
+
 def ask(
     encoder: Encoder,
-    question: str,
+    query: Vectors,
     passages: Sequence[Passage],
     vectors: Float[np.ndarray, "passage dim"],
     *,
-    k: int = 3,
-    clock: Clock | None = None,
+    k: int,
+    clock: Clock,
 ) -> list[Result]:
-    """Find the passages that echo the question most, and where they do.
+    """Find the passages that echo the query most, and where they do.
 
     The cosine of pooled vectors picks candidates from the whole corpus, as many as `CANDIDATE_TOKENS`
     allows and at least k; their heat maps rank them.
 
     Args:
         encoder: as `load` returns it.
-        question: what to look for.
+        query: as `embed_query` returns it.
         passages: the corpus.
         vectors: the pooled vectors of the first of them, as `read_index` returns them; these are searched.
         k: how many passages to return at most.
         clock: is told the time of each step.
-
-    Raises:
-        InputError: the question holds no word.
     """
-    clock = clock or Clock()
-    with clock.step("embed question"):
-        [query] = embed(encoder, [question], role="query")
-    if not content_words(query.tokens).any():
-        raise InputError("The question holds no word.")
     with clock.step("match"):
         _, rows = jax.device_get(match(query.pooled[None], vectors, k=max(k, 16)))
         found = [passages[row] for row in rows[0]]

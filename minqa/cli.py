@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,7 @@ def _ask(options: argparse.Namespace) -> None:
     if not options.question.strip():
         raise InputError("The question is empty.")
     cache = _use_cache(options.cache)
-    from minqa.ask import ask
+    from minqa.ask import ask, embed_query
     from minqa.clock import Clock
     from minqa.encoder import load
     from minqa.index import SHARD, read_index, write_index
@@ -89,10 +90,11 @@ def _ask(options: argparse.Namespace) -> None:
         encoder = load(options.model)
         passages = _passages(options.corpus)
         index = read_index(encoder, passages, cache)
+    query = embed_query(encoder, options.question, clock=clock)
     if index is None:
         with _progress("Embedding, this once", min(SHARD, len(passages))) as advance:
             index = write_index(encoder, passages[:SHARD], cache, progress=advance)
-    results = ask(encoder, options.question, passages, index.vectors, k=options.k, clock=clock)
+    results = ask(encoder, query, passages, index.vectors, k=options.k, clock=clock)
     searched = len(index.vectors)
     _print(options.json, results, encoder, clock, searched=searched, passages=len(passages))
     if searched < len(passages):
@@ -123,17 +125,15 @@ def _heat(options: argparse.Namespace) -> None:
         if not getattr(options, name).strip():
             raise InputError(f"The {name} is empty.")
     _use_cache(options.cache)
-    from minqa.ask import read_closely
+    from minqa.ask import embed_query, read_closely
     from minqa.clock import Clock
     from minqa.corpus import Passage
-    from minqa.embedding import embed
     from minqa.encoder import load
 
     clock = Clock()
     with clock.step("load"):
         encoder = load(options.model)
-    with clock.step("embed query"):
-        [query] = embed(encoder, [options.query], role="query")
+    query = embed_query(encoder, options.query, clock=clock)
     results = read_closely(encoder, query, [Passage("", options.passage)], clock=clock)
     _print(options.json, results, encoder, clock)
 
@@ -179,14 +179,30 @@ def _print(as_json: bool, results, encoder, clock, **facts) -> None:
 
 @contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, and the function that moves it on."""
+    """A progress bar on stderr, and the function that moves it on and stops where Ctrl-C was pressed."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done: progress.advance(task, done)
+    # A KeyboardInterrupt that strikes while JAX collects garbage is lost, so Ctrl-C only leaves word here.
+    pressed = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal pressed
+        pressed = True
+
+    def advance(done: int) -> None:
+        progress.advance(task, done)
+        if pressed:
+            raise KeyboardInterrupt
+
+    default = signal.signal(signal.SIGINT, interrupt)
+    try:
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(what, total=total)
+            yield advance
+    finally:
+        signal.signal(signal.SIGINT, default)
 
 
 def _note(sentence: str) -> None:

@@ -31,7 +31,7 @@ def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
     """
     heats = np.concatenate([result.heat_map.heat for result in results])
     heats = heats[np.isfinite(heats)]
-    scale = (np.median(heats), heats.max()) if len(heats) else (0.0, 1.0)
+    scale = (float(np.median(heats)), float(heats.max())) if len(heats) else (0.0, 1.0)
     return Group(*[_passage(rank, result, scale, marks) for rank, result in enumerate(results, 1)])
 
 
@@ -59,7 +59,7 @@ def as_json(results: Sequence[Result], **facts: Any) -> dict[str, Any]:
                     for text, (start, end), heat in zip(
                         result.heat_map.passage.word_texts,
                         result.heat_map.passage.words,
-                        result.heat_map.heat,
+                        result.heat_map.heat.tolist(),
                         strict=True,
                     )
                 ],
@@ -123,7 +123,7 @@ def _shade(heat: float, cold: float, hot: float) -> str:
     if not place > UNSHADED:
         return ""
     step = (min(place, 1.0) - UNSHADED) / (1 - UNSHADED)
-    return f"black on {SHADES[min(int(step * len(SHADES)), len(SHADES) - 1)]}"
+    return f"#000000 on {SHADES[min(int(step * len(SHADES)), len(SHADES) - 1)]}"
 
 
 def _duration(seconds: float) -> str:
@@ -131,4 +131,4 @@ def _duration(seconds: float) -> str:
 
 
 def _number(value: float) -> float | None:
-    return round(float(value), 6) if math.isfinite(value) else None
+    return round(value, 6) if math.isfinite(value) else None

@@ -28,7 +28,7 @@ def heat_span(heat_map: HeatMap) -> Span | None:
     """The contiguous words that the heat points to; they mark the match, which is seldom the answer itself.
 
     Of all runs of words, the one with the largest sum of heat above a level halfway between the passage's
-    mean heat and its hottest word; of equal runs the first, and of those the shortest. Punctuation adds
+    mean heat and its hottest word; of equal runs the one that ends first, and of those the shortest. Punctuation adds
     nothing, and ends a run unless it is written without a space on either side, as in "mass–energy".
 
     Returns:
@@ -49,7 +49,7 @@ def heat_span(heat_map: HeatMap) -> Span | None:
         if total <= 0:
             total, run_start = 0.0, i
         total += value
-        if total > best:
+        if hot[i] and total > best:
             best, start, end = total, run_start, i
     first, last = words[start, 0], words[end, 1]
     mean = heat_map.heat[start : end + 1][hot[start : end + 1]].mean()

@@ -12,8 +12,14 @@ import jax
 import pytest
 import torch
 import transformers
+from jaxtyping import install_import_hook
 
-import minqa
+with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dtypes of every call
+    import minqa
+    import minqa.ask
+    import minqa.cli
+    import minqa.index
+    import minqa.show
 
 hypothesis.settings.register_profile("minqa", deadline=None)  # the first call of a shape compiles
 hypothesis.settings.load_profile("minqa")

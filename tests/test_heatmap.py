@@ -100,10 +100,13 @@ def test_real_words_are_hot_where_they_match(minilm):
     assert heat_span(heat).text == "Mona Lisa"
 
 
+NOTHING = np.zeros((0, 0))
+
+
 def made_map(text, heat):
     passage = vectors(text, np.zeros((len(text.split()), 2))).tokens
     heat = np.array(heat, np.float32)
-    return HeatMap(passage, passage, np.zeros((0, 0)), np.zeros((0, 0)), heat, 0.0)
+    return HeatMap(passage, passage, NOTHING, np.zeros((0, len(heat))), heat, 0.0)
 
 
 def test_a_span_by_hand():
@@ -121,7 +124,7 @@ def glued(heat, *, glue):
         text += "abc"
     n = len(heat)
     passage = Tokens(text, np.zeros(n, np.int32), np.arange(n, dtype=np.int32), np.array(words, np.int32))
-    return HeatMap(passage, passage, np.zeros((0, 0)), np.zeros((0, 0)), np.array(heat, np.float32), 0.0)
+    return HeatMap(passage, passage, NOTHING, np.zeros((0, len(heat))), np.array(heat, np.float32), 0.0)
 
 
 # Quarters, so that sums are exact and ties are real; None is punctuation.
@@ -169,5 +172,5 @@ def test_punctuation_without_spaces_does_not_end_a_span():
     joined = Tokens("x mass–energy, law", *[np.zeros(6, np.int32)] * 2, np.array(
         [(0, 1), (2, 6), (6, 7), (7, 13), (13, 14), (15, 18)], np.int32))  # fmt: skip
     heat = np.array([0, 0.9, -np.inf, 0.9, -np.inf, 0.9], np.float32)
-    span = heat_span(HeatMap(joined, joined, np.zeros((0, 0)), np.zeros((0, 0)), heat, 0.0))
+    span = heat_span(HeatMap(joined, joined, NOTHING, np.zeros((0, len(heat))), heat, 0.0))
     assert span.text == "mass–energy"

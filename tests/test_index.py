@@ -82,5 +82,5 @@ def test_a_spoilt_shard_is_not_taken_but_made_again(tiny, passages, tmp_path):
 def test_a_folder_that_cannot_be_written_is_told_before_the_work(tiny, passages, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(index_module, "embed_pooled", None)
-    with pytest.raises(minqa.InputError, match="cannot be written .* name another with --cache"):
+    with pytest.raises(minqa.InputError, match=r"cannot be written .* name another with --cache"):
         write_index(tiny, passages, tmp_path / "file")

@@ -123,7 +123,7 @@ def test_one_string_is_not_taken_for_a_list(tiny):
 
 def test_broken_tokenizers_are_refused(bert_folder):
     (bert_folder / "tokenizer.json").write_text("{")
-    with pytest.raises(minqa.InputError, match="tokenizer in .* cannot be read"):
+    with pytest.raises(minqa.InputError, match=r"tokenizer in .* cannot be read"):
         minqa.load(bert_folder)
     (bert_folder / "tokenizer.json").unlink()
     (bert_folder / "vocab.txt").unlink()
