@@ -7,15 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-# Scores that `match` holds at once, beside its result.
-BLOCK_SCORES = 2**20
-
-
-def unit(vectors: Float[Array | np.ndarray, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """The vectors scaled to length 1; a zero vector stays zero."""
-    squares = (vectors * vectors).sum(-1, keepdims=True)
-    # Two wheres: without the inner one the gradient at zero is not a number.
-    return jnp.where(squares > 0, vectors * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+# How much of the corpus, and how many queries, `match` compares at once: a block of passages that stays in
+# a processor's cache is read from memory only once.
+BLOCK_PASSAGES = 4096
+BLOCK_QUERIES = 1024
 
 
 def cosine(
@@ -23,7 +18,15 @@ def cosine(
 ) -> Float[Array, "query passage"]:
     """Cosine of every pair of vectors, -1 to 1; 0 where one of them is zero."""
     # Accelerators multiply float32 in fewer bits unless asked not to.
-    return jnp.einsum("qd,pd->qp", unit(query), unit(passage), precision=jax.lax.Precision.HIGHEST)
+    products = jnp.einsum("qd,pd->qp", query, passage, precision=jax.lax.Precision.HIGHEST)
+    return products * inverse_length(query)[:, None] * inverse_length(passage)[None, :]
+
+
+def inverse_length(vectors: Float[Array | np.ndarray, "vector dim"]) -> Float[Array, " vector"]:
+    """One over each vector's length; 0 for a zero vector."""
+    squares = (vectors * vectors).sum(-1)
+    # Two wheres: without the inner one the gradient at zero is not a number.
+    return jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
 def match(
@@ -34,7 +37,7 @@ def match(
 ) -> tuple[Float[Array, "query k"], Int[Array, "query k"]]:
     """The k passages most similar to each query, by exact cosine of all pairs.
 
-    The corpus is scored block by block, so memory grows with queries × k, not with queries × passages.
+    Queries and corpus are compared block by block, so memory grows with queries × k, not × passages.
 
     Args:
         queries: float32, need not be normalized.
@@ -51,25 +54,29 @@ def match(
         raise ValueError(
             f"k is {k}, with {len(queries)} queries and {len(passages)} passages; none may be 0."
         )
-    return _match(queries, passages, k=min(k, len(passages)))
+    blocks = [
+        _match(queries[start : start + BLOCK_QUERIES], passages, k=min(k, len(passages)))
+        for start in range(0, len(queries), BLOCK_QUERIES)
+    ]
+    scores, indices = map(jnp.concatenate, zip(*blocks, strict=True))
+    return scores, indices
 
 
 @partial(jax.jit, static_argnames="k")
 def _match(queries, passages, *, k):
     number = len(passages)
-    block = min(number, max(k, BLOCK_SCORES // len(queries)))
+    block = min(number, max(k, BLOCK_PASSAGES))
 
     def step(best, start):
         # The last block starts early enough to be whole; what it shares with the one before is masked.
         first = jnp.minimum(start, number - block)
         rows = first + jnp.arange(block)
         scores = cosine(queries, jax.lax.dynamic_slice_in_dim(passages, first, block))
-        scores, places = jax.lax.top_k(jnp.where(rows < start, -jnp.inf, scores), k)
+        scores, places = jax.lax.top_k(jnp.where(rows[None] < start, -jnp.inf, scores), k)
         # top_k prefers the earlier of two equals, and earlier blocks stand first.
         scores, order = jax.lax.top_k(jnp.concatenate([best[0], scores], 1), k)
         indices = jnp.concatenate([best[1], rows[places]], 1)
         return (scores, jnp.take_along_axis(indices, order, 1)), None
 
     nothing = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
-    best, _ = jax.lax.scan(step, nothing, jnp.arange(0, number, block))
-    return best
+    return jax.lax.scan(step, nothing, jnp.arange(0, number, block))[0]
