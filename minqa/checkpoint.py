@@ -51,7 +51,7 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
         if not isinstance(names, dict) or not names:
             raise InputError(f"{index} names no tensors under weight_map.")
         tensors: dict[str, np.ndarray] = {}
-        for shard in sorted({Path(shard).name for shard in names.values()}):
+        for shard in sorted({Path(str(shard)).name for shard in names.values()}):
             content = _read_safetensors(folder / shard)
             if misplaced := [name for name in content if names.get(name) != shard]:
                 raise InputError(

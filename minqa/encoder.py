@@ -164,7 +164,7 @@ def _modules(folder: Path) -> tuple[Path, Pooling]:
             f"{folder / 'modules.json'} chains {', '.join(kinds)}; supported are Transformer, Pooling "
             "and, at the end, Normalize."
         )
-    settings = read_json(folder / modules[1]["path"] / "config.json", dict)
+    settings = read_json(folder / modules[1].get("path", "") / "config.json", dict)
     modes = settings.get("pooling_mode") or [
         mode for key, mode in _POOLING_FLAGS.items() if settings.get(key)
     ]
@@ -177,7 +177,7 @@ def _modules(folder: Path) -> tuple[Path, Pooling]:
         raise InputError(
             f"{folder} pools by {', '.join(sorted(unknown))}; supported are {', '.join(POOLING_MODES)}."
         )
-    return folder / modules[0]["path"], pooling
+    return folder / modules[0].get("path", ""), pooling
 
 
 def _fingerprint(settings: tuple, tokenizer: WordPiece, tensors: Mapping[str, np.ndarray]) -> str:

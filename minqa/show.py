@@ -17,6 +17,8 @@ from minqa.ask import Result
 SHADES = ("#fff3c4", "#ffe08a", "#ffc04d", "#ff9a2e", "#f26b1d")
 # The part of the scale below the first shade.
 UNSHADED = 0.3
+# Embeddings, overrides and isolates of writing direction.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
@@ -78,20 +80,18 @@ def as_json(results: Sequence[Result], **facts: Any) -> dict[str, Any]:
 
 
 def printable(text: str) -> str:
-    """The text with each character that could steer a terminal replaced by U+FFFD, at the same length.
+    """The text without a character that could steer a terminal, at the same length.
 
-    Those are control characters but the line feed, and the controls of writing direction.
+    Control characters, but for the line feed, and the controls of writing direction become U+FFFD, or a
+    space where they are one.
     """
-    return "".join(
-        "\ufffd"
-        if (unicodedata.category(char) == "Cc" and char != "\n")
-        or unicodedata.bidirectional(char) in _DIRECTIONS
-        else char
-        for char in text
-    )
 
+    def replace(char: str) -> str:
+        if char == "\n" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in _DIRECTIONS):
+            return char
+        return " " if char.isspace() else "\ufffd"
 
-_DIRECTIONS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+    return "".join(map(replace, text))
 
 
 def _passage(rank: int, result: Result, scale: tuple[float, float], marks: bool) -> RenderableType:
@@ -105,10 +105,9 @@ def _passage(rank: int, result: Result, scale: tuple[float, float], marks: bool)
         body = Text.assemble(body[: span.start], "[[", body[span.start : span.end], "]]", body[span.end :])
     elif span:
         body.stylize("bold underline", span.start, span.end)
+    name = printable(result.passage.title).replace("\n", " ")
     title = Text.assemble(
-        (f"{rank}  ", "dim"),
-        (printable(result.passage.title), "bold"),
-        (f"  {result.heat_map.score:.2f}".removeprefix("" if result.passage.title else "  "), "dim"),
+        (f"{rank}  ", "dim"), (f"{name}  " if name else "", "bold"), (f"{result.heat_map.score:.2f}", "dim")
     )
     found = Text("no phrase stands out", style="dim italic")
     if span:

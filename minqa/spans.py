@@ -28,8 +28,9 @@ def heat_span(heat_map: HeatMap) -> Span | None:
     """The contiguous words that the heat points to; they mark the match, which is seldom the answer itself.
 
     Of all runs of words, the one with the largest sum of heat above a level halfway between the passage's
-    mean heat and its hottest word; of equal runs the one that ends first, and of those the shortest. Punctuation adds
-    nothing, and ends a run unless it is written without a space on either side, as in "mass–energy".
+    mean heat and its hottest word; of equal runs the one that ends first, and of those the shortest.
+    Punctuation adds nothing, and ends a run unless it is written without a space on either side, as in
+    "mass–energy".
 
     Returns:
         None where the passage has no word, or the query none to compare it with.
