@@ -47,23 +47,20 @@ class BertConfig:
             if settings.get(key, expected[-1]) not in expected
         ]
         sizes = {field.name: settings.get(field.name, field.default) for field in fields(cls)}
-        for name, size in sizes.items():
+        for field in fields(cls):
+            size = sizes[field.name]
             if size is MISSING:
-                complaints.append(f"{name} is missing")
-            elif (
-                not isinstance(size, int | float)
-                or size < 0
-                or (name in _COUNTS and not (type(size) is int and size))
-            ):
-                complaints.append(f"{name} is {size!r}, which is no size")
+                complaints.append(f"{field.name} is missing")
+            elif field.type is int and not (type(size) is int and size > 0):
+                complaints.append(f"{field.name} is {size!r}, but must be a whole number above 0")
+            elif field.type is float and not (type(size) in (int, float) and 0 <= size < 1):
+                complaints.append(f"{field.name} is {size!r}, but must be a number from 0 to below 1")
         if not complaints and sizes["hidden_size"] % sizes["num_attention_heads"]:
             complaints.append("hidden_size is no multiple of num_attention_heads")
         if complaints:
             raise InputError("This is no BERT that minqa can represent: " + "; ".join(complaints) + ".")
         return cls(**sizes)
 
-
-_COUNTS = {field.name for field in fields(BertConfig) if field.type is int}
 
 # Settings that change what the model computes, with the values that this module computes; the last is the
 # one that an absent setting means.

@@ -1,6 +1,5 @@
 """Named tensors on disk → a filled model, strictly: every parameter once, nothing unknown."""
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,30 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from minqa.errors import InputError
+from minqa.settings import read_settings
 
 Model = TypeVar("Model")
-Json = TypeVar("Json", dict, list)
-
-
-def read_json(path: Path, kind: type[Json]) -> Json:
-    """The content of a JSON file, which must be an object (kind `dict`) or an array (`list`).
-
-    Raises:
-        InputError: the file is missing, unreadable, or holds something else.
-    """
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path.parent} holds no {path.name}.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(content, kind):
-        raise InputError(f"{path} holds no JSON {'object' if kind is dict else 'array'}.")
-    return content
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -47,8 +28,8 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        names = read_json(index, dict).get("weight_map")
-        if not isinstance(names, dict) or not names:
+        names = read_settings(index).get("weight_map", dict)
+        if not names:
             raise InputError(f"{index} names no tensors under weight_map.")
         tensors: dict[str, np.ndarray] = {}
         for shard in sorted({Path(str(shard)).name for shard in names.values()}):
@@ -104,28 +85,33 @@ def fill(
             complaints.append(f"{name} and {sources[plain]} are the same parameter")
         sources[plain] = name
 
-    def take(name: str, shape: tuple[int, ...], transpose: bool) -> np.ndarray:
+    def take(name: str, shape: tuple[int, ...], transpose: bool) -> np.ndarray | None:
         if name not in sources:
             complaints.append(f"{name} is missing")
-            return np.zeros(shape, np.float32)
+            return None
         tensor = tensors[sources.pop(name)]
+        expected = shape[::-1] if transpose else shape
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             complaints.append(f"{name} is {tensor.dtype}, which is no floating point")
-        expected = shape[::-1] if transpose else shape
-        if tensor.shape != expected:
+        elif tensor.shape != expected:
             complaints.append(f"{name} has shape {tensor.shape} instead of {expected}")
-            return np.zeros(shape, np.float32)
-        return tensor.T if transpose else tensor
+        elif not np.isfinite(tensor).all():
+            complaints.append(f"{name} holds numbers that are not finite")
+        else:
+            return tensor.T if transpose else tensor
+        return None
 
-    def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> Array:
+    def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> Array | jax.ShapeDtypeStruct:
         *module, kind = [part.name for part in path[:-1]]  # behind them stands an nnx.Param's `value`
         name = f"{names['.'.join(module)]}.{'bias' if kind == 'bias' else 'weight'}"
-        transpose = kind == "kernel"
-        if "{}" not in name:
-            return jnp.asarray(take(name, leaf.shape, transpose), dtype)
-        number, *shape = leaf.shape
-        layers = [take(name.format(i), tuple(shape), transpose) for i in range(number)]
-        return jnp.asarray(np.stack(layers), dtype)
+        stacked = "{}" in name
+        layers = [name.format(i) for i in range(leaf.shape[0])] if stacked else [name]
+        shape = leaf.shape[1:] if stacked else leaf.shape
+        taken = [take(layer, shape, transpose=kind == "kernel") for layer in layers]
+        parts = [part for part in taken if part is not None]
+        if len(parts) < len(layers):
+            return leaf
+        return jnp.asarray(np.stack(parts) if stacked else parts[0], dtype)
 
     model = jax.tree_util.tree_map_with_path(assemble, template)
     complaints += [f"{sources[name]} is unknown" for name in sources if not re.match(unused, name)]
@@ -139,7 +125,7 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except FileNotFoundError:
         raise InputError(f"{path.parent} holds no {path.name}, which its index names.") from None
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # besides its own error, safetensors lets NumPy's through
         raise InputError(f"{path} cannot be read as safetensors, is it cut short? ({error})") from error
 
 
@@ -152,6 +138,9 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         ) from None
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+        return {
+            str(name): (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+            for name, tensor in tensors.items()
+        }
     except Exception as error:  # torch.load raises many kinds for a broken or unsafe file
         raise InputError(f"{path} cannot be read as PyTorch weights: {error}") from error

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minqa import demo
-from minqa.checkpoint import read_json
 from minqa.errors import InputError
+from minqa.text import well_formed
 
 
 class Passage(NamedTuple):
@@ -26,7 +26,7 @@ def demo_passages() -> list[Passage]:
     Raises:
         InputError: they are not installed.
     """
-    leads = read_json(demo.passages_file(), dict).values()
+    leads = json.loads(demo.passages_file().read_text("utf-8")).values()
     ordered = sorted(leads, key=lambda lead: lead["topic"] != "Uncategorized")
     return [Passage(lead["title"], lead["extract"]) for lead in ordered]
 
@@ -62,10 +62,13 @@ def read_passages(path: Path) -> list[Passage]:
 def _parse(line: str, place: str) -> Passage:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{place}: this is no JSON ({error}).") from None
-    text = record.get("text") if isinstance(record, dict) else None
-    title = record.get("title") or "" if isinstance(record, dict) else ""
-    if not isinstance(text, str) or not text.strip() or not isinstance(title, str):
-        raise InputError(f'{place}: an object with a "text" is needed, and its "title" must be a string.')
-    return Passage(title, text)
+    if not isinstance(record, dict):
+        raise InputError(f'{place}: an object with a "text" is needed.')
+    text, title = record.get("text"), record.get("title") or ""
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'{place}: "text" is missing, empty or no string.')
+    if not isinstance(title, str):
+        raise InputError(f'{place}: "title" is no string.')
+    return Passage(well_formed(title), well_formed(text))

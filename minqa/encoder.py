@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +13,9 @@ from flax import nnx
 
 from minqa import demo
 from minqa.bert import OLDER_NAMES, TENSOR_NAMES, UNUSED_TENSORS, Bert, BertConfig
-from minqa.checkpoint import fill, read_json, read_tensors
+from minqa.checkpoint import fill, read_tensors
 from minqa.errors import InputError
+from minqa.settings import Settings, read_json, read_settings
 from minqa.tokens import Tokens, WordPiece, load_word_piece
 
 Role = Literal["query", "passage"]
@@ -96,17 +97,20 @@ def load(source: str | Path | None = None, *, dtype: jax.typing.DTypeLike = jnp.
     """
     folder = demo.model_folder() if source is None else _folder(source)
     transformer, pooling = _modules(folder)
-    config = BertConfig.from_dict(read_json(transformer / "config.json", dict))
-    limits = _optional_json(transformer / "sentence_bert_config.json")
+    try:
+        config = BertConfig.from_dict(read_settings(transformer / "config.json").values)
+    except InputError as error:
+        raise InputError(f"{transformer / 'config.json'}: {error}") from None
+    limits = read_settings(transformer / "sentence_bert_config.json", optional=True)
     tokenizer = load_word_piece(
         transformer,
-        max_tokens=limits.get("max_seq_length"),
+        max_tokens=limits.get("max_seq_length", int),
         max_positions=config.max_position_embeddings,
-        lowercase=limits.get("do_lower_case", False),
+        lowercase=limits.get("do_lower_case", bool) or False,
     )
-    if tokenizer.backend.get_vocab_size() > config.vocab_size:
+    if max(tokenizer.backend.get_vocab().values()) >= config.vocab_size:
         raise InputError(f"The tokenizer in {transformer} knows more tokens than vocab_size in config.json.")
-    prompts = _optional_json(folder / "config_sentence_transformers.json")
+    prompts, default_prompt = _prompts(folder)
     tensors = read_tensors(transformer)
     model = fill(
         jax.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0))),
@@ -116,23 +120,29 @@ def load(source: str | Path | None = None, *, dtype: jax.typing.DTypeLike = jnp.
         unused=UNUSED_TENSORS,
         dtype=dtype,
     )
-    described = (config, tokenizer.max_tokens, pooling, prompts.get("prompts"), jnp.dtype(dtype).name)
+    described = (config, tokenizer.max_tokens, pooling, prompts, default_prompt, jnp.dtype(dtype).name)
     return Encoder(
         name="all-MiniLM-L6-v2" if source is None else str(source),
         model=model,
         tokenizer=tokenizer,
         pooling=pooling,
-        prompts=prompts.get("prompts") or {},
-        default_prompt=prompts.get("default_prompt_name") or "",
+        prompts=prompts,
+        default_prompt=default_prompt,
         fingerprint=_fingerprint(described, tokenizer, tensors),
     )
 
 
 def _folder(source: str | Path) -> Path:
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists() or not isinstance(source, str) or source.startswith((".", "/", "~")):
+    try:
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            return folder
+        exists = folder.exists()
+    except (OSError, RuntimeError):  # a name too long, a user unknown
+        raise InputError(f"There is no model folder {source}.") from None
+    if exists:
+        raise InputError(f"{source} is a file, but a model is a folder.")
+    if not isinstance(source, str) or source.startswith((".", "/", "~")):
         raise InputError(f"There is no model folder {source}.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
@@ -146,7 +156,7 @@ def _folder(source: str | Path) -> Path:
     except HFValidationError:
         raise InputError(f"{source} is neither a folder nor a Hugging Face hub id.") from None
     except Exception as error:  # the hub client raises many kinds, with advice of several lines
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = (str(error).strip() or repr(error)).splitlines()[0].removeprefix("Got: ").rstrip(".")
         raise InputError(
             f"{source} is no folder here and could not be fetched from the Hugging Face hub ({reason}); "
             "without a network leave --model out, and the installed all-MiniLM-L6-v2 is used."
@@ -155,29 +165,39 @@ def _folder(source: str | Path) -> Path:
 
 def _modules(folder: Path) -> tuple[Path, Pooling]:
     """Where the transformer of a sentence-transformers folder lies, and how it pools."""
-    if not (folder / "modules.json").is_file():
+    place = folder / "modules.json"
+    if not place.is_file():
         return folder, Pooling()
-    modules = read_json(folder / "modules.json", list)
-    kinds = [str(module.get("type")).rpartition(".")[2] for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
-        raise InputError(
-            f"{folder / 'modules.json'} chains {', '.join(kinds)}; supported are Transformer, Pooling "
-            "and, at the end, Normalize."
-        )
-    settings = read_json(folder / modules[1].get("path", "") / "config.json", dict)
-    modes = settings.get("pooling_mode") or [
-        mode for key, mode in _POOLING_FLAGS.items() if settings.get(key)
+    modules = [
+        Settings(place, module if isinstance(module, dict) else {}) for module in read_json(place, list)
     ]
-    pooling = Pooling(
-        modes=(modes,) if isinstance(modes, str) else tuple(modes) or ("mean",),
-        normalize="Normalize" in kinds,
-        include_prompt=settings.get("include_prompt", True),
-    )
-    if unknown := set(pooling.modes) - set(POOLING_MODES):
+    kinds = [(module.get("type", str) or "nothing").rpartition(".")[2] for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+        supported = "Transformer, Pooling and, at the end, Normalize"
+        raise InputError(f"{place} chains {', '.join(kinds)}; supported are {supported}.")
+    settings = read_settings(folder / (modules[1].get("path", str) or "1_Pooling") / "config.json")
+    modes = settings.values.get("pooling_mode") or [
+        mode for flag, mode in _POOLING_FLAGS.items() if settings.get(flag, bool)
+    ]
+    modes = [modes] if isinstance(modes, str) else modes or ["mean"]
+    named = ", ".join(map(str, modes)) if isinstance(modes, list) else modes
+    if not isinstance(modes, list) or any(mode not in POOLING_MODES for mode in modes):
+        raise InputError(f"{settings.place} pools by {named}; supported are {', '.join(POOLING_MODES)}.")
+    include_prompt = settings.get("include_prompt", bool) is not False
+    pooling = Pooling(tuple(modes), normalize="Normalize" in kinds, include_prompt=include_prompt)
+    return folder / (modules[0].get("path", str) or ""), pooling
+
+
+def _prompts(folder: Path) -> tuple[dict[str, str], str]:
+    """The prompts of a sentence-transformers folder by name, and the name of the default one."""
+    settings = read_settings(folder / "config_sentence_transformers.json", optional=True)
+    prompts = Settings(settings.place, settings.get("prompts", dict) or {})
+    default = settings.get("default_prompt_name", str) or ""
+    if default and default not in prompts.values:
         raise InputError(
-            f"{folder} pools by {', '.join(sorted(unknown))}; supported are {', '.join(POOLING_MODES)}."
+            f"{settings.place}: default_prompt_name is {default!r}, but there is no such prompt."
         )
-    return folder / modules[0].get("path", ""), pooling
+    return {name: prompts.get(name, str) or "" for name in prompts.values}, default
 
 
 def _fingerprint(settings: tuple, tokenizer: WordPiece, tensors: Mapping[str, np.ndarray]) -> str:
@@ -186,7 +206,3 @@ def _fingerprint(settings: tuple, tokenizer: WordPiece, tensors: Mapping[str, np
         digest.update(name.encode())
         digest.update(tensors[name].tobytes())
     return digest.hexdigest()
-
-
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path, dict) if path.is_file() else {}

@@ -1,7 +1,5 @@
 """Text → token ids, and where every token sits in the text."""
 
-import json
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +10,8 @@ from jaxtyping import Int
 from tokenizers import Encoding, Tokenizer, normalizers
 
 from minqa.errors import InputError
+from minqa.settings import read_settings
+from minqa.text import well_formed
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class Tokens:
     mark. `text[start:end]` for a row of `words` is the word as it was written.
 
     Attributes:
-        text: the text; a lone surrogate, which no encoding can carry, is replaced by U+FFFD.
+        text: the text, `well_formed`.
         ids: int32 [token], special tokens included.
         word: int32 [token], the number of the word that the token belongs to, -1 for none.
         words: int32 [word, 2], start and end of each word, in characters of `text`.
-        prompt: how many leading tokens stand for the prompt, [CLS] included; 0 without a prompt.
+        prompt_tokens: how many leading tokens stand for the prompt, [CLS] included; 0 without a prompt.
         truncated: whether the text was longer than the model's maximum and lost its end.
     """
 
@@ -34,7 +34,7 @@ class Tokens:
     ids: Int[np.ndarray, " token"]
     word: Int[np.ndarray, " token"]
     words: Int[np.ndarray, "word 2"]
-    prompt: int = 0
+    prompt_tokens: int = 0
     truncated: bool = False
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class WordPiece:
 
     def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Tokens]:
         """Tokens of each text; `prompt` is read before each text, but none of it counts as a word."""
-        texts = [re.sub("[\ud800-\udfff]", "\ufffd", text) for text in texts]
+        texts, prompt = [well_formed(text) for text in texts], well_formed(prompt)
         encodings = self.backend.encode_batch([prompt + text for text in texts])
         return [_tokens(text, prompt, code) for text, code in zip(texts, encodings, strict=True)]
 
@@ -76,6 +76,7 @@ def load_word_piece(
     Raises:
         InputError: there is no tokenizer, or it cannot be read.
     """
+    settings = read_settings(folder / "tokenizer_config.json", optional=True)
     try:
         if (folder / "tokenizer.json").is_file():
             backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -85,8 +86,6 @@ def load_word_piece(
             backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
         else:
             raise InputError(f"{folder} holds no tokenizer: tokenizer.json or vocab.txt is needed.")
-        settings_file = folder / "tokenizer_config.json"
-        settings = json.loads(settings_file.read_text("utf-8")) if settings_file.is_file() else {}
     except InputError:
         raise
     except Exception as error:  # tokenizers raises bare Exception for a broken file
@@ -95,8 +94,10 @@ def load_word_piece(
         backend.normalizer = normalizers.Sequence(
             [normalizers.Lowercase(), *filter(None, [backend.normalizer])]
         )
-    limit = max_tokens or settings.get("model_max_length") or max_positions
-    limit = int(min(limit, max_positions))
+    limit = min(max_tokens or settings.get("model_max_length", int) or max_positions, max_positions)
+    specials = len(backend.encode("").ids)
+    if not 0 < specials < limit:
+        raise InputError(f"The tokenizer in {folder} has {specials} special tokens and room for {limit}.")
     backend.no_padding()
     backend.enable_truncation(limit)
     return WordPiece(backend, limit)
@@ -117,7 +118,7 @@ def _tokens(text: str, prompt: str, encoding: Encoding) -> Tokens:
         ids=np.array(encoding.ids, np.int32),
         word=word,
         words=words if text.isascii() else _with_marks(text, words),
-        prompt=1 + int(in_prompt.sum()) if prompt else 0,
+        prompt_tokens=1 + int(in_prompt.sum()) if prompt else 0,
         truncated=bool(encoding.overflowing),
     )
 

@@ -26,7 +26,7 @@ def run_oracle(model, ids, mask, types):
             torch.tensor(ids).long(), torch.tensor(mask).long(), torch.tensor(types).long(),
             output_hidden_states=True, output_attentions=True,
         )  # fmt: skip
-    return (torch.stack(part).numpy() for part in (output.hidden_states, output.attentions))
+    return (torch.stack(part).float().numpy() for part in (output.hidden_states, output.attentions))
 
 
 CONFIGS = [
@@ -106,15 +106,18 @@ def test_jit_changes_nothing(tiny):
     np.testing.assert_allclose(plain, jitted, atol=1e-5)
 
 
-def test_bfloat16_computes_in_bfloat16_and_stays_close(bert_folder):
+def test_bfloat16_computes_in_bfloat16_and_stays_as_close_as_pytorch_does(bert_folder):
     exact, short = (minqa.load(bert_folder, dtype=dtype).model for dtype in (jnp.float32, jnp.bfloat16))
-    ids, mask, _ = draw_batch(np.random.default_rng(3), 2, 8, 90)
+    ids, mask, types = draw_batch(np.random.default_rng(3), 8, 16, 90)
     with jax.numpy_dtype_promotion("standard"):  # flax's LayerNorm promotes between the two inside
-        hidden = short(ids, mask).hidden
+        hidden = short(ids, mask, types).hidden
     assert hidden.dtype == jnp.bfloat16
-    wanted = exact(ids, mask).hidden
-    error = np.abs(np.asarray(hidden, np.float32) - wanted).max()
-    assert 1e-4 < error < 0.1 * np.abs(wanted).max()
+    expected = np.asarray(exact(ids, mask, types).hidden)[:, mask]
+    theirs, _ = run_oracle(oracle(bert_folder).to(torch.bfloat16), ids, mask, types)
+    our_error, their_error = (
+        np.sqrt(((np.asarray(x, np.float32)[:, mask] - expected) ** 2).mean()) for x in (hidden, theirs)
+    )
+    assert 0 < our_error < 1.1 * their_error
 
 
 def test_dropout_needs_a_key_and_follows_it(tiny):
@@ -135,6 +138,21 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     ratio = np.asarray(dropped / kept)
     assert abs((ratio == 0).mean() - 0.25) < 0.01
     np.testing.assert_allclose(ratio[ratio != 0], 1 / 0.75, rtol=1e-5)
+
+
+def test_every_dropout_has_a_key_of_its_own(tiny, monkeypatch):
+    seen = []
+    dropout = nnx.Dropout.__call__
+
+    def record(self, x, *, deterministic, rngs):
+        jax.debug.callback(lambda key: seen.append(key.tobytes()), jax.random.key_data(rngs))
+        return dropout(self, x, deterministic=deterministic, rngs=rngs)
+
+    monkeypatch.setattr(nnx.Dropout, "__call__", record)
+    ids = np.ones((1, 4), np.int32)
+    jax.block_until_ready(tiny.model(ids, ids > 0, key=jax.random.key(0)).hidden)
+    jax.effects_barrier()
+    assert len(seen) == len(set(seen)) == 1 + 3 * tiny.model.num_layers
 
 
 def test_gradients_reach_every_parameter(tiny):
@@ -169,9 +187,13 @@ SIZES = dict(
         (dict(add_cross_attention=True), "add_cross_attention"),
         (dict(pruned_heads={"0": [1]}), "pruned_heads"),
         (dict(num_attention_heads=3), "no multiple"),
-        (dict(hidden_size="8"), "hidden_size is '8', which is no size"),
+        (dict(hidden_size="8"), "hidden_size is '8', but must be a whole number"),
         (dict(num_hidden_layers=0), "num_hidden_layers is 0"),
         (dict(vocab_size=True), "vocab_size is True"),
+        (dict(layer_norm_eps=float("nan")), "layer_norm_eps is nan, but must be a number from 0"),
+        (dict(layer_norm_eps=10**400), "layer_norm_eps"),
+        (dict(hidden_dropout_prob=True), "hidden_dropout_prob is True"),
+        (dict(attention_probs_dropout_prob=1.5), "attention_probs_dropout_prob is 1.5"),
     ],
     ids=str,
 )

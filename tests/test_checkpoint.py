@@ -149,6 +149,10 @@ def test_every_tensor_is_needed_and_lands_in_its_place(bert_folder):
         assert changed == 1, name
 
 
+def poison(folder):
+    rewrite(folder, lambda tensors: tensors | {"embeddings.LayerNorm.bias": np.full(32, np.nan, np.float32)})
+
+
 def truncate(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -160,6 +164,20 @@ def truncate(folder):
         (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "holds no weights: model.safetensors is"),
         (truncate, "cannot be read as safetensors, is it cut short"),
+        (poison, "embeddings.LayerNorm.bias holds numbers that are not finite"),
+        (lambda folder: (folder / "config.json").write_text("[" * 10**5), "config.json cannot be read"),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("[]"), "holds no JSON object"),
+        (
+            lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length="64"),
+            "model_max_length is '64', but a whole number is needed",
+        ),
+        (
+            lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=2),
+            "has 2 special tokens",
+        ),
+        (lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=-1), "and room for -1"),
+        (lambda folder: edit_json(folder / "tokenizer.json", post_processor=None), "has 0 special tokens"),
+        (lambda folder: edit_json(folder / "config.json", vocab_size=2**50), "has shape .* instead of"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b""), "cannot be read as safetensors"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json holds no JSON object"),
@@ -198,6 +216,9 @@ def test_a_model_that_is_nowhere_is_refused(tmp_path):
         minqa.load(tmp_path / "nothing")
     with pytest.raises(minqa.InputError, match="There is no model folder"):
         minqa.load(str(tmp_path / "nothing"))
+    for name in ("~nobody-here/x", "x" * 5000):
+        with pytest.raises(minqa.InputError, match="There is no model folder"):
+            minqa.load(name)
     with pytest.raises(minqa.InputError, match="neither a folder nor a Hugging Face hub id"):
         minqa.load("no such model!")
     with pytest.raises(

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import edit_json, make_bert_folder
+import transformers
+from conftest import VOCABULARY, edit_json, make_bert_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokens import ANY_TEXT
@@ -33,7 +34,7 @@ def sentence_folder(folder, *, pooling, normalize=True, prompts=None, default=No
         for i, (kind, path) in enumerate(zip(kinds, paths, strict=False))
     ]
     (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling").mkdir(exist_ok=True)
     (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32} | pooling))
     (folder / "sentence_bert_config.json").write_text(
         json.dumps({"max_seq_length": 24, "do_lower_case": True})
@@ -115,6 +116,44 @@ def test_modules_that_are_not_supported_are_refused(bert_folder):
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(minqa.InputError, match="chains Transformer, Pooling, Dense; supported"):
         minqa.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("modules.json", "{}", "holds no JSON array"),
+        ("modules.json", "[3, 4]", "chains nothing, nothing"),
+        ("modules.json", '[{"type": 3}]', "type is 3, but a string is needed"),
+        ("1_Pooling/config.json", '{"pooling_mode": 3}', "pools by 3; supported"),
+        (
+            "1_Pooling/config.json",
+            '{"include_prompt": 0}',
+            "include_prompt is 0, but true or false is needed",
+        ),
+        ("sentence_bert_config.json", '{"max_seq_length": "9"}', "max_seq_length is '9'"),
+        ("config_sentence_transformers.json", '{"prompts": []}', "prompts is .*, but an object is needed"),
+        (
+            "config_sentence_transformers.json",
+            '{"prompts": {"query": 1}}',
+            "query is 1, but a string is needed",
+        ),
+        ("config_sentence_transformers.json", '{"default_prompt_name": "x"}', "there is no such prompt"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_refused(bert_folder, file, content, sentence):
+    folder = sentence_folder(bert_folder, pooling={})
+    (folder / file).write_text(content)
+    with pytest.raises(minqa.InputError, match=sentence):
+        minqa.load(folder)
+
+
+def test_do_lower_case_comes_before_a_cased_tokenizer(bert_folder):
+    vocabulary = {piece: i for i, piece in enumerate(VOCABULARY)}
+    transformers.BertTokenizerFast(vocabulary, do_lower_case=False).save_pretrained(bert_folder)
+    assert minqa.load(bert_folder).tokenize(["WAR"])[0].ids[1] != VOCABULARY.index("war")
+    assert minqa.load(sentence_folder(bert_folder, pooling={})).tokenize(["WAR"])[0].ids[
+        1
+    ] == VOCABULARY.index("war")
 
 
 @given(st.lists(ANY_TEXT, min_size=1, max_size=6), st.randoms())
@@ -204,5 +243,19 @@ def test_equal_encoders_share_a_fingerprint_and_others_do_not(tmp_path):
     first, same, other = (minqa.load(folder).fingerprint for folder in folders)
     assert first == same != other
     assert minqa.load(folders[0], dtype=jnp.bfloat16).fingerprint != first
-    edit_json(folders[1] / "tokenizer_config.json", model_max_length=30)
-    assert minqa.load(folders[1]).fingerprint != first
+    changes = [
+        lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=30),
+        lambda folder: edit_json(folder / "config.json", layer_norm_eps=1e-6),
+        lambda folder: sentence_folder(folder, pooling={"pooling_mode_mean_tokens": True}, normalize=False),
+        lambda folder: sentence_folder(folder, pooling={"pooling_mode_max_tokens": True}, normalize=False),
+        lambda folder: sentence_folder(folder, pooling={"pooling_mode_max_tokens": True}),
+        lambda folder: sentence_folder(
+            folder, pooling={"pooling_mode_max_tokens": True}, prompts={"query": "a"}
+        ),
+    ]
+    seen = {first}
+    for change in changes:
+        change(folders[1])
+        fingerprint = minqa.load(folders[1]).fingerprint
+        assert fingerprint not in seen
+        seen.add(fingerprint)

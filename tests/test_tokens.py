@@ -112,7 +112,7 @@ def test_a_prompt_is_read_but_is_no_word(tiny):
     assert tokens.word_texts == ["the", "theory"]
     assert tokens.text == "the theory"
     assert tokens.word.tolist() == [-1, -1, -1, -1, -1, 0, 1, -1]
-    assert tokens.prompt == 5  # [CLS] who play ##ed :
+    assert tokens.prompt_tokens == 5  # [CLS] who play ##ed :
     assert tokens.ids.tolist() == tiny.tokenize(["who played: the theory"])[0].ids.tolist()
 
 
