@@ -1,4 +1,4 @@
-"""The whole chain on one screen: a question, a corpus and an encoder → an answer."""
+"""The whole chain on one screen: a query, a corpus and an encoder → the passages that echo it, and where."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +16,20 @@ from minqa.heatmap import HeatMap, content_words, heat_map
 from minqa.similarity import cosine, match
 from minqa.spans import Span, heat_span
 
-# How many tokens of candidates are read closely, which is most of a question's work: 0.13 s on 2 cores.
+# The candidates that are read closely: so many passages, and so many tokens of them, at most. Reading them
+# is most of a query's work, 0.13 s on 2 cores.
+CANDIDATES = 16
 CANDIDATE_TOKENS = 832
 
 
 @dataclass(frozen=True)
 class Result:
-    """A passage that answers, or at least echoes, the question.
+    """A passage that echoes the query.
 
     Attributes:
         passage: its title and text.
-        cosine: of the pooled vectors of question and passage.
-        heat_map: of the question on the passage; its `score` ranks the results.
+        cosine: of the pooled vectors of query and passage.
+        heat_map: of the query on the passage; its `score` ranks the results.
         span: the phrase that the heat points to.
     """
 
@@ -69,7 +71,7 @@ def ask(
         clock: is told the time of each step.
     """
     with clock.step("match"):
-        _, rows = jax.device_get(match(query.pooled[None], vectors, k=max(k, 16)))
+        _, rows = jax.device_get(match(query.pooled[None], vectors, k=max(k, CANDIDATES)))
         found = [passages[row] for row in rows[0]]
         lengths = [len(tokens) for tokens in encoder.tokenize([one.text for one in found], "passage")]
         number = max(k, int((np.cumsum(lengths) <= CANDIDATE_TOKENS).sum()))
@@ -88,4 +90,5 @@ def read_closely(
         spans = [heat_span(heat) for heat in maps]
     cosines = np.asarray(cosine(query.pooled[None], pool(candidates)))[0]
     results = [Result(*found) for found in zip(passages, map(float, cosines), maps, spans, strict=True)]
-    return sorted(results, key=lambda result: -result.heat_map.score)
+    # Rounded, so that equal passages stay in the order of their cosines whatever batch they were in.
+    return sorted(results, key=lambda result: -round(result.heat_map.score, 6))

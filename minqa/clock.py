@@ -30,5 +30,5 @@ class Clock:
         finally:
             elapsed = time.perf_counter() - start
             jax.monitoring.unregister_event_duration_listener(listen)
-            self.seconds[name] = elapsed - compiled
+            self.seconds[name] = self.seconds.get(name, 0.0) + elapsed - compiled
             self.seconds["compile"] = self.seconds.pop("compile", 0.0) + compiled

@@ -93,7 +93,8 @@ def encode(
 
     `mask` is True for real tokens, `pooled_mask` for those that are pooled. Differentiable in `model`.
     """
-    hidden = model(ids, mask).hidden[layer].astype(jnp.float32)
+    with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless asked
+        hidden = model(ids, mask).hidden[layer].astype(jnp.float32)
     return hidden, pool_tokens(hidden, pooled_mask, pooling)
 
 
@@ -140,7 +141,7 @@ def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Itera
             one = tokens[row]
             ids[i, : len(one)] = one.ids
             mask[i, : len(one)] = True
-            pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt : len(one)] = True
+            pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : len(one)] = True
         yield rows, *encode(encoder.model, ids, mask, pooled_mask, layer=layer, pooling=encoder.pooling)
 
 

@@ -12,14 +12,15 @@ from minqa.embedding import Vectors
 from minqa.similarity import cosine
 from minqa.tokens import Tokens
 
-# English words that carry no content of their own; of other languages every word counts.
+# English words that carry no content of their own, with what BERT's tokenizer leaves of contractions.
 FUNCTION_WORDS = frozenset(
     "a about after against all am an and any are as at be because been before being between both but by "
     "can could did do does doing done during each for from had has have having he her hers him his how i "
     "if in into is it its just me might more most must my no nor not of off on once only or other our "
     "ours out over own s same shall she should so some such t than that the their theirs them then there "
     "these they this those through to too under until up upon us very was we were what when where which "
-    "while who whom whose why will with would you your yours".split()
+    "while who whom whose why will with would you your yours "
+    "aren couldn d didn doesn don hadn hasn haven isn ll m re shouldn ve wasn weren won wouldn".split()
 )
 
 
@@ -76,18 +77,22 @@ def heat_map(query: Vectors, passage: Vectors) -> HeatMap:
 def content_words(tokens: Tokens) -> Bool[np.ndarray, " word"]:
     """Which words carry content: no punctuation, and no function word unless there is nothing else."""
     spelled = _spelled(tokens)
-    function = [word.lower() in FUNCTION_WORDS for word in tokens.word_texts]
+    # "US", "IT" and "WHO" in capitals are names.
+    function = [
+        word.lower() in FUNCTION_WORDS and not (word.isupper() and len(word) > 1)
+        for word in tokens.word_texts
+    ]
     content = spelled & ~np.array(function, bool)
     return content if content.any() else spelled
 
 
 @jax.jit
 def similarities(
-    query: Float[Array, "query_token dim"],
-    query_word: Int[Array, " query_token"],
-    passage: Float[Array, "passage_token dim"],
-    passage_word: Int[Array, " passage_token"],
-) -> tuple[Float[Array, "query_token passage_token"], Float[Array, "query_token passage_token"]]:
+    query: Float[Array, "query_row dim"],
+    query_word: Int[Array, " query_row"],
+    passage: Float[Array, "passage_row dim"],
+    passage_word: Int[Array, " passage_row"],
+) -> tuple[Float[Array, "query_row passage_row"], Float[Array, "query_row passage_row"]]:
     """Cosines of tokens, and of words; may be mapped over by `vmap`.
 
     Args:

@@ -100,10 +100,11 @@ def _shards(encoder: Encoder, passages: Sequence[Passage], cache: Path) -> Itera
 
 def _read(path: Path, size: int) -> Index | None:
     try:
-        shard = Index(**load_file(path))
-    except (OSError, SafetensorError, TypeError):
+        content = load_file(path)
+        digest, shard = content.pop("digest"), Index(**content)
+    except (OSError, SafetensorError, KeyError, TypeError):
         return None
-    return shard if len(shard.vectors) == len(shard.truncated) == size else None
+    return shard if len(shard.vectors) == size and np.array_equal(digest, _digest(shard)) else None
 
 
 def _write(path: Path, shard: Index) -> None:
@@ -111,12 +112,17 @@ def _write(path: Path, shard: Index) -> None:
     with _writing(path.parent):
         try:
             with open(aside, "wb") as file:
-                file.write(save(shard._asdict()))
+                file.write(save(shard._asdict() | {"digest": _digest(shard)}))
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(path)
         finally:
             aside.unlink(missing_ok=True)
+
+
+def _digest(shard: Index) -> np.ndarray:
+    digest = hashlib.sha256(shard.vectors.tobytes() + shard.truncated.tobytes()).digest()
+    return np.frombuffer(digest, np.uint8)
 
 
 def _join(shards: Sequence[Index]) -> Index:

@@ -23,7 +23,7 @@ def cosine(
 
 
 def inverse_length(vectors: Float[Array | np.ndarray, "vector dim"]) -> Float[Array, " vector"]:
-    """One over each vector's length; 0 for a zero vector."""
+    """One over each vector's length; 0 for a zero vector. Lengths between 1e-18 and 1e18 are told apart."""
     squares = (vectors * vectors).sum(-1)
     # Two wheres: without the inner one the gradient at zero is not a number.
     return jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
@@ -45,7 +45,8 @@ def match(
         k: how many; where the corpus is smaller, all of it.
 
     Returns:
-        Cosines in falling order, and the passages' int32 indices; of equal cosines the lower index first.
+        Cosines in falling order, and the passages' int32 indices; of equal cosines the lower index first. A
+        vector that is not finite comes last, with the lowest float32.
 
     Raises:
         ValueError: k is below 1, or there is nothing to compare.
@@ -72,6 +73,7 @@ def _match(queries, passages, *, k):
         first = jnp.minimum(start, number - block)
         rows = first + jnp.arange(block)
         scores = cosine(queries, jax.lax.dynamic_slice_in_dim(passages, first, block))
+        scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
         scores, places = jax.lax.top_k(jnp.where(rows[None] < start, -jnp.inf, scores), k)
         # top_k prefers the earlier of two equals, and earlier blocks stand first.
         scores, order = jax.lax.top_k(jnp.concatenate([best[0], scores], 1), k)

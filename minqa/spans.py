@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minqa.heatmap import HeatMap
+from minqa.heatmap import HeatMap, content_words
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class Span:
         text: `passage.text[start:end]`.
         start: first character.
         end: one past the last character.
-        score: mean heat of its words, a cosine.
+        score: mean heat of its content words, a cosine.
     """
 
     text: str
@@ -24,34 +24,34 @@ class Span:
     score: float
 
 
-def heat_span(heat_map: HeatMap) -> Span | None:
+def heat_span(heat: HeatMap) -> Span | None:
     """The contiguous words that the heat points to; they mark the match, which is seldom the answer itself.
 
-    Of all runs of words, the one with the largest sum of heat above a level halfway between the passage's
-    mean heat and its hottest word; of equal runs the one that ends first, and of those the shortest.
-    Punctuation adds nothing, and ends a run unless it is written without a space on either side, as in
-    "mass–energy".
+    Of all runs of words, the one with the largest sum of heat above a level halfway between the mean heat of
+    the passage's content words and its hottest; of equal runs the one that ends first, and of those the
+    shortest. Function words and punctuation add nothing and stand at no end, and punctuation breaks a run
+    unless it is written without a space on either side, as in "mass–energy".
 
     Returns:
         None where the passage has no word, or the query none to compare it with.
     """
-    words = heat_map.passage.words
-    hot = np.isfinite(heat_map.heat)
+    words = heat.passage.words
+    finite = np.isfinite(heat.heat)
+    hot = content_words(heat.passage) & finite
     if not hot.any():
         return None
-    heat = heat_map.heat[hot]
-    level = (heat.mean() + heat.max()) / 2
+    level = (heat.heat[hot].mean() + heat.heat[hot].max()) / 2
     joined = words[1:, 0] == words[:-1, 1]
     inside = np.append(False, joined) & np.append(joined, False)
-    excess = np.where(hot, heat_map.heat - level, np.where(inside, 0, -np.inf))
+    excess = np.where(hot, heat.heat - level, np.where(finite | inside, 0, -np.inf))
 
-    best, start, total, run_start = -np.inf, 0, 0.0, 0
+    best, start, end, total, run_start = -np.inf, 0, 0, 0.0, 0
     for i, value in enumerate(excess):
         if total <= 0:
             total, run_start = 0.0, i
         total += value
         if hot[i] and total > best:
             best, start, end = total, run_start, i
-    first, last = words[start, 0], words[end, 1]
-    mean = heat_map.heat[start : end + 1][hot[start : end + 1]].mean()
-    return Span(heat_map.passage.text[first:last], int(first), int(last), float(mean))
+    first, last = int(words[start, 0]), int(words[end, 1])
+    score = heat.heat[start : end + 1][hot[start : end + 1]].mean()
+    return Span(heat.passage.text[first:last], first, last, float(score))

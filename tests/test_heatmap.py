@@ -62,6 +62,12 @@ def test_the_score_is_the_mean_of_each_content_words_best():
 
 def test_function_words_count_where_there_is_nothing_else():
     assert content_words(vectors("who is it ?", np.eye(4)).tokens).tolist() == [True, True, True, False]
+    assert content_words(vectors("who is the US president", np.eye(5)).tokens).tolist() == [
+        *[False] * 3,
+        True,
+        True,
+    ]
+    assert content_words(vectors("doesn like", np.eye(2)).tokens).tolist() == [False, True]
     assert content_words(vectors("Die Katze", np.eye(2)).tokens).tolist() == [True, True]
     assert content_words(vectors("🍕 + $ …", np.eye(4)).tokens).tolist() == [True, False, False, False]
 
@@ -164,8 +170,17 @@ def test_the_span_is_the_best_of_all_runs(words):
 
 
 def test_the_first_of_equal_runs_is_taken():
-    span = heat_span(made_map("a b c d e", [1, 0, 1, 0, 1]))
+    span = heat_span(made_map("v w x y z", [1, 0, 1, 0, 1]))
     assert (span.start, span.end) == (0, 1)
+
+
+def test_function_words_bridge_a_span_but_do_not_end_it():
+    span = heat_span(
+        made_map("by the theory of relativity it was famous", [0.9, 0.9, 0.8, 0.1, 0.8, 0.9, 0.9, 0])
+    )
+    assert span.text == "theory of relativity"
+    assert span.score == pytest.approx(0.8)
+    assert heat_span(made_map("it was", [0.1, 0.9])).text == "was", "where there is nothing else"
 
 
 def test_punctuation_without_spaces_does_not_end_a_span():

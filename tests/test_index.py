@@ -72,7 +72,8 @@ def test_a_changed_end_keeps_the_beginning(tiny, passages, tmp_path):
 
 def test_a_spoilt_shard_is_not_taken_but_made_again(tiny, passages, tmp_path):
     expected = write_index(tiny, passages, tmp_path).vectors
-    for spoil in (lambda data: data[:-1], lambda data: b"", lambda data: b"no safetensors"):
+    flip = lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]  # noqa: E731
+    for spoil in (lambda data: data[:-1], lambda data: b"", lambda data: b"no safetensors", flip):
         for path in tmp_path.rglob("*.safetensors"):
             path.write_bytes(spoil(path.read_bytes()))
         assert read_index(tiny, passages, tmp_path) is None

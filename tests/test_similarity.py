@@ -63,6 +63,13 @@ def test_memory_does_not_grow_with_queries_times_passages():
     assert compiled.memory_analysis().temp_size_in_bytes < 8 * block
 
 
+def test_what_is_no_number_comes_last():
+    passages = np.array([[np.nan, 1], [1, 0], [np.inf, 0], [1, 1]], np.float32)
+    scores, rows = match(np.array([[1, 0]], np.float32), passages, k=4)
+    assert rows[0].tolist() == [1, 3, 0, 2]
+    assert (scores[0, 2:] < -1e38).all()
+
+
 def test_match_refuses_nothing():
     one, none = np.ones((1, 4), np.float32), np.ones((0, 4), np.float32)
     for queries, passages, k in [(one, one, 0), (none, one, 1), (one, none, 1)]:
