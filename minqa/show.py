@@ -1,7 +1,6 @@
 """Heat maps → something to look at. The only module that knows colours."""
 
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,14 +10,13 @@ from rich.padding import Padding
 from rich.text import Text
 
 from minqa.ask import Result
+from minqa.text import printable
 
 # Backgrounds from warm to hot, each with black text on it: legible on dark and light terminals alike, and
 # told apart by lightness where hues are not.
 SHADES = ("#fff3c4", "#ffe08a", "#ffc04d", "#ff9a2e", "#f26b1d")
 # The part of the scale below the first shade.
 UNSHADED = 0.3
-# Embeddings, overrides and isolates of writing direction.
-_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
@@ -39,9 +37,16 @@ def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
 
 def print_answer(console: Console, results: Sequence[Result], seconds: Mapping[str, float]) -> None:
     """Print shaded passages, and one line with the time of each step."""
-    console.print(terminal(results, marks=console.color_system is None), highlight=False)
-    times = " · ".join(f"{step} {_duration(spent)}" for step, spent in seconds.items())
-    console.print(Text(times, style="dim"))
+    times = [f"{step} {_duration(spent)}" for step, spent in seconds.items()]
+    if console.color_system:  # lines break between the items alone
+        times = [item.replace(" ", "\xa0") for item in times]
+    answer = Group(terminal(results, marks=not console.color_system), Text(" · ".join(times), style="dim"))
+    if console.color_system:
+        console.print(answer)
+    else:
+        with console.capture() as capture:
+            console.print(answer)
+        print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
 def as_json(results: Sequence[Result], **facts: Any) -> dict[str, Any]:
@@ -79,41 +84,26 @@ def as_json(results: Sequence[Result], **facts: Any) -> dict[str, Any]:
     }
 
 
-def printable(text: str) -> str:
-    """The text without a character that could steer a terminal, at the same length.
-
-    Control characters, but for the line feed, and the controls of writing direction become U+FFFD, or a
-    space where they are one.
-    """
-
-    def replace(char: str) -> str:
-        if char == "\n" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in _DIRECTIONS):
-            return char
-        return " " if char.isspace() else "\ufffd"
-
-    return "".join(map(replace, text))
-
-
 def _passage(rank: int, result: Result, scale: tuple[float, float], marks: bool) -> RenderableType:
     passage, span = result.heat_map.passage, result.span
     body = Text(printable(passage.text))
     for (start, end), heat in zip(passage.words, result.heat_map.heat, strict=True):
         body.stylize(_shade(float(heat), *scale), int(start), int(end))
+    read = int(passage.words[-1, 1]) if len(passage.words) else 0
     if passage.truncated:
-        body.stylize("dim", int(passage.words[-1, 1]) if len(passage.words) else 0)
+        body.stylize("dim", read)
     if span and marks:
         body = Text.assemble(body[: span.start], "[[", body[span.start : span.end], "]]", body[span.end :])
     elif span:
         body.stylize("bold underline", span.start, span.end)
     name = printable(result.passage.title).replace("\n", " ")
-    title = Text.assemble(
-        (f"{rank}  ", "dim"), (f"{name}  " if name else "", "bold"), (f"{result.heat_map.score:.2f}", "dim")
-    )
+    score = f"{result.heat_map.score:.2f}" if math.isfinite(result.heat_map.score) else ""
+    title = Text.assemble((f"{rank}  ", "dim"), (f"{name}  " if name else "", "bold"), (score, "dim"))
     found = Text("no phrase stands out", style="dim italic")
     if span:
         found = Text.assemble(("→ ", "dim"), (printable(span.text), "bold"), (f"  {span.score:.2f}", "dim"))
     if passage.truncated:
-        found.append("   (the dim end is over the model's maximum and was not read)", style="dim")
+        found.append(f"   (the last {len(passage.text) - read:,} characters were not read)", style="dim")
     return Padding(Group(title, Padding(body, (0, 0, 0, 3)), Padding(found, (0, 0, 0, 3))), (0, 0, 1, 0))
 
 

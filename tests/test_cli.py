@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from conftest import edit_json
+from safetensors.numpy import load_file, save_file
 
 from minqa import cli
 from minqa import index as index_module
@@ -64,7 +66,7 @@ def test_ask_prints_json_as_documented(run, bert_folder, corpus):
             assert result["text"][word["start"] : word["end"]] == word["text"]
         assert result["truncated"] == (result["title"] == "War")
         assert all(-1 <= word["heat"] <= 1 for word in result["words"] if word["heat"] is not None)
-    assert "1 of them are longer than the 64 tokens" in err
+    assert "1 of the passages searched are longer than the 64 tokens" in err
     assert set(answer["seconds"]) >= {"load", "embed query", "match", "heat maps", "spans", "compile"}
 
 
@@ -82,7 +84,7 @@ def test_ask_searches_the_first_part_and_index_does_the_rest(run, bert_folder, c
     ask = ("ask", "war", "--model", bert_folder, "--corpus", corpus, "--json")
     _, out, err = run(*ask)
     assert json.loads(out)["searched"] == 2
-    assert "Searched the first 2 of 3 passages; `minqa index` embeds the rest." in err
+    assert "Searched the first 2 of 3 passages; `uv run minqa index` embeds the rest" in err
     status, out, _ = run("index", "--model", bert_folder, "--corpus", corpus)
     assert status == 0 and out.startswith("3 passages are embedded")
     _, out, err = run(*ask)
@@ -94,12 +96,18 @@ def test_heat_needs_no_corpus(run, bert_folder):
     [result] = json.loads(out)["results"]
     assert status == 0 and [word["text"] for word in result["words"]] == ["the", "war", "theory"]
     status, out, _ = run("heat", "theory", "the war theory", "--model", bert_folder)
-    assert status == 0 and "[[" in out
+    assert status == 0
+    assert "[[" in out
+    assert not [line for line in out.splitlines() if line != line.rstrip()]
+    status, out, _ = run("heat", "theory", "...", "--model", bert_folder)
+    assert status == 0
+    assert "inf" not in out
+    assert "no phrase stands out" in out
 
 
 def test_a_long_question_is_said_to_be_cut(run, bert_folder, corpus):
     _, _, err = run("ask", "theory " * 99, "--model", bert_folder, "--corpus", corpus)
-    assert "The question is longer than the 64 tokens" in err
+    assert "The query is longer than the 64 tokens" in err
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "?!"])
@@ -117,6 +125,7 @@ def test_empty_texts(run, texts):
 
 def test_bad_models_and_corpora(run, bert_folder, corpus, tmp_path):
     assert_sentence(run("ask", "x", "--model", tmp_path / "no"), "There is no model folder")
+    assert_sentence(run("ask", "x", "--model", corpus), "is a file, but a model is a folder")
     assert_sentence(run("ask", "x", "--model", "some/bert"), "without a network leave --model out")
     assert_sentence(run("ask", "x", "--model", tmp_path), "holds no config.json")
     assert_sentence(run("ask", "x", "--model", bert_folder, "--corpus", tmp_path / "no"), "cannot be read")
@@ -131,7 +140,22 @@ def test_k_is_above_zero(run, capsys, k):
     with pytest.raises(SystemExit) as stop:
         run("ask", "x", "-k", k)
     assert stop.value.code == 2
-    assert "is no whole number above 0" in capsys.readouterr().err
+    assert "must be a whole number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--model", "--corpus", "--cache"])
+def test_an_empty_option_is_not_taken_for_the_current_folder(run, capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        run("ask", "x", option, "")
+    assert stop.value.code == 2
+    assert f"{option}: must not be empty" in capsys.readouterr().err
+
+
+def test_a_query_needs_no_quotes(run, bert_folder, corpus):
+    _, out, _ = run(
+        "ask", "who", "developed", "the theory?", "--model", bert_folder, "--corpus", corpus, "--json"
+    )
+    assert json.loads(out)["query"] == "who developed the theory?"
 
 
 def test_k_above_the_corpus_gives_the_corpus(run, bert_folder, corpus):
@@ -139,9 +163,39 @@ def test_k_above_the_corpus_gives_the_corpus(run, bert_folder, corpus):
     assert len(json.loads(out)["results"]) == 3
 
 
-def test_a_cache_that_cannot_be_written(run, tmp_path):
+def test_a_cache_that_cannot_be_written(run, bert_folder, corpus, tmp_path):
     (tmp_path / "file").write_text("")
-    assert_sentence(run("ask", "x", "--cache", tmp_path / "file"), "cannot be written")
+    arguments = ("ask", "war", "--model", bert_folder, "--corpus", corpus)
+    assert_sentence(run(*arguments, "--cache", tmp_path / "file"), "cannot be written")
+
+
+def test_heat_needs_no_cache(run, bert_folder, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    status, out, err = run("heat", "theory", "the theory", "--model", bert_folder)
+    assert (status, err) == (0, "")
+    assert "[[theory]]" in out
+
+
+def test_errors_cannot_steer_the_terminal(run, bert_folder):
+    evil = "\x1b]0;owned\x07\nminqa: ok \u202e"
+    edit_json(bert_folder / "config.json", hidden_act=evil)
+    assert_sentence(run("ask", "x", "--model", bert_folder), "hidden_act")
+    weights = load_file(bert_folder / "model.safetensors")
+    edit_json(bert_folder / "config.json", hidden_act="gelu")
+    save_file(weights | {evil: np.zeros(1, np.float32)}, bert_folder / "model.safetensors")
+    result = run("ask", "x", "--model", bert_folder)
+    assert_sentence(result, "is unknown")
+    assert not {"\x1b", "\x07", "\u202e"} & set(result[2])
+
+
+def test_json_is_ascii_and_any_output_can_be_encoded(run, bert_folder, tmp_path):
+    (tmp_path / "odd.jsonl").write_text('{"text": "war \\ud800 \\u009b31m \\u202e", "title": "\\ud800"}')
+    arguments = ("ask", "war", "--model", bert_folder, "--corpus", tmp_path / "odd.jsonl")
+    _, out, _ = run(*arguments, "--json")
+    assert out.isascii()
+    assert json.loads(out)["results"][0]["text"] == "war \ufffd \x9b31m \u202e"
+    _, out, _ = run(*arguments)
+    out.encode()
 
 
 def test_a_full_disk(run, bert_folder, corpus, tmp_path, monkeypatch):
