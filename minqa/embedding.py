@@ -1,5 +1,6 @@
 """Texts → vectors: batching by length, layer choice, pooling."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,9 @@ from minqa.tokens import Tokens
 # Tokens in one batch. On CPU small batches are as fast as large ones, need less padding and compile to few
 # shapes, which a later search of few passages finds in the cache; an accelerator wants to be filled.
 BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}
+# Batches handed to the device before the first result is waited for, so that it works while Python prepares,
+# or compiles, the next.
+BATCHES_AHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,7 @@ def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Itera
     number = encoder.model.num_layers
     if not -number - 1 <= layer <= number:
         raise InputError(f"{encoder.name} has layers 0 to {number}, but layer {layer} was asked for.")
+    waiting: deque[tuple] = deque()
     for rows, length in _batches([len(one) for one in tokens]):
         length = min(length, encoder.tokenizer.max_tokens)
         ids = np.zeros((len(rows), length), np.int32)
@@ -142,7 +147,11 @@ def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Itera
             ids[i, : len(one)] = one.ids
             mask[i, : len(one)] = True
             pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : len(one)] = True
-        yield rows, *encode(encoder.model, ids, mask, pooled_mask, layer=layer, pooling=encoder.pooling)
+        outputs = encode(encoder.model, ids, mask, pooled_mask, layer=layer, pooling=encoder.pooling)
+        waiting.append((rows, *outputs))
+        if len(waiting) > BATCHES_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:

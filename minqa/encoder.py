@@ -176,12 +176,11 @@ def _modules(folder: Path) -> tuple[Path, Pooling]:
         supported = "Transformer, Pooling and, at the end, Normalize"
         raise InputError(f"{place} chains {', '.join(kinds)}; supported are {supported}.")
     settings = read_settings(folder / (modules[1].get("path", str) or "1_Pooling") / "config.json")
-    modes = settings.values.get("pooling_mode") or [
-        mode for flag, mode in _POOLING_FLAGS.items() if settings.get(flag, bool)
-    ]
-    modes = [modes] if isinstance(modes, str) else modes or ["mean"]
-    named = ", ".join(map(str, modes)) if isinstance(modes, list) else modes
-    if not isinstance(modes, list) or any(mode not in POOLING_MODES for mode in modes):
+    flagged = [mode for flag, mode in _POOLING_FLAGS.items() if settings.get(flag, bool)]
+    modes = settings.values.get("pooling_mode") or flagged or "mean"
+    modes = modes if isinstance(modes, list) else [modes]
+    if any(mode not in POOLING_MODES for mode in modes):
+        named = ", ".join(map(str, modes))
         raise InputError(f"{settings.place} pools by {named}; supported are {', '.join(POOLING_MODES)}.")
     include_prompt = settings.get("include_prompt", bool) is not False
     pooling = Pooling(tuple(modes), normalize="Normalize" in kinds, include_prompt=include_prompt)

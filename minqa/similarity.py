@@ -23,10 +23,11 @@ def cosine(
 
 
 def inverse_length(vectors: Float[Array | np.ndarray, "vector dim"]) -> Float[Array, " vector"]:
-    """One over each vector's length; 0 for a zero vector. Lengths between 1e-18 and 1e18 are told apart."""
+    """One over each vector's length; 0 for a vector of length 0, or below 1e-19, whose square is lost."""
     squares = (vectors * vectors).sum(-1)
+    some = squares >= jnp.finfo(squares.dtype).tiny
     # Two wheres: without the inner one the gradient at zero is not a number.
-    return jnp.where(squares > 0, jax.lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+    return jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
 
 
 def match(

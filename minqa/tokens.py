@@ -94,11 +94,11 @@ def load_word_piece(
         backend.normalizer = normalizers.Sequence(
             [normalizers.Lowercase(), *filter(None, [backend.normalizer])]
         )
+    backend.no_padding()
     limit = min(max_tokens or settings.get("model_max_length", int) or max_positions, max_positions)
     specials = len(backend.encode("").ids)
     if not 0 < specials < limit:
         raise InputError(f"The tokenizer in {folder} has {specials} special tokens and room for {limit}.")
-    backend.no_padding()
     backend.enable_truncation(limit)
     return WordPiece(backend, limit)
 

@@ -107,6 +107,18 @@ def test_max_tokens_is_the_smallest_of_all_limits(bert_folder):
     assert load_word_piece(bert_folder, max_tokens=99, max_positions=64).max_tokens == 64
 
 
+def test_padding_and_truncation_written_into_the_tokenizer_do_not_count(bert_folder):
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(bert_folder / "tokenizer.json"))
+    tokenizer.enable_padding(length=40)
+    tokenizer.enable_truncation(10)
+    tokenizer.save(str(bert_folder / "tokenizer.json"))
+    [tokens] = load_word_piece(bert_folder, max_tokens=20, max_positions=64)(["war " * 12])
+    assert len(tokens) == 14
+    assert not tokens.truncated
+
+
 def test_a_prompt_is_read_but_is_no_word(tiny):
     [tokens] = tiny.tokenizer(["the theory"], "who played: ")
     assert tokens.word_texts == ["the", "theory"]
