@@ -115,11 +115,7 @@ def _ask(options: argparse.Namespace) -> None:
             f"Searched the first {searched:,} of {len(passages):,} passages; `uv run minqa index` embeds "
             "the rest, with the same --model and --corpus."
         )
-    if index.truncated.any():
-        _note(
-            f"{index.truncated.sum():,} of the passages searched are longer than the "
-            f"{encoder.tokenizer.max_tokens} tokens that the model reads; their ends are left out."
-        )
+    _note_truncated(index, encoder)
 
 
 def _index(options: argparse.Namespace) -> None:
@@ -128,8 +124,9 @@ def _index(options: argparse.Namespace) -> None:
 
     encoder = load(options.model)
     passages = _passages(options.corpus)
-    _embed_corpus(encoder, passages, cache)
+    index = _embed_corpus(encoder, passages, cache)
     print(f"{len(passages):,} passages are embedded; their vectors lie in {cache}.")
+    _note_truncated(index, encoder)
 
 
 def _heat(options: argparse.Namespace) -> None:
@@ -230,6 +227,14 @@ def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             raise KeyboardInterrupt
     finally:
         signal.signal(signal.SIGINT, default)
+
+
+def _note_truncated(index, encoder) -> None:
+    if index.truncated.any():
+        _note(
+            f"{index.truncated.sum():,} of these passages are longer than the {encoder.tokenizer.max_tokens} "
+            "tokens that the model reads; their ends are left out."
+        )
 
 
 def _note(sentence: str) -> None:

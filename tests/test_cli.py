@@ -66,7 +66,7 @@ def test_ask_prints_json_as_documented(run, bert_folder, corpus):
             assert result["text"][word["start"] : word["end"]] == word["text"]
         assert result["truncated"] == (result["title"] == "War")
         assert all(-1 <= word["heat"] <= 1 for word in result["words"] if word["heat"] is not None)
-    assert "1 of the passages searched are longer than the 64 tokens" in err
+    assert "1 of these passages are longer than the 64 tokens" in err
     assert set(answer["seconds"]) >= {"load", "embed query", "match", "heat maps", "spans", "compile"}
 
 
@@ -85,7 +85,8 @@ def test_ask_searches_the_first_part_and_index_does_the_rest(run, bert_folder, c
     _, out, err = run(*ask)
     assert json.loads(out)["searched"] == 2
     assert "Searched the first 2 of 3 passages; `uv run minqa index` embeds the rest" in err
-    status, out, _ = run("index", "--model", bert_folder, "--corpus", corpus)
+    status, out, err = run("index", "--model", bert_folder, "--corpus", corpus)
+    assert "1 of these passages are longer" in err
     assert status == 0 and out.startswith("3 passages are embedded")
     _, out, err = run(*ask)
     assert json.loads(out)["searched"] == 3 and "Searched the first" not in err
