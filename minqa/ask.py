@@ -9,11 +9,11 @@ from jaxtyping import Float
 
 from minqa.clock import Clock
 from minqa.corpus import Passage
-from minqa.embedding import Vectors, embed, pool
+from minqa.embedding import Vectors, embed
 from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.heatmap import HeatMap, content_words, heat_map
-from minqa.similarity import cosine, match
+from minqa.similarity import match
 from minqa.spans import Span, heat_span
 
 # The candidates that are read closely: so many passages, and so many tokens of them, at most. Reading them
@@ -71,24 +71,19 @@ def ask(
         clock: is told the time of each step.
     """
     with clock.step("match"):
-        _, rows = jax.device_get(match(query.pooled[None], vectors, k=max(k, CANDIDATES)))
-        found = [passages[row] for row in rows[0]]
-        lengths = [len(tokens) for tokens in encoder.tokenize([one.text for one in found], "passage")]
+        [cosines], [rows] = jax.device_get(match(query.pooled[None], vectors, k=max(k, CANDIDATES)))
+        texts = [passages[row].text for row in rows]
+        lengths = [len(tokens) for tokens in encoder.tokenize(texts, "passage")]
         number = max(k, int((np.cumsum(lengths) <= CANDIDATE_TOKENS).sum()))
-    return read_closely(encoder, query, found[:number], clock=clock)[:k]
-
-
-def read_closely(
-    encoder: Encoder, query: Vectors, passages: Sequence[Passage], *, clock: Clock
-) -> list[Result]:
-    """Embed passages token by token, lay the query's heat on each, and rank them by it."""
     with clock.step("embed passages"):
-        candidates = embed(encoder, [passage.text for passage in passages], role="passage")
+        candidates = embed(encoder, texts[:number], role="passage")
     with clock.step("heat maps"):
         maps = [heat_map(query, candidate) for candidate in candidates]
     with clock.step("spans"):
         spans = [heat_span(heat) for heat in maps]
-    cosines = np.asarray(cosine(query.pooled[None], pool(candidates)))[0]
-    results = [Result(*found) for found in zip(passages, map(float, cosines), maps, spans, strict=True)]
+    results = [
+        Result(passages[row], float(cosine), heat, span)
+        for row, cosine, heat, span in zip(rows[:number], cosines[:number], maps, spans, strict=True)
+    ]
     # Rounded, so that equal passages stay in the order of their cosines whatever batch they were in.
-    return sorted(results, key=lambda result: -round(result.heat_map.score, 6))
+    return sorted(results, key=lambda result: -round(result.heat_map.score, 6))[:k]

@@ -134,16 +134,19 @@ def _heat(options: argparse.Namespace) -> None:
         if not getattr(options, name).strip():
             raise InputError(f"The {name} is empty.")
     _use_cache(options.cache)
-    from minqa.ask import embed_query, read_closely
+    from minqa.ask import ask, embed_query
     from minqa.clock import Clock
     from minqa.corpus import Passage
+    from minqa.embedding import embed_pooled
     from minqa.encoder import load
 
     clock = Clock()
     with clock.step("load"):
         encoder = load(options.model)
     query = embed_query(encoder, options.query, clock=clock)
-    results = read_closely(encoder, query, [Passage("", options.passage)], clock=clock)
+    with clock.step("embed corpus"):  # of one passage
+        vectors = embed_pooled(encoder, encoder.tokenize([options.passage], "passage"))
+    results = ask(encoder, query, [Passage("", options.passage)], vectors, k=1, clock=clock)
     _print(options.json, results, encoder, clock)
 
 

@@ -29,7 +29,7 @@ class Settings(NamedTuple):
         return value
 
 
-_NAMES = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object", list: "an array"}
+_NAMES = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object"}
 
 
 def read_settings(path: Path, *, optional: bool = False) -> Settings:
