@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minqa.corpus import Passage, demo_passages, read_passages
     from minqa.embedding import Vectors, embed, embed_pooled, pool
-    from minqa.encoder import Encoder, load
+    from minqa.encoder import Encoder, load, load_elmo
     from minqa.errors import InputError
     from minqa.heatmap import HeatMap, heat_map
     from minqa.similarity import cosine, match
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "corpus": ("Passage", "demo_passages", "read_passages"),
     "embedding": ("Vectors", "embed", "embed_pooled", "pool"),
-    "encoder": ("Encoder", "load"),
+    "encoder": ("Encoder", "load", "load_elmo"),
     "errors": ("InputError",),
     "heatmap": ("HeatMap", "heat_map"),
     "similarity": ("cosine", "match"),

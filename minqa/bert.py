@@ -15,7 +15,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from minqa.checkpoint import AS_IS, TRANSPOSED
 from minqa.errors import InputError
+
+# Tokens in one batch, by kind of device. On CPU small batches are as fast as large ones, need less padding
+# and compile to few shapes, which a later search of few passages finds in the cache; an accelerator wants to
+# be filled.
+BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}
 
 
 @dataclass(frozen=True)
@@ -205,20 +211,32 @@ def _split(key: Array | None, number: int):
     return (None,) * number if key is None else jax.random.split(key, number)
 
 
-# How checkpoints name these parameters: module path here → prefix there, `{}` for the layer's number.
-TENSOR_NAMES = {
+# How checkpoints name these modules: path here → prefix there, `{stack}` for the layer's number.
+_PREFIXES = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.position": "embeddings.position_embeddings",
     "embeddings.token_type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
-    "layers.attention.query": "encoder.layer.{}.attention.self.query",
-    "layers.attention.key": "encoder.layer.{}.attention.self.key",
-    "layers.attention.value": "encoder.layer.{}.attention.self.value",
-    "layers.attention.output": "encoder.layer.{}.attention.output.dense",
-    "layers.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
-    "layers.expand": "encoder.layer.{}.intermediate.dense",
-    "layers.contract": "encoder.layer.{}.output.dense",
-    "layers.output_norm": "encoder.layer.{}.output.LayerNorm",
+    "layers.attention.query": "encoder.layer.{stack}.attention.self.query",
+    "layers.attention.key": "encoder.layer.{stack}.attention.self.key",
+    "layers.attention.value": "encoder.layer.{stack}.attention.self.value",
+    "layers.attention.output": "encoder.layer.{stack}.attention.output.dense",
+    "layers.attention_norm": "encoder.layer.{stack}.attention.output.LayerNorm",
+    "layers.expand": "encoder.layer.{stack}.intermediate.dense",
+    "layers.contract": "encoder.layer.{stack}.output.dense",
+    "layers.output_norm": "encoder.layer.{stack}.output.LayerNorm",
+}
+# PyTorch keeps [output, input].
+_SUFFIXES = {
+    "kernel": ("weight", TRANSPOSED),
+    "scale": ("weight", AS_IS),
+    "embedding": ("weight", AS_IS),
+    "bias": ("bias", AS_IS),
+}
+TENSORS = {
+    f"{path}.{kind}": (f"{prefix}.{suffix}", layout)
+    for path, prefix in _PREFIXES.items()
+    for kind, (suffix, layout) in _SUFFIXES.items()
 }
 OLDER_NAMES = {r"^bert\.": "", r"\.gamma$": ".weight", r"\.beta$": ".bias"}
 # Heads, which an encoder has no use for, and two buffers that old transformers wrote down.

@@ -1,9 +1,9 @@
 """Named tensors on disk → a filled model, strictly: every parameter once, nothing unknown."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,23 @@ from minqa.errors import InputError
 from minqa.settings import read_settings
 
 Model = TypeVar("Model")
+Shape = tuple[int, ...]
+
+
+class Layout(NamedTuple):
+    """How a parameter lies on disk.
+
+    Attributes:
+        shape: from the parameter's shape to the tensor's.
+        read: from the tensor to the parameter.
+    """
+
+    shape: Callable[[Shape], Shape]
+    read: Callable[[np.ndarray], np.ndarray]
+
+
+AS_IS = Layout(lambda shape: shape, lambda tensor: tensor)
+TRANSPOSED = Layout(lambda shape: shape[::-1], np.transpose)
 
 
 def read_tensors(folder: Path) -> dict[str, np.ndarray]:
@@ -49,24 +66,49 @@ def read_tensors(folder: Path) -> dict[str, np.ndarray]:
     raise InputError(f"{folder} holds no weights: model.safetensors is needed.")
 
 
+def read_hdf5(path: Path) -> dict[str, np.ndarray]:
+    """Every dataset of an HDF5 file by its path in the file.
+
+    Raises:
+        InputError: the file is missing, cut short or no HDF5.
+    """
+    import h5py
+
+    tensors: dict[str, np.ndarray] = {}
+
+    def read(name: str, item: h5py.Dataset | h5py.Group) -> None:
+        if isinstance(item, h5py.Dataset):
+            tensors[name] = np.asarray(item)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(read)
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except Exception as error:  # h5py raises many kinds for a broken file
+        raise InputError(f"{path} cannot be read as HDF5, is it cut short? ({error})") from error
+    return tensors
+
+
 def fill(
     template: Model,
     tensors: Mapping[str, np.ndarray],
-    names: Mapping[str, str],
+    names: Mapping[str, tuple[str, Layout]],
     *,
-    older_names: Mapping[str, str],
-    unused: str,
+    settings: str,
+    older_names: Mapping[str, str] | None = None,
+    unused: str = "(?!)",
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Model:
-    """Fill an empty model with the tensors of a PyTorch checkpoint.
-
-    Linear layers are transposed on the way, as PyTorch keeps [output, input].
+    """Fill an empty model with the tensors of a checkpoint.
 
     Args:
         template: the model as `jax.eval_shape` gives it.
-        tensors: as `read_tensors` gives them.
-        names: module path in the model → prefix of its tensors; where the prefix holds `{}`, for a layer's
-            number, the layers' tensors are stacked along a leading axis.
+        tensors: as `read_tensors` or `read_hdf5` gives them.
+        names: a parameter's path in the model, without numbers → its tensor's name and layout. In the name
+            `{}` stands for the path's numbers, one after the other; where it holds `{stack}`, the tensors
+            0, 1, ... are stacked along a leading axis.
+        settings: the file that the template was made from, to be named in errors.
         older_names: pattern → replacement, applied to the names on disk.
         unused: pattern of the tensors that the model has no use for.
         dtype: of the filled parameters.
@@ -79,44 +121,48 @@ def fill(
     sources: dict[str, str] = {}
     for name in tensors:
         plain = name
-        for pattern, replacement in older_names.items():
+        for pattern, replacement in (older_names or {}).items():
             plain = re.sub(pattern, replacement, plain)
         if plain in sources:
             complaints.append(f"{name} and {sources[plain]} are the same parameter")
         sources[plain] = name
+    used = set()
 
-    def take(name: str, shape: tuple[int, ...], transpose: bool) -> np.ndarray | None:
+    def take(name: str, shape: Shape, layout: Layout) -> np.ndarray | None:
         if name not in sources:
             complaints.append(f"{name} is missing")
             return None
-        tensor = tensors[sources.pop(name)]
-        expected = shape[::-1] if transpose else shape
+        used.add(name)
+        tensor = tensors[sources[name]]
         if not jnp.issubdtype(tensor.dtype, jnp.floating):
             complaints.append(f"{name} is {tensor.dtype}, which is no floating point")
-        elif tensor.shape != expected:
-            complaints.append(f"{name} has shape {tensor.shape} instead of {expected}")
+        elif tensor.shape != layout.shape(shape):
+            complaints.append(f"{name} has shape {tensor.shape} instead of {layout.shape(shape)}")
         elif not np.isfinite(tensor).all():
             complaints.append(f"{name} holds numbers that are not finite")
         else:
-            return tensor.T if transpose else tensor
+            return layout.read(tensor)
         return None
 
     def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> Array | jax.ShapeDtypeStruct:
-        *module, kind = [part.name for part in path[:-1]]  # behind them stands an nnx.Param's `value`
-        name = f"{names['.'.join(module)]}.{'bias' if kind == 'bias' else 'weight'}"
-        stacked = "{}" in name
-        layers = [name.format(i) for i in range(leaf.shape[0])] if stacked else [name]
+        parts = path[:-1]  # behind them stands an nnx.Param's `value`
+        numbers = [part.idx for part in parts if isinstance(part, jax.tree_util.SequenceKey)]
+        module = [part.name for part in parts if isinstance(part, jax.tree_util.GetAttrKey)]
+        name, layout = names[".".join(module)]
+        stacked = "{stack}" in name
+        rows = [name.format(*numbers, stack=row) for row in range(leaf.shape[0] if stacked else 1)]
         shape = leaf.shape[1:] if stacked else leaf.shape
-        taken = [take(layer, shape, transpose=kind == "kernel") for layer in layers]
-        parts = [part for part in taken if part is not None]
-        if len(parts) < len(layers):
+        taken = [tensor for row in rows if (tensor := take(row, shape, layout)) is not None]
+        if len(taken) < len(rows):
             return leaf
-        return jnp.asarray(np.stack(parts) if stacked else parts[0], dtype)
+        return jnp.asarray(np.stack(taken) if stacked else taken[0], dtype)
 
     model = jax.tree_util.tree_map_with_path(assemble, template)
-    complaints += [f"{sources[name]} is unknown" for name in sources if not re.match(unused, name)]
+    unknown = [name for name in sources if name not in used and not re.match(unused, name)]
+    complaints += [f"{sources[name]} is unknown" for name in unknown]
     if complaints:
-        raise InputError(f"The weights do not fit config.json: {'; '.join(complaints)}.")
+        listed = "; ".join(dict.fromkeys(complaints))  # two parameters may share a tensor
+        raise InputError(f"The weights do not fit {settings}: {listed}.")
     return model
 
 

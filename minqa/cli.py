@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
+from minqa.demo import MODEL
 from minqa.errors import InputError
 from minqa.text import printable
 
@@ -22,7 +23,10 @@ JSON_HELP = """\
 start, end, heat) and span (text, start, end, score) or null; model; with ask, searched and passages, the
 number of passages searched and in the corpus; seconds by step. Offsets count characters of the result's text;
 score is the mean over the query's content words of their best match in the passage, heat and span score are
-cosines; score and heat are null where there is nothing to compare, as for punctuation."""
+cosines; score and heat are null where there is nothing to compare, as for punctuation. With more than one
+--model, models lists what is said of each (model, searched, passages, seconds); a result holds title, text,
+by_model (rank or null, score, cosine, truncated, span), agreement (the correlation of the models' heats) and
+words (text, start, end, heat and hot of each model), in the order of models."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="minqa", description="Search with BERT in JAX, and see which words matched."
+        prog="minqa", description="Search with BERT and ELMo in JAX, and see which words matched."
     )
     parser.add_argument("--version", action="version", version=f"minqa {version('minqa')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -56,8 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         sub.add_argument(
             "--model",
+            action="append",
             type=_named,
-            help="folder or Hugging Face hub id of a BERT (default: all-MiniLM-L6-v2, installed)",
+            help=f"folder or Hugging Face hub id of a BERT or an ELMo (default: {MODEL}, installed); twice, "
+            "to see two models side by side",
         )
         sub.add_argument(
             "--cache",
@@ -81,9 +87,13 @@ def _parser() -> argparse.ArgumentParser:
             "title (default: Wikipedia leads)",
         )
     heat = command("heat", _heat, "Show where one text echoes another.", JSON_HELP)
-    heat.add_argument("query", help="the text to look for")
-    heat.add_argument("passage", help="the text to find it in")
-    for sub in (ask, heat):
+    compare = command(
+        "compare", _compare, "Show where models see one text echo another, side by side.", JSON_HELP
+    )
+    for sub in (heat, compare):
+        sub.add_argument("query", help="the text to look for")
+        sub.add_argument("passage", help="the text to find it in")
+    for sub in (ask, heat, compare):
         sub.add_argument("--json", action="store_true", help="print JSON, described below")
     return parser
 
@@ -95,38 +105,43 @@ def _ask(options: argparse.Namespace) -> None:
     cache = _use_cache(options.cache)
     from minqa.ask import ask, embed_query
     from minqa.clock import Clock
+    from minqa.comparison import Answer
     from minqa.encoder import load
     from minqa.index import SHARD, read_index
 
-    clock = Clock()
-    with clock.step("load"):
-        encoder = load(options.model)
-        passages = _passages(options.corpus)
-        index = read_index(encoder, passages, cache)
-    query = embed_query(encoder, text, clock=clock)
-    if index is None:
-        with clock.step("embed corpus"):
-            index = _embed_corpus(encoder, passages[:SHARD], cache)
-    results = ask(encoder, query, passages, index.vectors, k=options.k, clock=clock)
-    searched = len(index.vectors)
-    _print(options.json, results, encoder, clock, searched=searched, passages=len(passages))
-    if searched < len(passages):
-        _note(
-            f"Searched the first {searched:,} of {len(passages):,} passages; `uv run minqa index` embeds "
-            "the rest, with the same --model and --corpus."
-        )
-    _note_truncated(index, encoder)
+    passages = _passages(options.corpus)
+    answers, facts = [], []
+    for model in options.model or [MODEL]:
+        clock = Clock()
+        with clock.step("load"):
+            encoder = load(model)
+            index = read_index(encoder, passages, cache)
+        query = embed_query(encoder, text, clock=clock)
+        if index is None:
+            with clock.step("embed corpus"):
+                index = _embed_corpus(encoder, passages[:SHARD], cache)
+        results = ask(encoder, query, passages, index.vectors, k=options.k, clock=clock)
+        answers.append(Answer(encoder, query, results, clock))
+        facts.append({"searched": len(index.vectors), "passages": len(passages)})
+        if len(index.vectors) < len(passages):
+            _note(
+                f"{encoder.name} searched the first {len(index.vectors):,} of {len(passages):,} passages; "
+                "`uv run minqa index` embeds the rest, with the same --model and --corpus."
+            )
+        _note_truncated(index, encoder)
+    _print(options.json, answers, facts)
 
 
 def _index(options: argparse.Namespace) -> None:
     cache = _use_cache(options.cache)
     from minqa.encoder import load
 
-    encoder = load(options.model)
     passages = _passages(options.corpus)
-    index = _embed_corpus(encoder, passages, cache)
-    print(f"{len(passages):,} passages are embedded; their vectors lie in {cache}.")
-    _note_truncated(index, encoder)
+    for model in options.model or [MODEL]:
+        encoder = load(model)
+        index = _embed_corpus(encoder, passages, cache)
+        print(f"{len(passages):,} passages are embedded; their vectors lie in {cache}.")
+        _note_truncated(index, encoder)
 
 
 def _heat(options: argparse.Namespace) -> None:
@@ -136,18 +151,30 @@ def _heat(options: argparse.Namespace) -> None:
     _use_cache(options.cache)
     from minqa.ask import ask, embed_query
     from minqa.clock import Clock
+    from minqa.comparison import Answer
     from minqa.corpus import Passage
     from minqa.embedding import embed_pooled
     from minqa.encoder import load
 
-    clock = Clock()
-    with clock.step("load"):
-        encoder = load(options.model)
-    query = embed_query(encoder, options.query, clock=clock)
-    with clock.step("embed corpus"):  # of one passage
-        vectors = embed_pooled(encoder, encoder.tokenize([options.passage], "passage"))
-    results = ask(encoder, query, [Passage("", options.passage)], vectors, k=1, clock=clock)
-    _print(options.json, results, encoder, clock)
+    answers = []
+    for model in options.model or [MODEL]:
+        clock = Clock()
+        with clock.step("load"):
+            encoder = load(model)
+        query = embed_query(encoder, options.query, clock=clock)
+        with clock.step("embed corpus"):  # of one passage
+            vectors = embed_pooled(encoder, encoder.tokenize([options.passage], "passage"))
+        results = ask(encoder, query, [Passage("", options.passage)], vectors, k=1, clock=clock)
+        answers.append(Answer(encoder, query, results, clock))
+    _print(options.json, answers, [{} for _ in answers])
+
+
+def _compare(options: argparse.Namespace) -> None:
+    if len(options.model or []) < 2:
+        raise InputError(
+            f"There is nothing to compare: name two models or more, each with --model; {MODEL} is installed."
+        )
+    _heat(options)
 
 
 def _passages(corpus: Path | None) -> list:
@@ -180,26 +207,42 @@ def _use_cache(folder: Path | None) -> Path:
     return folder
 
 
-def _print(as_json: bool, results, encoder, clock, **facts) -> None:
+def _print(as_json: bool, answers: Sequence, facts: Sequence[dict]) -> None:
+    """Print the answer of one encoder, or the comparison of several; `facts` are added to each one's JSON."""
     from rich.console import Console
 
     from minqa import show
+    from minqa.comparison import compare
 
+    comparisons = compare(answers) if len(answers) > 1 else []
+    seconds = [answer.clock.seconds for answer in answers]
+    names = [answer.encoder.name for answer in answers]
     if as_json:
-        answer = show.as_json(
-            results,
-            model=encoder.name,
-            **facts,
-            seconds={step: round(spent, 6) for step, spent in clock.seconds.items()},
-        )
-        print(json.dumps(answer, indent=2))
+        described = [
+            {"model": name, **fact, "seconds": {step: round(spent, 6) for step, spent in steps.items()}}
+            for name, fact, steps in zip(names, facts, seconds, strict=True)
+        ]
+        if comparisons:
+            data = show.comparison_as_json(comparisons, models=described)
+        else:
+            data = show.as_json(answers[0].results, **described[0])
+        print(json.dumps(data, indent=2))
     else:
-        show.print_answer(Console(), results, clock.seconds)
-    if results[0].heat_map.query.truncated:
-        _note(
-            f"The query is longer than the {encoder.tokenizer.max_tokens} tokens that the model "
-            "reads; its end is left out."
-        )
+        console = Console()
+        marks = not console.color_system
+        results = [answer.results for answer in answers]
+        if comparisons:
+            shown = show.terminal_comparison(names, results, comparisons, marks=marks)
+            totals = [sum(steps.values()) for steps in seconds]
+            show.print_answer(console, shown, dict(zip(names, totals, strict=True)))
+        else:
+            show.print_answer(console, show.terminal(results[0], marks=marks), seconds[0])
+    for answer in answers:
+        if answer.query.tokens.truncated:
+            _note(
+                f"The query is longer than the {answer.encoder.tokenizer.max_tokens} tokens that "
+                f"{answer.encoder.name} reads; its end is left out."
+            )
 
 
 @contextmanager
@@ -236,7 +279,7 @@ def _note_truncated(index, encoder) -> None:
     if index.truncated.any():
         _note(
             f"{index.truncated.sum():,} of these passages are longer than the {encoder.tokenizer.max_tokens} "
-            "tokens that the model reads; their ends are left out."
+            f"tokens that {encoder.name} reads; their ends are left out."
         )
 
 

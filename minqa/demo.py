@@ -5,6 +5,9 @@ from pathlib import Path
 
 from minqa.errors import InputError
 
+# What the model is called where one is asked for by name.
+MODEL = "all-MiniLM-L6-v2"
+
 
 def model_folder() -> Path:
     """The folder of all-MiniLM-L6-v2. Raises InputError where it is not installed."""

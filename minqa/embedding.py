@@ -14,9 +14,6 @@ from minqa.encoder import Encoder, Pooling, Role
 from minqa.errors import InputError
 from minqa.tokens import Tokens
 
-# Tokens in one batch. On CPU small batches are as fast as large ones, need less padding and compile to few
-# shapes, which a later search of few passages finds in the cache; an accelerator wants to be filled.
-BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}
 # Batches handed to the device before the first result is waited for, so that it works while Python prepares,
 # or compiles, the next.
 BATCHES_AHEAD = 8
@@ -86,7 +83,7 @@ def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
 @partial(jax.jit, static_argnames=("layer", "pooling"))
 def encode(
     model: Callable,
-    ids: Int[Array, "batch token"],
+    ids: Int[Array, "batch token ..."],
     mask: Bool[Array, "batch token"],
     pooled_mask: Bool[Array, "batch token"],
     *,
@@ -127,6 +124,7 @@ def bucket(length: int) -> int:
 
     Every padded length is one more shape to compile: 16 of them up to 512 tokens, in steps that grow.
     """
+    length = max(length, 1)
     step = max(16, 2 ** (length - 1).bit_length() // 8)
     return -(-length // step) * step
 
@@ -137,9 +135,10 @@ def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Itera
     if not -number - 1 <= layer <= number:
         raise InputError(f"{encoder.name} has layers 0 to {number}, but layer {layer} was asked for.")
     waiting: deque[tuple] = deque()
-    for rows, length in _batches([len(one) for one in tokens]):
+    budget = encoder.batch_tokens["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    for rows, length in _batches([len(one) for one in tokens], budget):
         length = min(length, encoder.tokenizer.max_tokens)
-        ids = np.zeros((len(rows), length), np.int32)
+        ids = np.zeros((len(rows), length, *tokens[rows[0]].ids.shape[1:]), np.int32)
         mask = np.zeros((len(rows), length), bool)
         pooled_mask = np.zeros((len(rows), length), bool)
         for i, row in enumerate(rows):
@@ -154,9 +153,8 @@ def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Itera
     yield from waiting
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[tuple[list[int], int]]:
     """Group texts of like length: (their positions, padded length), rows a power of two, none of padding."""
-    budget = BATCH_TOKENS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):

@@ -1,24 +1,24 @@
-"""A model folder or hub id → an encoder: model, tokenizer and the settings that belong to them."""
+"""A model's files → an encoder: model, tokenizer and the settings that belong to them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from minqa import demo
-from minqa.bert import OLDER_NAMES, TENSOR_NAMES, UNUSED_TENSORS, Bert, BertConfig
-from minqa.checkpoint import fill, read_tensors
+from minqa import bert, demo, elmo
+from minqa.checkpoint import fill, read_hdf5, read_tensors
 from minqa.errors import InputError
 from minqa.settings import Settings, read_json, read_settings
-from minqa.tokens import Tokens, WordPiece, load_word_piece
+from minqa.tokens import TextReader, Tokens, load_word_piece, make_speller
 
 Role = Literal["query", "passage"]
+Config = TypeVar("Config")
 POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len_tokens")
 # How sentence-transformers before 6 wrote the same down.
 _POOLING_FLAGS = {
@@ -46,14 +46,25 @@ class Pooling:
     include_prompt: bool = True
 
 
+@runtime_checkable
+class Model(Protocol):
+    """A pytree with `model(ids, mask).hidden`, the vectors of every layer: [layer+1, batch, token, dim]."""
+
+    @property
+    def num_layers(self) -> int: ...
+
+    def __call__(self, ids, mask, /): ...
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Everything that turns a text into vectors.
 
     Attributes:
         name: as it was asked for, to be shown.
-        model: a pytree, called as `model(ids, mask)`.
+        model: a pytree, called as `model(ids, mask)`; its output has `hidden`, the vectors of every layer.
         tokenizer: called as `tokenizer(texts, prompt)`.
+        batch_tokens: how many tokens at once keep the model fastest, on "cpu" and on an "accelerator".
         pooling: how token vectors become one vector.
         prompts: texts read before a text, by name; see `prompt`.
         default_prompt: the name of the prompt for a text of no particular role.
@@ -61,8 +72,9 @@ class Encoder:
     """
 
     name: str
-    model: Bert
-    tokenizer: WordPiece
+    model: Model
+    tokenizer: TextReader
+    batch_tokens: Mapping[str, int]
     pooling: Pooling
     prompts: Mapping[str, str]
     default_prompt: str
@@ -84,23 +96,69 @@ class Encoder:
         return next((self.prompts[name] for name in names[role] if self.prompts.get(name)), "")
 
 
-def load(source: str | Path | None = None, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Encoder:
-    """Load a BERT encoder.
+def load(source: str | Path = demo.MODEL, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Encoder:
+    """Load an encoder.
 
     Args:
-        source: a folder or a Hugging Face hub id of any BERT-architecture model, sentence-transformers'
-            or plain (which is pooled by the mean); None is the default model of the demo group.
+        source: a folder or a Hugging Face hub id of any BERT-architecture model, sentence-transformers' or
+            plain (which is pooled by the mean), or of an ELMo, with the two files that `load_elmo` takes;
+            the default is the model of the demo group.
         dtype: of parameters and computation, float32 or bfloat16.
 
     Raises:
-        InputError: there is no such model, or it is broken, or it is not a BERT.
+        InputError: there is no such model, or it is broken, or it is neither a BERT nor an ELMo.
     """
-    folder = demo.model_folder() if source is None else _folder(source)
+    folder = demo.model_folder() if source == demo.MODEL else _folder(source)
+    parts = {kind: sorted(folder.glob(f"*{kind}")) for kind in ("options.json", "weights.hdf5")}
+    described = any((folder / name).is_file() for name in ("config.json", "modules.json"))
+    if described or not any(parts.values()):
+        return _load_bert(folder, str(source), dtype)
+    for kind, files in parts.items():
+        if len(files) != 1:
+            found = ", ".join(path.name for path in files) or "none"
+            raise InputError(f"{folder} should hold one *{kind}, as an ELMo is released, but holds {found}.")
+    [options], [weights] = parts.values()
+    return load_elmo(options, weights, name=str(source), dtype=dtype)
+
+
+def load_elmo(
+    options: str | Path,
+    weights: str | Path,
+    *,
+    name: str | None = None,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Encoder:
+    """Load an ELMo from the two files that it was released as; texts are pooled by the mean of their words.
+
+    Args:
+        options: the JSON file with its sizes.
+        weights: the HDF5 file.
+        name: to be shown, in place of that of the weights' file.
+        dtype: of parameters and computation, float32 or bfloat16.
+
+    Raises:
+        InputError: a file is missing or broken, or they do not belong together.
+    """
+    options, weights = Path(options), Path(weights)
+    config = _config(elmo.ElmoConfig.from_dict, options)
+    tensors = read_hdf5(weights)
+    template = jax.eval_shape(lambda: elmo.Elmo(config, rngs=nnx.Rngs(0)))
+    tokenizer = make_speller(config.characters_per_word)
+    return Encoder(
+        name=name or weights.name,
+        model=fill(template, tensors, elmo.TENSORS, settings=options.name, dtype=dtype),
+        tokenizer=tokenizer,
+        batch_tokens=elmo.BATCH_TOKENS,
+        pooling=Pooling(),
+        prompts={},
+        default_prompt="",
+        fingerprint=_fingerprint((config, tokenizer.max_tokens, jnp.dtype(dtype).name), tokenizer, tensors),
+    )
+
+
+def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     transformer, pooling = _modules(folder)
-    try:
-        config = BertConfig.from_dict(read_settings(transformer / "config.json").values)
-    except InputError as error:
-        raise InputError(f"{transformer / 'config.json'}: {error}") from None
+    config = _config(bert.BertConfig.from_dict, transformer / "config.json")
     limits = read_settings(transformer / "sentence_bert_config.json", optional=True)
     tokenizer = load_word_piece(
         transformer,
@@ -113,23 +171,33 @@ def load(source: str | Path | None = None, *, dtype: jax.typing.DTypeLike = jnp.
     prompts, default_prompt = _prompts(folder)
     tensors = read_tensors(transformer)
     model = fill(
-        jax.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0))),
+        jax.eval_shape(lambda: bert.Bert(config, rngs=nnx.Rngs(0))),
         tensors,
-        TENSOR_NAMES,
-        older_names=OLDER_NAMES,
-        unused=UNUSED_TENSORS,
+        bert.TENSORS,
+        settings="config.json",
+        older_names=bert.OLDER_NAMES,
+        unused=bert.UNUSED_TENSORS,
         dtype=dtype,
     )
     described = (config, tokenizer.max_tokens, pooling, prompts, default_prompt, jnp.dtype(dtype).name)
     return Encoder(
-        name="all-MiniLM-L6-v2" if source is None else str(source),
+        name=name,
         model=model,
         tokenizer=tokenizer,
+        batch_tokens=bert.BATCH_TOKENS,
         pooling=pooling,
         prompts=prompts,
         default_prompt=default_prompt,
         fingerprint=_fingerprint(described, tokenizer, tensors),
     )
+
+
+def _config(read: Callable[[Mapping[str, Any]], Config], path: Path) -> Config:
+    values = read_settings(path).values
+    try:
+        return read(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
 
 
 def _folder(source: str | Path) -> Path:
@@ -151,7 +219,9 @@ def _folder(source: str | Path) -> Path:
     try:
         found = Path(snapshot_download(source, allow_patterns=wanted))
         if not any(found.rglob("*.safetensors")):
-            found = Path(snapshot_download(source, allow_patterns=[*wanted, "pytorch_model.bin"]))
+            found = Path(
+                snapshot_download(source, allow_patterns=[*wanted, "pytorch_model.bin", "*weights.hdf5"])
+            )
         return found
     except HFValidationError:
         raise InputError(f"{source} is neither a folder nor a Hugging Face hub id.") from None
@@ -199,7 +269,7 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str]:
     return {name: prompts.get(name, str) or "" for name in prompts.values}, default
 
 
-def _fingerprint(settings: tuple, tokenizer: WordPiece, tensors: Mapping[str, np.ndarray]) -> str:
+def _fingerprint(settings: tuple, tokenizer: TextReader, tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(f"{settings}\n{tokenizer.backend.to_str()}".encode())
     for name in sorted(tensors):
         digest.update(name.encode())

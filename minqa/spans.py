@@ -24,13 +24,22 @@ class Span:
     score: float
 
 
+def level(heat: HeatMap) -> float:
+    """The heat that makes a word hot: halfway from the mean of the content words to the hottest of them.
+
+    Infinite where the passage has none, or the query none to compare them with.
+    """
+    warm = heat.heat[content_words(heat.passage) & np.isfinite(heat.heat)]
+    return float(warm.mean() + warm.max()) / 2 if len(warm) else np.inf
+
+
 def heat_span(heat: HeatMap) -> Span | None:
     """The contiguous words that the heat points to; they mark the match, which is seldom the answer itself.
 
-    Of all runs of words, the one with the largest sum of heat above a level halfway between the mean heat of
-    the passage's content words and its hottest; of equal runs the one that ends first, and of those the
-    shortest. Function words and punctuation add nothing and stand at no end, and punctuation breaks a run
-    unless it is written without a space on either side, as in "mass–energy".
+    Of all runs of words, the one with the largest sum of heat above the passage's `level`; of equal runs the
+    one that ends first, and of those the shortest. Function words and punctuation add nothing and stand at no
+    end, and punctuation breaks a run unless it is written without a space on either side, as in
+    "mass–energy".
 
     Returns:
         None where the passage has no word, or the query none to compare it with.
@@ -40,10 +49,9 @@ def heat_span(heat: HeatMap) -> Span | None:
     hot = content_words(heat.passage) & finite
     if not hot.any():
         return None
-    level = (heat.heat[hot].mean() + heat.heat[hot].max()) / 2
     joined = words[1:, 0] == words[:-1, 1]
     inside = np.append(False, joined) & np.append(joined, False)
-    excess = np.where(hot, heat.heat - level, np.where(finite | inside, 0, -np.inf))
+    excess = np.where(hot, heat.heat - level(heat), np.where(finite | inside, 0, -np.inf))
 
     best, start, end, total, run_start = -np.inf, 0, 0, 0.0, 0
     for i, value in enumerate(excess):

@@ -1,14 +1,16 @@
 """Text → token ids, and where every token sits in the text."""
 
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
-from tokenizers import Encoding, Tokenizer, normalizers
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers
 
+from minqa.characters import spell
 from minqa.errors import InputError
 from minqa.settings import read_settings
 from minqa.text import well_formed
@@ -18,20 +20,20 @@ from minqa.text import well_formed
 class Tokens:
     """One text as a model reads it.
 
-    A word is what the tokenizer splits into word pieces: a run of letters and digits, or one punctuation
-    mark. `text[start:end]` for a row of `words` is the word as it was written.
+    A word is a run of letters and digits, or one punctuation mark. `text[start:end]` for a row of `words` is
+    the word as it was written.
 
     Attributes:
         text: the text, `well_formed`.
-        ids: int32 [token], special tokens included.
+        ids: int32 [token] of word pieces, special tokens included, or [token, character] of spelled words.
         word: int32 [token], the number of the word that the token belongs to, -1 for none.
         words: int32 [word, 2], start and end of each word, in characters of `text`.
-        prompt_tokens: how many leading tokens stand for the prompt, [CLS] included; 0 without a prompt.
+        prompt_tokens: how many leading tokens stand for the prompt, [CLS] included; 0 without one.
         truncated: whether the text was longer than the model's maximum and lost its end.
     """
 
     text: str
-    ids: Int[np.ndarray, " token"]
+    ids: Int[np.ndarray, "token ..."]
     word: Int[np.ndarray, " token"]
     words: Int[np.ndarray, "word 2"]
     prompt_tokens: int = 0
@@ -46,8 +48,13 @@ class Tokens:
 
 
 @dataclass(frozen=True)
-class WordPiece:
-    """BERT's tokenizer (Devlin et al. 2018, section 3): texts of any Unicode → `Tokens`."""
+class TextReader(ABC):
+    """Texts of any Unicode → `Tokens`.
+
+    Attributes:
+        backend: splits a text into words and tokens, and cuts off what is over the limit.
+        max_tokens: that limit, special tokens included.
+    """
 
     backend: Tokenizer
     max_tokens: int
@@ -56,7 +63,42 @@ class WordPiece:
         """Tokens of each text; `prompt` is read before each text, but none of it counts as a word."""
         texts, prompt = [well_formed(text) for text in texts], well_formed(prompt)
         encodings = self.backend.encode_batch([prompt + text for text in texts])
-        return [_tokens(text, prompt, code) for text, code in zip(texts, encodings, strict=True)]
+        return [
+            _tokens(text, prompt, code, self.ids(prompt + text, code))
+            for text, code in zip(texts, encodings, strict=True)
+        ]
+
+    @abstractmethod
+    def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, "token ..."]:
+        """What the model reads, token by token."""
+
+
+class WordPiece(TextReader):
+    """BERT's tokenizer (Devlin et al. 2018, section 3)."""
+
+    def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, " token"]:
+        return np.array(encoding.ids, np.int32)
+
+
+@dataclass(frozen=True)
+class Speller(TextReader):
+    """ELMo's tokenizer: every word is a token, spelled in `characters_per_word` ids."""
+
+    characters_per_word: int
+
+    def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, "token character"]:
+        return spell([text[start:end] for start, end in encoding.offsets], self.characters_per_word)
+
+
+def make_speller(characters_per_word: int, *, max_tokens: int = 512) -> Speller:
+    """A tokenizer that splits words and punctuation apart as BERT's does, so that both know the same words.
+
+    ELMo itself reads texts of any length; the limit bounds the memory and the shapes to be compiled.
+    """
+    backend = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.enable_truncation(max_tokens)
+    return Speller(backend, max_tokens, characters_per_word)
 
 
 def load_word_piece(
@@ -103,7 +145,7 @@ def load_word_piece(
     return WordPiece(backend, limit)
 
 
-def _tokens(text: str, prompt: str, encoding: Encoding) -> Tokens:
+def _tokens(text: str, prompt: str, encoding: Encoding, ids: np.ndarray) -> Tokens:
     word = np.array([-1 if w is None else w for w in encoding.word_ids], np.int32)
     offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2) - len(prompt)
     in_prompt = (word >= 0) & (offsets[:, 1] <= 0)
@@ -115,10 +157,10 @@ def _tokens(text: str, prompt: str, encoding: Encoding) -> Tokens:
     words = np.stack([offsets[real[first], 0].clip(0), offsets[real[last], 1]], axis=1)
     return Tokens(
         text=text,
-        ids=np.array(encoding.ids, np.int32),
+        ids=ids,
         word=word,
         words=words if text.isascii() else _with_marks(text, words),
-        prompt_tokens=1 + int(in_prompt.sum()) if prompt else 0,
+        prompt_tokens=int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0,
         truncated=bool(encoding.overflowing),
     )
 

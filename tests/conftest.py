@@ -1,4 +1,4 @@
-"""Fixtures: a tiny BERT with weights that PyTorch drew, in a folder as users have it, and the real one."""
+"""Fixtures: a tiny BERT and a tiny ELMo with random weights, in folders as users have them; the real BERT."""
 
 import os
 
@@ -7,8 +7,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 import json
 from pathlib import Path
 
+import h5py
 import hypothesis
 import jax
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -18,6 +20,8 @@ with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dty
     import minqa
     import minqa.ask
     import minqa.cli
+    import minqa.comparison
+    import minqa.elmo
     import minqa.index
     import minqa.show
 
@@ -56,6 +60,44 @@ def make_bert_folder(folder: Path, *, seed: int = 0, **sizes) -> Path:
     return folder
 
 
+def make_elmo_folder(
+    folder: Path, *, seed: int = 0, lstm: dict | None = None, char_cnn: dict | None = None
+) -> Path:
+    """Write a random ELMo as it was released: options.json and an HDF5 file in TensorFlow's layout.
+
+    The weights are large enough that gates are neither open nor shut and that the clips are reached.
+    """
+    lstm = dict(
+        dim=24, projection_dim=16, n_layers=2, cell_clip=0.7, proj_clip=0.5, use_skip_connections=True
+    ) | (lstm or {})  # fmt: skip
+    char_cnn = dict(
+        embedding={"dim": 5}, filters=[[1, 4], [2, 6], [4, 7]], n_highway=2, n_characters=262,
+        max_characters_per_token=50, activation="relu",
+    ) | (char_cnn or {})  # fmt: skip
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "options.json").write_text(json.dumps({"lstm": lstm, "char_cnn": char_cnn}), "utf-8")
+    dim, projection, character = lstm["dim"], lstm["projection_dim"], char_cnn["embedding"]["dim"]
+    width = sum(number for _, number in char_cnn["filters"])
+    shapes = {"char_embed": (261, character), "CNN_proj/W_proj": (width, projection)}
+    shapes |= {"CNN_proj/b_proj": (projection,)}
+    for i, (size, number) in enumerate(char_cnn["filters"]):
+        shapes |= {f"CNN/W_cnn_{i}": (1, size, character, number), f"CNN/b_cnn_{i}": (number,)}
+    for i in range(char_cnn["n_highway"]):
+        for kind in ("carry", "transform"):
+            shapes |= {f"CNN_high_{i}/W_{kind}": (width, width), f"CNN_high_{i}/b_{kind}": (width,)}
+    for direction in range(2):
+        for layer in range(lstm["n_layers"]):
+            prefix = f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell"
+            shapes |= {f"{prefix}/W_0": (2 * projection, 4 * dim), f"{prefix}/B": (4 * dim,)}
+            shapes |= {f"{prefix}/W_P_0": (dim, projection)}
+    with h5py.File(folder / "weights.hdf5", "w") as file:
+        for name, shape in shapes.items():
+            fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 4
+            file[name] = (rng.normal(size=shape) * 1.5 / np.sqrt(fan_in)).astype(np.float32)
+    return folder
+
+
 def oracle(folder: Path) -> transformers.BertModel:
     return transformers.BertModel.from_pretrained(
         folder, attn_implementation="eager", add_pooling_layer=False
@@ -77,6 +119,19 @@ def bert_folder(tmp_path):
 def tiny(tmp_path_factory):
     """An encoder with random weights."""
     return minqa.load(make_bert_folder(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="session", params=["bert", "elmo"])
+def either(request, tmp_path_factory):
+    """An encoder of either kind with random weights: two layers, vectors of 32."""
+    folder = tmp_path_factory.mktemp("models") / request.param
+    return minqa.load({"bert": make_bert_folder, "elmo": make_elmo_folder}[request.param](folder))
+
+
+@pytest.fixture
+def elmo_folder(tmp_path):
+    """A folder that the test may spoil."""
+    return make_elmo_folder(tmp_path / "elmo")
 
 
 @pytest.fixture(scope="session")

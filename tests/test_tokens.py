@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minqa
-from minqa.tokens import load_word_piece
+from minqa.characters import boundaries, spell
+from minqa.tokens import load_word_piece, make_speller
 
 TEXTS = [
     "Who developed the theory?",
@@ -68,14 +69,14 @@ def test_words_are_runs_of_letters_and_single_marks(tiny):
     assert tokens.word[[0, -1]].tolist() == [-1, -1]
 
 
-def test_a_word_keeps_its_accents(tiny):
-    [tokens] = tiny.tokenize(["a\u0300 e\u0301e\u0301\u0302! b"])
+def test_a_word_keeps_its_accents(either):
+    [tokens] = either.tokenize(["a\u0300 e\u0301e\u0301\u0302! b"])
     assert tokens.word_texts == ["a\u0300", "e\u0301e\u0301\u0302", "!", "b"]
 
 
 @given(ANY_TEXT)
-def test_offsets_reproduce_the_text(tiny, text):
-    [tokens] = tiny.tokenize([text])
+def test_offsets_reproduce_the_text(either, text):
+    [tokens] = either.tokenize([text])
     assert len(tokens.text) == len(text)
     ends = 0
     for number, (start, end) in enumerate(tokens.words):
@@ -128,9 +129,40 @@ def test_a_prompt_is_read_but_is_no_word(tiny):
     assert tokens.ids.tolist() == tiny.tokenize(["who played: the theory"])[0].ids.tolist()
 
 
-def test_one_string_is_not_taken_for_a_list(tiny):
+def test_words_are_spelled_one_token_each():
+    text = "Don't stop, caf\u00e9 \u65e5\u672c!"
+    [tokens] = make_speller(50)([text])
+    assert tokens.word_texts == ["Don", "'", "t", "stop", ",", "caf\u00e9", "\u65e5\u672c", "!"]
+    assert tokens.word.tolist() == list(range(8))
+    np.testing.assert_array_equal(tokens.ids, spell(tokens.word_texts))
+
+
+def test_characters_are_utf8_bytes_between_marks():
+    ids = spell(["a\u00e9", "x" * 60, ""])
+    assert ids.shape == (3, 50)
+    assert ids[0, :6].tolist() == [259, 98, 0xC3 + 1, 0xA9 + 1, 260, 261]
+    assert ids[1].tolist() == [259, *[121] * 48, 260], "48 bytes are read of a longer word"
+    assert ids[2].tolist() == [259, 260, *[261] * 48]
+    start, end = boundaries()
+    assert start.tolist() == [259, 257, 260, *[261] * 47] and end.tolist() == [259, 258, 260, *[261] * 47]
+
+
+def test_a_prompt_is_spelled_but_is_no_word():
+    [plain, prompted] = [make_speller(50)(["the theory"], prompt)[0] for prompt in ("", "who: ")]
+    assert prompted.word_texts == plain.word_texts
+    assert prompted.word.tolist() == [-1, -1, 0, 1] and prompted.prompt_tokens == 2
+    np.testing.assert_array_equal(prompted.ids[2:], plain.ids)
+
+
+def test_a_text_of_too_many_words_is_cut():
+    short, long = make_speller(50, max_tokens=3)(["a b c", "a b c d"])
+    assert (len(short), short.truncated) == (3, False)
+    assert (len(long), long.truncated) == (3, True)
+
+
+def test_one_string_is_not_taken_for_a_list(either):
     with pytest.raises(TypeError, match="put it into a list"):
-        tiny.tokenize("the theory")
+        either.tokenize("the theory")
 
 
 def test_broken_tokenizers_are_refused(bert_folder):
