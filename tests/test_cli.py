@@ -84,12 +84,12 @@ def test_ask_searches_the_first_part_and_index_does_the_rest(run, bert_folder, c
     ask = ("ask", "war", "--model", bert_folder, "--corpus", corpus, "--json")
     _, out, err = run(*ask)
     assert json.loads(out)["searched"] == 2
-    assert "Searched the first 2 of 3 passages; `uv run minqa index` embeds the rest" in err
+    assert "searched the first 2 of 3 passages; `uv run minqa index` embeds the rest" in err
     status, out, err = run("index", "--model", bert_folder, "--corpus", corpus)
     assert "1 of these passages are longer" in err
     assert status == 0 and out.startswith("3 passages are embedded")
     _, out, err = run(*ask)
-    assert json.loads(out)["searched"] == 3 and "Searched the first" not in err
+    assert json.loads(out)["searched"] == 3 and "searched the first" not in err
 
 
 def test_heat_needs_no_corpus(run, bert_folder):
@@ -104,6 +104,58 @@ def test_heat_needs_no_corpus(run, bert_folder):
     assert status == 0
     assert "inf" not in out
     assert "no phrase stands out" in out
+
+
+def test_two_models_answer_side_by_side(run, bert_folder, elmo_folder, corpus):
+    models = ("--model", bert_folder, "--model", elmo_folder)
+    status, out, _ = run("ask", "war theory", *models, "--corpus", corpus, "-k", "1")
+    lines = out.splitlines()
+    assert status == 0 and lines == [line.rstrip() for line in lines]
+    assert str(bert_folder)[:20] in lines[0] and lines[0].count(str(bert_folder)[:20]) == 2
+    assert "both: " in out and "\x1b" not in out
+    status, out, _ = run("ask", "war theory", *models, "--corpus", corpus, "--json", "-k", "1")
+    answer = json.loads(out)
+    assert status == 0 and set(answer) == {"query", "results", "models"}
+    assert [model["model"] for model in answer["models"]] == [str(bert_folder), str(elmo_folder)]
+    for model in answer["models"]:
+        assert set(model) == {"model", "searched", "passages", "seconds"}
+        assert (model["searched"], model["passages"]) == (3, 3)
+    firsts = [[one["by_model"][i]["rank"] for one in answer["results"]] for i in range(2)]
+    assert all(ranks.count(1) == 1 and set(ranks) <= {1, None} for ranks in firsts)
+    for one in answer["results"]:
+        assert set(one) == {"title", "text", "agreement", "by_model", "words"}
+        for word in one["words"]:
+            assert one["text"][word["start"] : word["end"]] == word["text"]
+            assert len(word["heat"]) == len(word["hot"]) == 2
+        for found in one["by_model"]:
+            assert set(found) == {"rank", "score", "cosine", "truncated", "span"}
+
+
+def test_compare_needs_no_corpus_but_two_models(run, bert_folder, elmo_folder):
+    texts = ("who played the theory?", "the war theory")
+    both = ("--model", bert_folder, "--model", elmo_folder)
+    status, out, _ = run("compare", *texts, *both, "--json")
+    assert status == 0
+    [one] = json.loads(out)["results"]
+    assert [word["text"] for word in one["words"]] == ["the", "war", "theory"]
+    alone = [json.loads(run("heat", *texts, "--model", model, "--json")[1]) for model in both[1::2]]
+    for column, answer in enumerate(alone):
+        for word, expected in zip(one["words"], answer["results"][0]["words"], strict=True):
+            assert word["heat"][column] == pytest.approx(expected["heat"], abs=1e-5)
+    status, out, _ = run("compare", *texts, *both)
+    assert status == 0 and out.count("→") == 2
+    for models in ((), ("--model", bert_folder)):
+        assert_sentence(run("compare", *texts, *models), "name two models or more")
+    assert_sentence(run("compare", " ", "x", *both), "The query is empty")
+
+
+def test_an_elmo_answers_as_a_bert_does(run, elmo_folder, corpus):
+    status, out, _ = run("ask", "war theory", "--model", elmo_folder, "--corpus", corpus, "--json")
+    assert status == 0 and json.loads(out)["results"][0]["words"]
+    status, out, _ = run("index", "--model", elmo_folder, "--corpus", corpus)
+    assert status == 0 and "3 passages are embedded" in out
+    (elmo_folder / "weights.hdf5").write_bytes(b"no")
+    assert_sentence(run("ask", "war", "--model", elmo_folder, "--corpus", corpus), "cannot be read as HDF5")
 
 
 def test_a_long_question_is_said_to_be_cut(run, bert_folder, corpus):

@@ -9,6 +9,7 @@ from test_tokens import ANY_TEXT
 
 from minqa import show
 from minqa.ask import Result
+from minqa.comparison import Comparison
 from minqa.corpus import Passage
 from minqa.heatmap import heat_map
 from minqa.spans import heat_span
@@ -47,6 +48,46 @@ def test_the_scale_spans_all_passages_of_an_answer(fox):
     assert "48;2" in render([cold])
     together = render([fox, cold])
     assert "48;2" not in together[together.index("grey") - 20 :]
+
+
+def comparison(rows, cold):
+    """What two encoders think of one passage; the second's cosines are small."""
+    text = "the red fox ran"
+    results = [result(text, rows), result(text, cold)]
+    words = results[0].heat_map.passage.words
+    heat = np.stack([one.heat_map.heat for one in results])
+    return Comparison(results[0].passage, results, (1, None), words, heat, heat > 0.5, 0.25)
+
+
+def render_comparison(comparisons, *, marks, width=100):
+    answers = [[one.results[0] for one in comparisons], []]
+    console = Console(width=width, force_terminal=not marks, color_system=None if marks else "truecolor")
+    with console.capture() as capture:
+        console.print(
+            show.terminal_comparison(["first", "\x1b[31msecond"], answers, comparisons, marks=marks)
+        )
+    return capture.get()
+
+
+def test_each_encoder_has_a_column_and_a_scale_of_its_own():
+    one = comparison([[0, 1], [1, 1], [1, 0], [-1, 1]], [[1, 9], [1, 8], [1, 9], [1, 4]])
+    shown = render_comparison([one], marks=False)
+    hottest = "48;2;" + ";".join(str(int(show.SHADES[-1][i : i + 2], 16)) for i in (1, 3, 5)) + "m"
+    assert hottest + "fox" in shown, "the first's hottest word"
+    assert hottest + "ran" in shown, "the second's, though its cosine is low"
+    plain = render_comparison([one], marks=True)
+    assert "first" in plain and "second" in plain and "\x1b" not in plain
+    assert "the [[red fox]] ran" in plain and plain.count("fox") >= 2
+    assert "both: –  correlation 0.25" in plain
+
+
+def test_rankings_stand_above_several_passages():
+    rows = [[0, 1], [1, 1], [1, 0], [-1, 1]]
+    plain = render_comparison([comparison(rows, rows)] * 2, marks=True)
+    head = plain[: plain.index("[[")].splitlines()
+    assert head[1].startswith("1  T  ") and head[2].startswith("2  T  ")
+    assert "both: red, fox" in plain
+    assert render_comparison([comparison(rows, rows)] * 2, marks=True, width=20)
 
 
 def test_without_colours_the_phrase_is_marked(fox):

@@ -1,0 +1,126 @@
+"""Several encoders side by side: the same words, each encoder's own heat, and where they agree."""
+
+import numpy as np
+import pytest
+from conftest import make_bert_folder, make_elmo_folder
+from hypothesis import given
+from hypothesis import strategies as st
+
+import minqa
+from minqa import comparison as comparison_module
+from minqa.ask import Result, ask, embed_query
+from minqa.clock import Clock
+from minqa.comparison import Answer, compare, shared_words
+from minqa.corpus import Passage
+from minqa.heatmap import HeatMap, content_words
+from minqa.spans import heat_span
+from minqa.tokens import Tokens
+
+WORDS = "theory war world relativity played naive develop caf".split()
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return [
+        minqa.load(make_bert_folder(folder / "bert", seed=3)),
+        minqa.load(make_elmo_folder(folder / "elmo")),
+    ]
+
+
+@pytest.fixture(scope="module")
+def passages():
+    rng = np.random.default_rng(0)
+    return [Passage(f"title {i}", " ".join(rng.choice(WORDS, 6))) for i in range(30)]
+
+
+def answer(encoder, passages, k):
+    query = embed_query(encoder, "naive theory of war", clock=Clock())
+    vectors = minqa.embed_pooled(encoder, encoder.tokenize([one.text for one in passages], "passage"))
+    results = ask(encoder, query, passages, vectors, k=k, clock=Clock())
+    return Answer(encoder, query, results, Clock())
+
+
+def test_each_encoder_reads_what_the_other_found(encoders, passages):
+    answers = [answer(encoder, passages, 3) for encoder in encoders]
+    comparisons = compare(answers)
+    found = [[result.passage for result in one.results] for one in answers]
+    assert found[0] != found[1], "or there is nothing to test"
+    assert {one.passage for one in comparisons} == {*found[0], *found[1]}
+    best = [min(rank for rank in one.ranks if rank) for one in comparisons]
+    assert best == sorted(best)
+    for one in comparisons:
+        for column, encoder in enumerate(encoders):
+            place = found[column].index(one.passage) + 1 if one.passage in found[column] else None
+            assert one.ranks[column] == place
+            [alone] = answer(encoder, [one.passage], 1).results
+            result = one.results[column]
+            assert result.passage == one.passage
+            np.testing.assert_allclose(result.heat_map.heat, alone.heat_map.heat, atol=1e-5)
+            np.testing.assert_allclose(result.cosine, alone.cosine, atol=1e-5)
+            # Both split these texts alike, so the words in common are anyone's words.
+            np.testing.assert_array_equal(one.words, result.heat_map.passage.words)
+            np.testing.assert_array_equal(one.heat[column], result.heat_map.heat)
+        np.testing.assert_allclose(one.agreement, np.corrcoef(one.heat)[0, 1], atol=1e-6)
+
+
+def by_hand(text, words, heat):
+    """A result with these words and heats."""
+    words = np.array(words, np.int32).reshape(-1, 2)
+    tokens = Tokens(text, np.zeros(len(words), np.int32), np.arange(len(words), dtype=np.int32), words)
+    heat = np.array(heat, np.float32)
+    nothing = np.zeros((1, len(words)), np.float32)
+    one = HeatMap(tokens, tokens, nothing, nothing, heat, 0.5)
+    return Result(Passage("", text), 0.5, one, heat_span(one))
+
+
+def test_words_that_are_split_differently_meet():
+    text = "well-known fox, red"
+    fine = by_hand(
+        text, [(0, 4), (4, 5), (5, 10), (11, 14), (14, 15), (16, 19)], [0.1, -np.inf, 0.9, 0.2, -np.inf, 0.8]
+    )
+    coarse = by_hand(text, [(0, 10), (11, 15)], [0.3, 0.7])  # and has not read the end
+    one = comparison_module._compare([1, 2], [fine, coarse])
+    assert [text[start:end] for start, end in one.words] == ["well-known", "fox,", "red"]
+    np.testing.assert_allclose(one.heat, [[0.9, 0.2, 0.8], [0.3, 0.7, np.nan]], rtol=1e-6)
+    # Levels: (0.5 + 0.9) / 2 and (0.5 + 0.7) / 2.
+    assert one.hot.tolist() == [[True, False, True], [False, True, False]]
+    np.testing.assert_allclose(one.agreement, -1, atol=1e-6)
+
+
+def test_function_words_are_never_hot_and_punctuation_has_no_heat():
+    result = by_hand("the fox !", [(0, 3), (4, 7), (8, 9)], [0.9, 0.8, -np.inf])
+    one = comparison_module._compare([1, 1], [result, result])
+    assert content_words(result.heat_map.passage).tolist() == [False, True, False]
+    assert one.hot.tolist() == [[False, True, False]] * 2
+    assert one.heat[:, 2].tolist() == [-np.inf] * 2
+    np.testing.assert_allclose(one.agreement, 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("heat", [[0.5], [0.5, 0.5], [-np.inf, -np.inf], []])
+def test_without_variety_there_is_no_agreement(heat):
+    words = [(3 * i, 3 * i + 2) for i in range(len(heat))]
+    result = by_hand("ab " * len(heat), words, heat)
+    assert np.isnan(comparison_module._compare([1, 1], [result, result]).agreement)
+
+
+SPLITS = st.sets(st.integers(0, 40)).map(
+    lambda cuts: np.array(list(zip(sorted(cuts), sorted(cuts)[1:], strict=False)), np.int32).reshape(-1, 2)[
+        ::2
+    ]
+)
+
+
+@given(st.lists(SPLITS, min_size=1, max_size=3))
+def test_shared_words_cut_through_no_word_and_are_the_smallest(splits):
+    shared, places = shared_words(splits)
+    for words, place in zip(splits, places, strict=True):
+        for (start, end), piece in zip(words, place, strict=True):
+            assert shared[piece, 0] <= start and end <= shared[piece, 1]
+    assert (shared[1:, 0] >= shared[:-1, 1]).all()
+    covered = {char for words in splits for start, end in words for char in range(start, end)}
+    assert covered == {char for start, end in shared for char in range(start, end)}
+    # Smallest: every place inside a piece is inside someone's word.
+    for start, end in shared:
+        for cut in range(start + 1, end):
+            assert any(((words[:, 0] < cut) & (cut < words[:, 1])).any() for words in splits)
