@@ -1,0 +1,184 @@
+"""ELMo at the released size, beside the same arithmetic in PyTorch and the machine's own ceiling.
+
+    uv run --group bench pytest benchmarks/bench_elmo.py
+
+The weights are random: they say nothing, but cost the same. PyTorch runs in turn with minqa, on the same
+words, and must have found the same vectors before anything is timed.
+"""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from minqa.characters import boundaries, spell
+from minqa.elmo import Elmo, ElmoConfig
+
+FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
+RELEASED = ElmoConfig(
+    characters_per_word=50,
+    character_dim=16,
+    filters=FILTERS,
+    activation="relu",
+    num_highway_layers=2,
+    projection_dim=512,
+    lstm_dim=4096,
+    num_layers=2,
+    cell_clip=3.0,
+    projection_clip=3.0,
+    skip_connections=True,
+)
+ROUNDS = 5
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Elmo(RELEASED, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(scope="module")
+def peer(model):
+    return TorchElmo(model, pytest.importorskip("torch"))
+
+
+class TorchElmo:
+    """The model above, written plainly with PyTorch's own functions, for texts of equal length."""
+
+    def __init__(self, model, torch):
+        self.torch, self.functions = torch, torch.nn.functional
+        self.device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+        words = model.words
+        self.table = self.tensor(np.pad(words.characters.embedding, ((1, 0), (0, 0))))
+        self.banks = [
+            (self.tensor(np.transpose(bank.kernel, (2, 1, 0))), self.tensor(bank.bias))
+            for bank in words.convolutions
+        ]
+        self.highways = [[self.linear(part) for part in (one.gate, one.transform)] for one in words.highways]
+        self.projection = self.linear(words.projection)
+        self.layers = [
+            [
+                [
+                    self.tensor(part)
+                    for part in (one.input[d].T, one.recurrent[d].T, one.bias[d], one.projection[d].T)
+                ]
+                for d in range(2)
+            ]
+            for one in model.layers
+        ]
+
+    def tensor(self, x):
+        return self.torch.tensor(np.ascontiguousarray(x), device=self.device)
+
+    def linear(self, layer):
+        return self.tensor(np.transpose(layer.kernel)), self.tensor(layer.bias)
+
+    def __call__(self, ids):
+        with self.torch.inference_mode():
+            start, end = self.torch.tensor(boundaries(), device=self.device)
+            row = ids.shape[0], 1, -1
+            top = self.read(self.torch.cat([start.expand(*row), ids, end.expand(*row)], 1))[:, 1:-1]
+            return top.cpu() if self.device == "cuda" else top
+
+    def read(self, ids):
+        torch, functions = self.torch, self.functions
+        characters = self.table[ids.flatten(0, 1)].transpose(1, 2)
+        banks = [functions.conv1d(characters, *bank).amax(-1) for bank in self.banks]
+        x = torch.relu(torch.cat(banks, -1))
+        for gate, transform in self.highways:
+            gated = torch.sigmoid(functions.linear(x, *gate))
+            x = gated * torch.relu(functions.linear(x, *transform)) + (1 - gated) * x
+        x = functions.linear(x, *self.projection).unflatten(0, ids.shape[:2])
+        outputs = [x, x.flip(1)]
+        for number, layer in enumerate(self.layers):
+            read = [self.lstm(x, *weights) for x, weights in zip(outputs, layer, strict=True)]
+            outputs = [new + old for new, old in zip(read, outputs, strict=True)] if number else read
+        return torch.cat([outputs[0], outputs[1].flip(1)], -1)
+
+    def lstm(self, x, input_weights, recurrent, bias, projection):
+        torch = self.torch
+        gates = x @ input_weights + bias
+        cell = x.new_zeros(len(x), RELEASED.lstm_dim)
+        output = x.new_zeros(len(x), RELEASED.projection_dim)
+        outputs = []
+        for t in range(x.shape[1]):
+            i, j, f, o = (gates[:, t] + output @ recurrent).chunk(4, -1)
+            cell = torch.sigmoid(f + 1) * cell + torch.sigmoid(i) * torch.tanh(j)
+            cell = cell.clamp(-RELEASED.cell_clip, RELEASED.cell_clip)
+            output = (torch.sigmoid(o) * torch.tanh(cell)) @ projection
+            output = output.clamp(-RELEASED.projection_clip, RELEASED.projection_clip)
+            outputs.append(output)
+        return torch.stack(outputs, 1)
+
+
+def words(batch, token):
+    """Character ids of words of 1 to 11 letters."""
+    rng = np.random.default_rng(0)
+    letters = [*"abcdefghijklmnopqrstuvwxyz"]
+    drawn = ["".join(rng.choice(letters, rng.integers(1, 12))) for _ in range(batch * token)]
+    return spell(drawn).reshape(batch, token, -1)
+
+
+def operations(batch, token):
+    """Floating-point operations of the matrix products and convolutions, the boundaries included."""
+    characters, width = RELEASED.characters_per_word, sum(number for _, number in FILTERS)
+    dim, cells = RELEASED.projection_dim, RELEASED.lstm_dim
+    encoder = sum((characters - w + 1) * w * RELEASED.character_dim * n for w, n in FILTERS)
+    encoder += RELEASED.num_highway_layers * 2 * width * width + width * dim
+    lstms = RELEASED.num_layers * 2 * (2 * dim * 4 * cells + cells * dim)
+    return 2 * (encoder + lstms) * batch * (token + 2)
+
+
+def seconds(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+@pytest.fixture(scope="module")
+def ceiling():
+    """The best rate of a square matrix product, in operations per second."""
+    square = jax.random.normal(jax.random.key(0), (4096, 4096))
+    product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
+    product(square).block_until_ready()
+    return 2 * 4096**3 / min(seconds(lambda: product(square).block_until_ready()) for _ in range(5))
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+@pytest.mark.parametrize("token", [24, 128])
+@pytest.mark.benchmark(group="ELMo, released size", warmup=False)
+def bench_elmo(benchmark, model, peer, ceiling, batch, token, capsys):
+    ids = words(batch, token)
+    mask = np.ones((batch, token), bool)
+    with jax.default_matmul_precision("highest"):
+        run = jax.jit(lambda model, ids, mask: model(ids, mask).hidden[-1])
+        traced = run.lower(model, ids, mask)
+        compile_seconds = seconds(lambda: traced.compile())
+        compiled = traced.compile()
+    inputs = peer.torch.tensor(ids, device=peer.device)
+    ours, theirs = compiled(model, ids, mask), peer(inputs)
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+    peer_times = []
+    benchmark.pedantic(
+        lambda: compiled(model, ids, mask).block_until_ready(),
+        setup=lambda: peer_times.append(seconds(lambda: peer(inputs))),
+        rounds=ROUNDS,
+    )
+    median, peer_median = benchmark.stats.stats.median, float(np.median(peer_times))
+    benchmark.extra_info |= {
+        "words_per_second": batch * token / median,
+        "pytorch_words_per_second": batch * token / peer_median,
+        "ratio_to_pytorch": peer_median / median,
+        "share_of_matrix_product_ceiling": operations(batch, token) / median / ceiling,
+        "compile_seconds": compile_seconds,
+    }
+    with capsys.disabled():
+        print(
+            f"\n{batch} × {token}: {batch * token / median:.0f} words/s, PyTorch on {peer.device} "
+            f"{batch * token / peer_median:.0f} (ratio {peer_median / median:.2f}), "
+            f"{operations(batch, token) / median / ceiling:.0%} of {ceiling / 1e9:.0f} GFLOP/s, "
+            f"compiled in {compile_seconds:.1f} s"
+        )
