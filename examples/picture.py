@@ -1,4 +1,8 @@
-"""Draw the picture in the README: `python examples/picture.py examples/ask.svg`."""
+"""Draw the pictures in the README.
+
+uv run python examples/picture.py ask examples/ask.svg
+uv run python examples/picture.py compare examples/compare.svg small-elmo  # of examples/train_elmo.py
+"""
 
 import io
 import re
@@ -13,20 +17,48 @@ import minqa
 from minqa import show
 from minqa.ask import ask, embed_query
 from minqa.clock import Clock
+from minqa.comparison import Answer, compare
 from minqa.index import SHARD, write_index
 
 QUESTION = "Who developed the theory of relativity?"
+PASSAGE = (
+    "The general theory of relativity was published by Einstein in 1915. The physicist had worked out "
+    "special relativity ten years before."
+)
 
-encoder = minqa.load()
-passages = minqa.demo_passages()[:SHARD]
-index = write_index(encoder, passages, platformdirs.user_cache_path("minqa"))
-for clock in (Clock(), Clock()):  # the second is free of compiling
-    query = embed_query(encoder, QUESTION, clock=clock)
-    results = ask(encoder, query, passages, index.vectors, k=2, clock=clock)
 
+def draw_ask():
+    encoder = minqa.load()
+    passages = minqa.demo_passages()[:SHARD]
+    index = write_index(encoder, passages, platformdirs.user_cache_path("minqa"))
+    for clock in (Clock(), Clock()):  # the second is free of compiling
+        query = embed_query(encoder, QUESTION, clock=clock)
+        results = ask(encoder, query, passages, index.vectors, k=2, clock=clock)
+    return f'ask "{QUESTION}" -k 2', show.terminal(results, marks=False), clock.seconds
+
+
+def draw_compare(elmo):
+    names = ["all-MiniLM-L6-v2", elmo]
+    answers = []
+    for encoder in map(minqa.load, names):
+        for clock in (Clock(), Clock()):
+            query = embed_query(encoder, QUESTION, clock=clock)
+            with clock.step("embed corpus"):
+                vectors = minqa.embed_pooled(encoder, encoder.tokenize([PASSAGE], "passage"))
+            results = ask(encoder, query, [minqa.Passage("", PASSAGE)], vectors, k=1, clock=clock)
+        answers.append(Answer(encoder, query, results, clock))
+    shown = show.terminal_comparison(
+        names, [answer.results for answer in answers], compare(answers), marks=False
+    )
+    seconds = {answer.encoder.name: sum(answer.clock.seconds.values()) for answer in answers}
+    return f'compare "{QUESTION}" "$PASSAGE" --model {names[0]} --model {elmo}', shown, seconds
+
+
+what, file, *rest = sys.argv[1:]
+command, shown, seconds = {"ask": draw_ask, "compare": draw_compare}[what](*rest)
 console = Console(record=True, width=92, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-console.print(Text(f'$ uv run minqa ask "{QUESTION}" -k 2\n'))
-show.print_answer(console, results, clock.seconds)
-svg = console.export_svg(title="minqa ask")
+console.print(Text(f"$ uv run minqa {command}\n"))
+show.print_answer(console, shown, seconds)
+svg = console.export_svg(title=f"minqa {what}")
 # Fonts come from the reader's machine, not from a server.
-Path(sys.argv[1]).write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL), "utf-8")
+Path(file).write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL), "utf-8")

@@ -7,7 +7,7 @@ projection that of Sak et al. 2014 (arXiv:1402.1128).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -66,69 +66,63 @@ class ElmoConfig:
             InputError: an option is missing or absurd, or describes another model than this one: the message
                 names every such option.
         """
-        values = {name: _look_up(options, key) for name, key in _OPTIONS.items()}
-        complaints = []
-        for field in fields(cls):
-            value, (valid, needed) = values[field.name], _KINDS.get(field.name) or _KINDS[field.type]
+        values, complaints = {}, []
+        for name, (key, valid, needed) in _OPTIONS.items():
+            value: Any = options
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            values[name] = value
             if value is None:
-                complaints.append(f"{_OPTIONS[field.name]} is missing")
+                complaints.append(f"{key} is missing")
             elif not valid(value):
-                complaints.append(f"{_OPTIONS[field.name]} is {value!r}, but must be {needed}")
-        characters = _look_up(options, "char_cnn.n_characters")
-        if characters != VOCABULARY:
-            complaints.append(f"char_cnn.n_characters is {characters!r}, but only {VOCABULARY} is supported")
+                complaints.append(f"{key} is {value!r}, but must be {needed}")
         if options.get("bidirectional", True) is not True:
             complaints.append("bidirectional is not true, but only that is supported")
         if not complaints and max(width for width, _ in values["filters"]) > values["characters_per_word"]:
             complaints.append("char_cnn.filters are wider than max_characters_per_token")
         if complaints:
             raise InputError("This is no ELMo that minqa can represent: " + "; ".join(complaints) + ".")
-        clips = {name: float(values[name]) for name in ("cell_clip", "projection_clip")}
-        return cls(**values | clips | {"filters": tuple(map(tuple, values["filters"]))})
-
-
-_OPTIONS = {
-    "characters_per_word": "char_cnn.max_characters_per_token",
-    "character_dim": "char_cnn.embedding.dim",
-    "filters": "char_cnn.filters",
-    "activation": "char_cnn.activation",
-    "num_highway_layers": "char_cnn.n_highway",
-    "projection_dim": "lstm.projection_dim",
-    "lstm_dim": "lstm.dim",
-    "num_layers": "lstm.n_layers",
-    "cell_clip": "lstm.cell_clip",
-    "projection_clip": "lstm.proj_clip",
-    "skip_connections": "lstm.use_skip_connections",
-}
-
-
-def _look_up(options: Mapping[str, Any], key: str) -> Any:
-    value: Any = options
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
+        del values["characters"]
+        values["filters"] = tuple(map(tuple, values["filters"]))
+        return cls(**values | {name: float(values[name]) for name in ("cell_clip", "projection_clip")})
 
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def _are_filters(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) > 0
-        and all(isinstance(pair, list) and len(pair) == 2 and all(map(_is_size, pair)) for pair in value)
-    )
+def _is_filter(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_size, value))
 
 
-# What a value must be, by option or by type, and how that is called.
-_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
-    "characters_per_word": (lambda value: type(value) is int and value > 2, "a whole number above 2"),
-    "filters": (_are_filters, "a list of [width, number]"),
-    "activation": (lambda value: value in ("relu", "tanh"), "'relu' or 'tanh'"),
-    int: (_is_size, "a whole number above 0"),
-    float: (lambda value: type(value) in (int, float) and 0 < value < 1e38, "a number above 0"),
-    bool: (lambda value: type(value) is bool, "true or false"),
+_SIZE = _is_size, "a whole number above 0"
+_CLIP = lambda value: type(value) in (int, float) and 0 < value < 1e38, "a number above 0"
+# Name here → name in `options.json`, what a value must pass, and how that is called.
+_OPTIONS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
+    "characters": (
+        "char_cnn.n_characters",
+        lambda value: value == VOCABULARY,
+        f"{VOCABULARY}, as only that is supported",
+    ),
+    "characters_per_word": (
+        "char_cnn.max_characters_per_token",
+        lambda value: _is_size(value) and value > 2,
+        "a whole number above 2",
+    ),
+    "character_dim": ("char_cnn.embedding.dim", *_SIZE),
+    "filters": (
+        "char_cnn.filters",
+        lambda value: isinstance(value, list) and len(value) > 0 and all(map(_is_filter, value)),
+        "a list of [width, number]",
+    ),
+    "activation": ("char_cnn.activation", lambda value: value in ("relu", "tanh"), "'relu' or 'tanh'"),
+    "num_highway_layers": ("char_cnn.n_highway", *_SIZE),
+    "projection_dim": ("lstm.projection_dim", *_SIZE),
+    "lstm_dim": ("lstm.dim", *_SIZE),
+    "num_layers": ("lstm.n_layers", *_SIZE),
+    "cell_clip": ("lstm.cell_clip", *_CLIP),
+    "projection_clip": ("lstm.proj_clip", *_CLIP),
+    "skip_connections": ("lstm.use_skip_connections", lambda value: type(value) is bool, "true or false"),
 }
 
 
@@ -252,31 +246,32 @@ class Lstm(nnx.Module):
     """One layer in one direction: an LSTM whose output is projected, both clipped (Sak et al. 2014)."""
 
     def __init__(self, config: ElmoConfig, *, rngs: nnx.Rngs):
-        gates, dim = 4 * config.lstm_dim, config.projection_dim
+        gates = (4 * config.lstm_dim, config.projection_dim)
         init = nnx.initializers.lecun_normal(in_axis=1, out_axis=0)
-        self.input = nnx.Param(init(rngs.params(), (gates, dim)))
-        self.recurrent = nnx.Param(init(rngs.params(), (gates, dim)))
-        self.bias = nnx.Param(jnp.zeros(gates))
-        self.projection = nnx.Param(init(rngs.params(), (dim, config.lstm_dim)))
+        self.input = nnx.Param(init(rngs.params(), gates))
+        self.recurrent = nnx.Param(init(rngs.params(), gates))
+        self.bias = nnx.Param(jnp.zeros(gates[0]))
+        self.projection = nnx.Param(init(rngs.params(), (config.projection_dim, config.lstm_dim)))
         self.clips = (config.cell_clip, config.projection_clip)
 
-    def step(self, cell, output, read, real):
+    def step(self, cell, output, gates, real):
         """Read one word of each text.
 
         Args:
-            cell: [lstm_dim, batch].
-            output: [projection_dim, batch], the last word's.
-            read: [4 * lstm_dim, batch], what `input` and `bias` make of the word.
+            cell: [lstm_dim, batch], behind the word before.
+            output: [projection_dim, batch], likewise.
+            gates: [4 * lstm_dim, batch], what `input` and `bias` make of the word.
             real: [batch], False for a text that has ended, whose cell and output stay as they are.
         """
         cell_clip, projection_clip = self.clips
-        write, new, keep, show = jnp.split(read + self.recurrent[...] @ output, 4)
-        # The 1 lets a cell keep what it holds from the start of training on; it is not in the file.
-        kept = jax.nn.sigmoid(keep + 1) * cell + jax.nn.sigmoid(write) * jnp.tanh(new)
-        kept = jnp.clip(kept, -cell_clip, cell_clip)
-        said = self.projection[...] @ (jax.nn.sigmoid(show) * jnp.tanh(kept))
-        said = jnp.clip(said, -projection_clip, projection_clip)
-        return jnp.where(real, kept, cell), jnp.where(real, said, output)
+        # In TensorFlow's order: input gate, candidate, forget gate, output gate.
+        i, j, f, o = jnp.split(gates + self.recurrent[...] @ output, 4)
+        # The 1 keeps the forget gate open when training starts, and is not in the file.
+        new_cell = jax.nn.sigmoid(f + 1) * cell + jax.nn.sigmoid(i) * jnp.tanh(j)
+        new_cell = jnp.clip(new_cell, -cell_clip, cell_clip)
+        new_output = self.projection[...] @ (jax.nn.sigmoid(o) * jnp.tanh(new_cell))
+        new_output = jnp.clip(new_output, -projection_clip, projection_clip)
+        return jnp.where(real, new_cell, cell), jnp.where(real, new_output, output)
 
 
 class ScalarMix(nnx.Module):
@@ -297,15 +292,15 @@ def _both_directions(config: ElmoConfig, rngs: nnx.Rngs) -> Lstm:
 
 
 def _run(layer: Lstm, state: tuple, x, real) -> tuple:
-    """A layer's output for all words, in both directions at once, and its state behind them."""
+    """A layer's output for all words, in both directions at once, and its state behind the last."""
     # What depends on the words alone is computed for all of them at once, the rest word after word.
-    read = jnp.einsum("gnd,tgdb->tgnb", layer.input[...], x) + layer.bias[None, :, :, None]
+    gates = jnp.einsum("gnd,tgdb->tgnb", layer.input[...], x) + layer.bias[None, :, :, None]
 
     def step(state, word):
         state = jax.vmap(Lstm.step, (0, 0, 0, 0, None))(layer, *state, *word)
         return state, state[1]
 
-    state, output = jax.lax.scan(step, state, (read, real))
+    state, output = jax.lax.scan(step, state, (gates, real))
     return output, state
 
 

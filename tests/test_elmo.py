@@ -125,7 +125,7 @@ def test_the_top_layer_equals_the_original_with_carried_state(fixture):
             compared += 1
     assert compared == 30
 
-    # The ordinary path: its words are others where a full stop or a hyphen is inside a word of the original.
+    # The first ones again, each by itself and without a state.
     for k, sentences in enumerate(lists):
         words = sentences[0].split()
         alone = fixture.model(*pad([sentences[0]])).hidden[-1, 0]
@@ -357,7 +357,10 @@ CELL = "RNN_1/RNN/MultiRNNCell/Cell1/LSTMCell"
         (lambda folder: with_option(folder, "char_cnn", activation=[]), "must be 'relu' or 'tanh'"),
         (lambda folder: with_option(folder, "char_cnn", filters=[[1, 2], 3]), r"a list of \[width, number\]"),
         (lambda folder: with_option(folder, "char_cnn", filters=[[51, 2]]), "wider than max_characters"),
-        (lambda folder: with_option(folder, "char_cnn", n_characters=261), "only 262 is supported"),
+        (
+            lambda folder: with_option(folder, "char_cnn", n_characters=261),
+            "must be 262, as only that is supported",
+        ),
         (lambda folder: edit_json(folder / "options.json", bidirectional=False), "bidirectional is not true"),
         (
             lambda folder: with_option(folder, "lstm", dim=25),
