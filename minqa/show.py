@@ -75,7 +75,7 @@ def terminal_comparison(
         blocks += [table, Text()]
     for one in comparisons:
         table = _columns(names)
-        ranks = [f"{rank or '–'}  " if len(comparisons) > 1 else "" for rank in one.ranks]
+        ranks = [f"{rank or '–'}  " if len(comparisons) > 1 else "score " for rank in one.ranks]
         found = zip(ranks, one.results, strict=True)
         table.add_row(*[Text(f"{rank}{_score(result)}", style="dim") for rank, result in found])
         cells = zip(one.results, one.heat, scales, strict=True)
@@ -226,7 +226,7 @@ def _agreed(comparison: Comparison) -> Text:
 
 
 def _columns(names: Sequence[str]) -> Table:
-    table = Table.grid(padding=(0, 3), expand=True)
+    table = Table.grid(padding=(0, 3, 0, 0), pad_edge=True, expand=True)  # columns that break lines alike
     for _ in names:
         table.add_column(ratio=1)
     table.add_row(*[Text(_line(name), style="bold cyan") for name in names])
