@@ -15,7 +15,7 @@ from rich.text import Text
 
 import minqa
 from minqa import show
-from minqa.ask import ask, embed_query
+from minqa.ask import ask, embed_query, read
 from minqa.clock import Clock
 from minqa.comparison import Answer, compare
 from minqa.index import SHARD, write_index
@@ -34,7 +34,7 @@ def draw_ask():
     for clock in (Clock(), Clock()):  # the second is free of compiling
         query = embed_query(encoder, QUESTION, clock=clock)
         results = ask(encoder, query, passages, index.vectors, k=2, clock=clock)
-    return f'ask "{QUESTION}" -k 2', show.terminal(results, marks=False), clock.seconds
+    return f'ask "{QUESTION}" -k 2', show.terminal(results, marks=False), clock.seconds.items()
 
 
 def draw_compare(elmo):
@@ -43,14 +43,12 @@ def draw_compare(elmo):
     for encoder in map(minqa.load, names):
         for clock in (Clock(), Clock()):
             query = embed_query(encoder, QUESTION, clock=clock)
-            with clock.step("embed corpus"):
-                vectors = minqa.embed_pooled(encoder, encoder.tokenize([PASSAGE], "passage"))
-            results = ask(encoder, query, [minqa.Passage("", PASSAGE)], vectors, k=1, clock=clock)
+            results = read(encoder, query, [minqa.Passage("", PASSAGE)], clock=clock)
         answers.append(Answer(encoder, query, results, clock))
     shown = show.terminal_comparison(
         names, [answer.results for answer in answers], compare(answers), marks=False
     )
-    seconds = {answer.encoder.name: sum(answer.clock.seconds.values()) for answer in answers}
+    seconds = [(answer.encoder.name, sum(answer.clock.seconds.values())) for answer in answers]
     return f'compare "{QUESTION}" "$PASSAGE" --model {names[0]} --model {elmo}', shown, seconds
 
 

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minqa.comparison import Answer, Comparison, compare
     from minqa.corpus import Passage, demo_passages, read_passages
     from minqa.embedding import Vectors, embed, embed_pooled, pool
     from minqa.encoder import Encoder, load, load_elmo
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from minqa.spans import Span, heat_span
 
 _MODULES = {
-    "comparison": ("Answer", "Comparison", "compare"),
     "corpus": ("Passage", "demo_passages", "read_passages"),
     "embedding": ("Vectors", "embed", "embed_pooled", "pool"),
     "encoder": ("Encoder", "load", "load_elmo"),

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from minqa.clock import Clock
 from minqa.corpus import Passage
-from minqa.embedding import Vectors, embed
+from minqa.embedding import Vectors, embed, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.heatmap import HeatMap, content_words, heat_map
@@ -46,6 +46,14 @@ def embed_query(encoder: Encoder, text: str, *, clock: Clock) -> Vectors:
     if not content_words(query.tokens).any():
         raise InputError("The query holds no word.")
     return query
+
+
+def read(encoder: Encoder, query: Vectors, passages: Sequence[Passage], *, clock: Clock) -> list[Result]:
+    """Ask of a few passages that are embedded on the spot; all of them are returned, best first."""
+    with clock.step("embed corpus"):
+        tokens = encoder.tokenize([passage.text for passage in passages], "passage")
+        vectors = embed_pooled(encoder, tokens)
+    return ask(encoder, query, passages, vectors, k=len(passages), clock=clock)
 
 
 def ask(

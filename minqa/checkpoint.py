@@ -138,10 +138,12 @@ def fill(
             complaints.append(f"{name} is {tensor.dtype}, which is no floating point")
         elif tensor.shape != layout.shape(shape):
             complaints.append(f"{name} has shape {tensor.shape} instead of {layout.shape(shape)}")
-        elif not np.isfinite(tensor).all():
-            complaints.append(f"{name} holds numbers that are not finite")
         else:
-            return layout.read(tensor)
+            with np.errstate(over="ignore"):
+                tensor = tensor.astype(dtype)
+            if np.isfinite(tensor).all():
+                return layout.read(tensor)
+            complaints.append(f"{name} holds numbers that are not finite")
         return None
 
     def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> Array | jax.ShapeDtypeStruct:
@@ -155,7 +157,7 @@ def fill(
         taken = [tensor for row in rows if (tensor := take(row, shape, layout)) is not None]
         if len(taken) < len(rows):
             return leaf
-        return jnp.asarray(np.stack(taken) if stacked else taken[0], dtype)
+        return jnp.asarray(np.stack(taken) if stacked else taken[0])
 
     model = jax.tree_util.tree_map_with_path(assemble, template)
     unknown = [name for name in sources if name not in used and not re.match(unused, name)]

@@ -104,17 +104,14 @@ def _ask(options: argparse.Namespace) -> None:
         raise InputError("The query is empty.")
     cache = _use_cache(options.cache)
     from minqa.ask import ask, embed_query
-    from minqa.clock import Clock
     from minqa.comparison import Answer
-    from minqa.encoder import load
     from minqa.index import SHARD, read_index
 
+    encoders, clocks = _load(options.model)
     passages = _passages(options.corpus)
     answers, facts = [], []
-    for model in options.model or [MODEL]:
-        clock = Clock()
+    for encoder, clock in zip(encoders, clocks, strict=True):
         with clock.step("load"):
-            encoder = load(model)
             index = read_index(encoder, passages, cache)
         query = embed_query(encoder, text, clock=clock)
         if index is None:
@@ -134,11 +131,9 @@ def _ask(options: argparse.Namespace) -> None:
 
 def _index(options: argparse.Namespace) -> None:
     cache = _use_cache(options.cache)
-    from minqa.encoder import load
-
+    encoders, _ = _load(options.model)
     passages = _passages(options.corpus)
-    for model in options.model or [MODEL]:
-        encoder = load(model)
+    for encoder in encoders:
         index = _embed_corpus(encoder, passages, cache)
         print(f"{len(passages):,} passages are embedded; their vectors lie in {cache}.")
         _note_truncated(index, encoder)
@@ -149,22 +144,14 @@ def _heat(options: argparse.Namespace) -> None:
         if not getattr(options, name).strip():
             raise InputError(f"The {name} is empty.")
     _use_cache(options.cache)
-    from minqa.ask import ask, embed_query
-    from minqa.clock import Clock
+    from minqa.ask import embed_query, read
     from minqa.comparison import Answer
     from minqa.corpus import Passage
-    from minqa.embedding import embed_pooled
-    from minqa.encoder import load
 
     answers = []
-    for model in options.model or [MODEL]:
-        clock = Clock()
-        with clock.step("load"):
-            encoder = load(model)
+    for encoder, clock in zip(*_load(options.model), strict=True):
         query = embed_query(encoder, options.query, clock=clock)
-        with clock.step("embed corpus"):  # of one passage
-            vectors = embed_pooled(encoder, encoder.tokenize([options.passage], "passage"))
-        results = ask(encoder, query, [Passage("", options.passage)], vectors, k=1, clock=clock)
+        results = read(encoder, query, [Passage("", options.passage)], clock=clock)
         answers.append(Answer(encoder, query, results, clock))
     _print(options.json, answers, [{} for _ in answers])
 
@@ -175,6 +162,19 @@ def _compare(options: argparse.Namespace) -> None:
             f"There is nothing to compare: name two models or more, each with --model; {MODEL} is installed."
         )
     _heat(options)
+
+
+def _load(models: Sequence[str] | None) -> tuple[list, list]:
+    """The encoders, all of them before any work begins, and a clock for each."""
+    from minqa.clock import Clock
+    from minqa.encoder import load
+
+    encoders, clocks = [], []
+    for model in models or [MODEL]:
+        clocks.append(Clock())
+        with clocks[-1].step("load"):
+            encoders.append(load(model))
+    return encoders, clocks
 
 
 def _passages(corpus: Path | None) -> list:
@@ -208,15 +208,17 @@ def _use_cache(folder: Path | None) -> Path:
 
 
 def _print(as_json: bool, answers: Sequence, facts: Sequence[dict]) -> None:
-    """Print the answer of one encoder, or the comparison of several; `facts` are added to each one's JSON."""
+    """Print one encoder's answer, or several side by side; `facts` are added to the JSON of each."""
     from rich.console import Console
 
     from minqa import show
     from minqa.comparison import compare
 
     comparisons = compare(answers) if len(answers) > 1 else []
-    seconds = [answer.clock.seconds for answer in answers]
     names = [answer.encoder.name for answer in answers]
+    seconds = [answer.clock.seconds for answer in answers]
+    console = Console()
+    marks = not console.color_system
     if as_json:
         described = [
             {"model": name, **fact, "seconds": {step: round(spent, 6) for step, spent in steps.items()}}
@@ -227,16 +229,14 @@ def _print(as_json: bool, answers: Sequence, facts: Sequence[dict]) -> None:
         else:
             data = show.as_json(answers[0].results, **described[0])
         print(json.dumps(data, indent=2))
-    else:
-        console = Console()
-        marks = not console.color_system
+    elif comparisons:
         results = [answer.results for answer in answers]
-        if comparisons:
-            shown = show.terminal_comparison(names, results, comparisons, marks=marks)
-            totals = [sum(steps.values()) for steps in seconds]
-            show.print_answer(console, shown, dict(zip(names, totals, strict=True)))
-        else:
-            show.print_answer(console, show.terminal(results[0], marks=marks), seconds[0])
+        shown = show.terminal_comparison(names, results, comparisons, marks=marks)
+        totals = [sum(steps.values()) for steps in seconds]
+        show.print_answer(console, shown, zip(names, totals, strict=True))
+    else:
+        shown = show.terminal(answers[0].results, marks=marks)
+        show.print_answer(console, shown, seconds[0].items())
     for answer in answers:
         if answer.query.tokens.truncated:
             _note(

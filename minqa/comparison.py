@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from minqa.ask import Result, ask
+from minqa.ask import Result, read
 from minqa.clock import Clock
 from minqa.corpus import Passage
-from minqa.embedding import Vectors, embed_pooled
+from minqa.embedding import Vectors
 from minqa.encoder import Encoder
 from minqa.heatmap import content_words
 from minqa.spans import level
@@ -40,7 +40,7 @@ class Comparison:
     Attributes:
         passage: its title and text.
         results: of each encoder on this passage.
-        ranks: the passage's place among each encoder's answers, from 1; None where it is not among them.
+        ranks: the passage's first place among each encoder's answers, from 1; None where it is not there.
         words: int32 [word, 2], start and end in characters: the smallest pieces of the text that cut through
             no encoder's word.
         heat: float32 [encoder, word], the highest of the encoder's own words there; -inf for punctuation,
@@ -69,14 +69,11 @@ def compare(answers: Sequence[Answer]) -> list[Comparison]:
     passages = list(dict.fromkeys(result.passage for row in by_rank for result in row if result))
     columns = []
     for encoder, query, results, clock in answers:
-        found: dict[Passage, tuple[int | None, Result]] = {
-            result.passage: (rank, result) for rank, result in enumerate(results, 1)
-        }
+        found: dict[Passage, tuple[int | None, Result]] = {}
+        for rank, result in enumerate(results, 1):
+            found.setdefault(result.passage, (rank, result))
         if missing := [passage for passage in passages if passage not in found]:
-            with clock.step("embed passages"):
-                texts = [passage.text for passage in missing]
-                vectors = embed_pooled(encoder, encoder.tokenize(texts, "passage"))
-            others = ask(encoder, query, missing, vectors, k=len(missing), clock=clock)
+            others = read(encoder, query, missing, clock=clock)
             found |= {result.passage: (None, result) for result in others}
         columns.append([found[passage] for passage in passages])
     return [_compare(*zip(*row, strict=True)) for row in zip(*columns, strict=True)]
@@ -117,6 +114,6 @@ def _compare(ranks: Sequence[int | None], results: Sequence[Result]) -> Comparis
 
 def _agreement(heat: Float[np.ndarray, "encoder word"]) -> float:
     known = heat[:, np.isfinite(heat).all(0)]
-    if known.shape[1] < 2 or not known.std(1).all():
+    if known.shape[1] < 2 or not np.ptp(known, axis=1).all():
         return float("nan")
     return float(np.mean([np.corrcoef(known[[a, b]])[0, 1] for a, b in combinations(range(len(known)), 2)]))

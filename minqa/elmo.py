@@ -23,9 +23,9 @@ from minqa.errors import InputError
 # Words in one batch, by kind of device: a step of the LSTMs reads all of their weights, so many texts should
 # share it.
 BATCH_TOKENS = {"cpu": 2048, "accelerator": 16384}
-# Words whose convolutions are computed at once: 0.4 MB each at the released size, which stay in a
-# processor's cache; all words of a batch at once took 1.4 times as long.
-WORDS_AT_ONCE = 32
+# Words whose convolutions are computed at once, 0.4 MB each at the released size. On CPU all words of a batch
+# at once took 1.4 times as long as what stays in a processor's cache.
+WORDS_AT_ONCE = {"cpu": 32, "accelerator": 1024}
 
 
 @dataclass(frozen=True)
@@ -68,23 +68,28 @@ class ElmoConfig:
         """
         values, complaints = {}, []
         for name, (key, valid, needed) in _OPTIONS.items():
-            value: Any = options
-            for part in key.split("."):
-                value = value.get(part) if isinstance(value, dict) else None
-            values[name] = value
+            values[name] = value = _look_up(options, key)
             if value is None:
                 complaints.append(f"{key} is missing")
             elif not valid(value):
                 complaints.append(f"{key} is {value!r}, but must be {needed}")
-        if options.get("bidirectional", True) is not True:
-            complaints.append("bidirectional is not true, but only that is supported")
+        for key, only in (("char_cnn.n_characters", VOCABULARY), ("bidirectional", True)):
+            if (value := _look_up(options, key, only)) != only:
+                complaints.append(f"{key} is {value!r}, but only {only!r} is supported")
         if not complaints and max(width for width, _ in values["filters"]) > values["characters_per_word"]:
             complaints.append("char_cnn.filters are wider than max_characters_per_token")
         if complaints:
             raise InputError("This is no ELMo that minqa can represent: " + "; ".join(complaints) + ".")
-        del values["characters"]
         values["filters"] = tuple(map(tuple, values["filters"]))
         return cls(**values | {name: float(values[name]) for name in ("cell_clip", "projection_clip")})
+
+
+def _look_up(options: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    *parts, last = key.split(".")
+    for part in parts:
+        inner = options.get(part)
+        options = inner if isinstance(inner, dict) else {}
+    return options.get(last, default)
 
 
 def _is_size(value: Any) -> bool:
@@ -96,30 +101,27 @@ def _is_filter(value: Any) -> bool:
 
 
 _SIZE = _is_size, "a whole number above 0"
+# What no tensor's shape would check.
+_COUNT = lambda value: _is_size(value) and value <= 64, "a whole number from 1 to 64"
 _CLIP = lambda value: type(value) in (int, float) and 0 < value < 1e38, "a number above 0"
 # Name here → name in `options.json`, what a value must pass, and how that is called.
 _OPTIONS: dict[str, tuple[str, Callable[[Any], bool], str]] = {
-    "characters": (
-        "char_cnn.n_characters",
-        lambda value: value == VOCABULARY,
-        f"{VOCABULARY}, as only that is supported",
-    ),
     "characters_per_word": (
         "char_cnn.max_characters_per_token",
-        lambda value: _is_size(value) and value > 2,
-        "a whole number above 2",
+        lambda value: _is_size(value) and 3 <= value <= 1000,
+        "a whole number from 3 to 1000",
     ),
     "character_dim": ("char_cnn.embedding.dim", *_SIZE),
     "filters": (
         "char_cnn.filters",
-        lambda value: isinstance(value, list) and len(value) > 0 and all(map(_is_filter, value)),
-        "a list of [width, number]",
+        lambda value: isinstance(value, list) and 0 < len(value) <= 64 and all(map(_is_filter, value)),
+        "a list of up to 64 [width, number]",
     ),
     "activation": ("char_cnn.activation", lambda value: value in ("relu", "tanh"), "'relu' or 'tanh'"),
-    "num_highway_layers": ("char_cnn.n_highway", *_SIZE),
+    "num_highway_layers": ("char_cnn.n_highway", *_COUNT),
     "projection_dim": ("lstm.projection_dim", *_SIZE),
     "lstm_dim": ("lstm.dim", *_SIZE),
-    "num_layers": ("lstm.n_layers", *_SIZE),
+    "num_layers": ("lstm.n_layers", *_COUNT),
     "cell_clip": ("lstm.cell_clip", *_CLIP),
     "projection_clip": ("lstm.proj_clip", *_CLIP),
     "skip_connections": ("lstm.use_skip_connections", lambda value: type(value) is bool, "true or false"),
@@ -223,7 +225,8 @@ class WordEncoder(nnx.Module):
             return jnp.concatenate([bank(table[word]).max(0) for bank in self.convolutions])
 
         words = ids.reshape(-1, ids.shape[-1])
-        x = jax.lax.map(convolve, words, batch_size=min(WORDS_AT_ONCE, len(words)))
+        at_once = WORDS_AT_ONCE["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+        x = jax.lax.map(convolve, words, batch_size=min(at_once, len(words)))
         x = jax.nn.relu(x) if self.activation == "relu" else jnp.tanh(x)
         for highway in self.highways:
             x = highway(x)
@@ -237,13 +240,17 @@ class Highway(nnx.Module):
         self.gate = nnx.Linear(dim, dim, rngs=rngs)
         self.transform = nnx.Linear(dim, dim, rngs=rngs)
 
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "word dim"]) -> Float[Array, "word dim"]:
         gate = jax.nn.sigmoid(self.gate(x))
         return gate * jax.nn.relu(self.transform(x)) + (1 - gate) * x
 
 
 class Lstm(nnx.Module):
-    """One layer in one direction: an LSTM whose output is projected, both clipped (Sak et al. 2014)."""
+    """One layer in one direction: an LSTM whose output is projected, both clipped (Sak et al. 2014).
+
+    `input` and `recurrent` are [4 * lstm_dim, projection_dim], `bias` [4 * lstm_dim], `projection`
+    [projection_dim, lstm_dim].
+    """
 
     def __init__(self, config: ElmoConfig, *, rngs: nnx.Rngs):
         gates = (4 * config.lstm_dim, config.projection_dim)
@@ -292,7 +299,17 @@ def _both_directions(config: ElmoConfig, rngs: nnx.Rngs) -> Lstm:
 
 
 def _run(layer: Lstm, state: tuple, x, real) -> tuple:
-    """A layer's output for all words, in both directions at once, and its state behind the last."""
+    """Run a layer over all words, in both directions at once.
+
+    Args:
+        layer: parameters with a leading axis of direction.
+        state: cell and output before the first word, [direction, dim, batch].
+        x: [token, direction, dim, batch].
+        real: [token, batch], False behind a text's end.
+
+    Returns:
+        The outputs, like x, and the state behind each text's end.
+    """
     # What depends on the words alone is computed for all of them at once, the rest word after word.
     gates = jnp.einsum("gnd,tgdb->tgnb", layer.input[...], x) + layer.bias[None, :, :, None]
 
@@ -310,7 +327,7 @@ def _zeros(layer: Lstm, x) -> tuple:
 
 
 def _with_boundaries(ids, lengths):
-    """The sentence's start before each text, and its end behind the last word."""
+    """[batch, token + 2, character]: the sentence's start before each text, its end behind the last word."""
     start, end = boundaries(ids.shape[-1])
     ids = jnp.pad(ids, ((0, 0), (1, 1), (0, 0)))
     return ids.at[:, 0].set(start).at[jnp.arange(len(ids)), lengths - 1].set(end)

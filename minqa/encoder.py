@@ -108,7 +108,8 @@ def load(source: str | Path = demo.MODEL, *, dtype: jax.typing.DTypeLike = jnp.f
     Raises:
         InputError: there is no such model, or it is broken, or it is neither a BERT nor an ELMo.
     """
-    folder = demo.model_folder() if source == demo.MODEL else _folder(source)
+    installed = source == demo.MODEL and not Path(source).is_dir()
+    folder = demo.model_folder() if installed else _folder(source)
     parts = {kind: sorted(folder.glob(f"*{kind}")) for kind in ("options.json", "weights.hdf5")}
     described = any((folder / name).is_file() for name in ("config.json", "modules.json"))
     if described or not any(parts.values()):

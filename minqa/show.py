@@ -1,7 +1,7 @@
 """Heat maps → something to look at. The only module that knows colours."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -86,9 +86,9 @@ def terminal_comparison(
     return Group(*blocks)
 
 
-def print_answer(console: Console, answer: RenderableType, seconds: Mapping[str, float]) -> None:
+def print_answer(console: Console, answer: RenderableType, seconds: Iterable[tuple[str, float]]) -> None:
     """Print what `terminal` or `terminal_comparison` made, and one line with the time of each step."""
-    times = [f"{step} {_duration(spent)}" for step, spent in seconds.items()]
+    times = [f"{_line(step)} {_duration(spent)}" for step, spent in seconds]
     if console.color_system:  # lines break between the items alone
         times = [item.replace(" ", "\xa0") for item in times]
     answer = Group(answer, Text(" · ".join(times), style="dim"))

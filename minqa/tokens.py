@@ -91,12 +91,14 @@ class Speller(TextReader):
 
 
 def make_speller(characters_per_word: int, *, max_tokens: int = 512) -> Speller:
-    """A tokenizer that splits words and punctuation apart as BERT's does, so that both know the same words.
+    """A tokenizer that splits words and punctuation apart as BERT's does: both know the same words.
 
     ELMo itself reads texts of any length; the limit bounds the memory and the shapes to be compiled.
     """
     backend = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # Of all that BERT's does, only that a Chinese character is a word.
+    backend.normalizer = normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=False)
     backend.enable_truncation(max_tokens)
     return Speller(backend, max_tokens, characters_per_word)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import minqa
 from minqa import comparison as comparison_module
-from minqa.ask import Result, ask, embed_query
+from minqa.ask import Result, embed_query, read
 from minqa.clock import Clock
 from minqa.comparison import Answer, compare, shared_words
 from minqa.corpus import Passage
@@ -36,9 +36,7 @@ def passages():
 
 def answer(encoder, passages, k):
     query = embed_query(encoder, "naive theory of war", clock=Clock())
-    vectors = minqa.embed_pooled(encoder, encoder.tokenize([one.text for one in passages], "passage"))
-    results = ask(encoder, query, passages, vectors, k=k, clock=Clock())
-    return Answer(encoder, query, results, Clock())
+    return Answer(encoder, query, read(encoder, query, passages, clock=Clock())[:k], Clock())
 
 
 def test_each_encoder_reads_what_the_other_found(encoders, passages):
@@ -62,6 +60,15 @@ def test_each_encoder_reads_what_the_other_found(encoders, passages):
             np.testing.assert_array_equal(one.words, result.heat_map.passage.words)
             np.testing.assert_array_equal(one.heat[column], result.heat_map.heat)
         np.testing.assert_allclose(one.agreement, np.corrcoef(one.heat)[0, 1], atol=1e-6)
+
+
+def test_a_passage_that_is_there_twice_has_its_first_rank(encoders):
+    passages = [Passage("", "naive theory of war"), *[Passage("", "relativity")] * 2]
+    comparisons = compare([answer(encoder, passages, 3) for encoder in encoders])
+    assert [(one.passage.text, one.ranks) for one in comparisons] == [
+        ("naive theory of war", (1, 1)),
+        ("relativity", (2, 2)),
+    ]
 
 
 def by_hand(text, words, heat):
@@ -97,7 +104,7 @@ def test_function_words_are_never_hot_and_punctuation_has_no_heat():
     np.testing.assert_allclose(one.agreement, 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("heat", [[0.5], [0.5, 0.5], [-np.inf, -np.inf], []])
+@pytest.mark.parametrize("heat", [[0.5], [0.1] * 9, [-np.inf, -np.inf], []])
 def test_without_variety_there_is_no_agreement(heat):
     words = [(3 * i, 3 * i + 2) for i in range(len(heat))]
     result = by_hand("ab " * len(heat), words, heat)

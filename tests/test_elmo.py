@@ -15,6 +15,7 @@ import minqa
 from minqa.characters import boundaries, spell
 from minqa.checkpoint import read_hdf5
 from minqa.elmo import ScalarMix
+from minqa.embedding import encode
 
 DATA = Path(__file__).parent.parent.parent / "shared/data/elmo"
 TEXTS = ["the theory of relativity was developed", "who", "caf\u00e9 naive " + "x" * 70, "a b c d e f g"]
@@ -128,7 +129,8 @@ def test_the_top_layer_equals_the_original_with_carried_state(fixture):
     # The first ones again, each by itself and without a state.
     for k, sentences in enumerate(lists):
         words = sentences[0].split()
-        alone = fixture.model(*pad([sentences[0]])).hidden[-1, 0]
+        ids, mask = pad([sentences[0]])
+        [alone], _ = encode(fixture.model, ids, mask, mask, layer=-1, pooling=fixture.pooling)
         np.testing.assert_allclose(alone, stateless[-1, k, : len(words)], atol=1e-6)
         expected = np.concatenate(files[k]["0"][...], -1)
         assert np.allclose(alone, expected, atol=1e-6)
@@ -200,7 +202,7 @@ def test_state_goes_in_and_out_and_is_not_kept(elmo_folder):
     second, third = (model(*batch, state).hidden for _ in range(2))
     np.testing.assert_array_equal(second, third)
     assert np.abs(second - first)[1:].max() > 0.1
-    np.testing.assert_array_equal(second[0], first[0]), "the word encoder has no state"
+    np.testing.assert_array_equal(second[0], first[0], err_msg="the word encoder has no state")
 
 
 def test_padding_changes_no_word_and_no_state(elmo_folder):
@@ -355,13 +357,25 @@ CELL = "RNN_1/RNN/MultiRNNCell/Cell1/LSTMCell"
         (lambda folder: with_option(folder, "lstm", use_skip_connections=1), "must be true or false"),
         (lambda folder: with_option(folder, "char_cnn", activation="gelu"), "must be 'relu' or 'tanh'"),
         (lambda folder: with_option(folder, "char_cnn", activation=[]), "must be 'relu' or 'tanh'"),
-        (lambda folder: with_option(folder, "char_cnn", filters=[[1, 2], 3]), r"a list of \[width, number\]"),
+        (
+            lambda folder: with_option(folder, "char_cnn", filters=[[1, 2], 3]),
+            r"a list of up to 64 \[width, number\]",
+        ),
+        (lambda folder: with_option(folder, "lstm", n_layers=10**6), "a whole number from 1 to 64"),
+        (lambda folder: with_option(folder, "char_cnn", n_highway=10**6), "a whole number from 1 to 64"),
+        (
+            lambda folder: with_option(folder, "char_cnn", max_characters_per_token=10**9),
+            "a whole number from 3 to 1000",
+        ),
         (lambda folder: with_option(folder, "char_cnn", filters=[[51, 2]]), "wider than max_characters"),
         (
             lambda folder: with_option(folder, "char_cnn", n_characters=261),
-            "must be 262, as only that is supported",
+            "n_characters is 261, but only 262 is supported",
         ),
-        (lambda folder: edit_json(folder / "options.json", bidirectional=False), "bidirectional is not true"),
+        (
+            lambda folder: edit_json(folder / "options.json", bidirectional=False),
+            "bidirectional is False, but only True is supported",
+        ),
         (
             lambda folder: with_option(folder, "lstm", dim=25),
             r"LSTMCell/W_0 has shape \(32, 96\) instead of \(32, 100\)",
@@ -384,6 +398,10 @@ CELL = "RNN_1/RNN/MultiRNNCell/Cell1/LSTMCell"
         ),
         (
             lambda folder: rewrite(folder, lambda x: x | {"CNN/b_cnn_0": x["CNN/b_cnn_0"] * np.nan}),
+            "CNN/b_cnn_0 holds numbers that are not finite",
+        ),
+        (
+            lambda folder: rewrite(folder, lambda x: x | {"CNN/b_cnn_0": np.full(4, 1e300)}),
             "CNN/b_cnn_0 holds numbers that are not finite",
         ),
     ],
