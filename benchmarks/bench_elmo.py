@@ -1,4 +1,4 @@
-"""ELMo at the released size, beside the same arithmetic in PyTorch and the machine's own ceiling.
+"""ELMo at the released size, beside the same arithmetic in PyTorch and the machine's own ceilings.
 
     uv run --group bench pytest benchmarks/bench_elmo.py
 
@@ -134,6 +134,12 @@ def operations(batch, token):
     return 2 * (encoder + lstms) * batch * (token + 2)
 
 
+def memory_read(token):
+    """Bytes of the weights that every word of a text needs anew, whatever the batch."""
+    dim, cells = RELEASED.projection_dim, RELEASED.lstm_dim
+    return 4 * RELEASED.num_layers * 2 * (dim * 4 * cells + cells * dim) * (token + 2)
+
+
 def seconds(call):
     start = time.perf_counter()
     call()
@@ -141,18 +147,23 @@ def seconds(call):
 
 
 @pytest.fixture(scope="module")
-def ceiling():
-    """The best rate of a square matrix product, in operations per second."""
+def ceilings():
+    """The best rates of a matrix product, in operations, and of reading a matrix, in bytes per second."""
     square = jax.random.normal(jax.random.key(0), (4096, 4096))
-    product = jax.jit(lambda x: jnp.matmul(x, x, precision="highest"))
-    product(square).block_until_ready()
-    return 2 * 4096**3 / min(seconds(lambda: product(square).block_until_ready()) for _ in range(5))
+    wide = jax.random.normal(jax.random.key(0), (4096, 16384))
+    product = jax.jit(lambda x, y: jnp.matmul(x, y, precision="highest"))
+
+    def best(x, y):
+        product(x, y).block_until_ready()
+        return min(seconds(lambda: product(x, y).block_until_ready()) for _ in range(5))
+
+    return 2 * 4096**3 / best(square, square), wide.nbytes / best(wide, wide[0])
 
 
 @pytest.mark.parametrize("batch", [1, 32])
 @pytest.mark.parametrize("token", [24, 128])
 @pytest.mark.benchmark(group="ELMo, released size", warmup=False)
-def bench_elmo(benchmark, model, peer, ceiling, batch, token, capsys):
+def bench_elmo(benchmark, model, peer, ceilings, batch, token, capsys):
     ids = words(batch, token)
     mask = np.ones((batch, token), bool)
     with jax.default_matmul_precision("highest"):
@@ -172,17 +183,20 @@ def bench_elmo(benchmark, model, peer, ceiling, batch, token, capsys):
         rounds=ROUNDS,
     )
     median, peer_median = benchmark.stats.stats.median, float(np.median(peer_times))
+    rates = operations(batch, token) / median, memory_read(token) / median
+    shares = [rate / ceiling for rate, ceiling in zip(rates, ceilings, strict=True)]
     benchmark.extra_info |= {
         "words_per_second": batch * token / median,
         "pytorch_words_per_second": batch * token / peer_median,
         "ratio_to_pytorch": peer_median / median,
-        "share_of_matrix_product_ceiling": operations(batch, token) / median / ceiling,
+        "share_of_matrix_product_ceiling": shares[0],
+        "share_of_memory_ceiling": shares[1],
         "compile_seconds": compile_seconds,
     }
     with capsys.disabled():
         print(
             f"\n{batch} × {token}: {batch * token / median:.0f} words/s, PyTorch on {peer.device} "
             f"{batch * token / peer_median:.0f} (ratio {peer_median / median:.2f}), "
-            f"{operations(batch, token) / median / ceiling:.0%} of {ceiling / 1e9:.0f} GFLOP/s, "
-            f"compiled in {compile_seconds:.1f} s"
+            f"{shares[0]:.0%} of {ceilings[0] / 1e9:.0f} GFLOP/s, {shares[1]:.0%} of {ceilings[1] / 1e9:.0f} "
+            f"GB/s, compiled in {compile_seconds:.1f} s"
         )

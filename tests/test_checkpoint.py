@@ -211,6 +211,12 @@ def test_other_architectures_are_refused(tmp_path):
             minqa.load(folder)
 
 
+def test_a_folder_of_the_default_name_is_that_folder(bert_folder, monkeypatch):
+    folder = bert_folder.rename(bert_folder.parent / "all-MiniLM-L6-v2")
+    monkeypatch.chdir(folder.parent)
+    assert minqa.load("all-MiniLM-L6-v2").fingerprint == minqa.load(folder).fingerprint
+
+
 def test_a_model_that_is_nowhere_is_refused(tmp_path):
     with pytest.raises(minqa.InputError, match="There is no model folder"):
         minqa.load(tmp_path / "nothing")

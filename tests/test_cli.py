@@ -149,6 +149,20 @@ def test_compare_needs_no_corpus_but_two_models(run, bert_folder, elmo_folder):
     assert_sentence(run("compare", " ", "x", *both), "The query is empty")
 
 
+def test_one_model_may_stand_twice_and_no_name_steers_the_terminal(run, elmo_folder, tmp_path):
+    evil = elmo_folder.rename(tmp_path / "b\x1b[31m\nX")
+    status, out, _ = run("compare", "theory", "the theory", "--model", evil, "--model", evil)
+    assert status == 0 and "\x1b" not in out
+    assert out.count(" ·") == 1, "a time for each"
+
+
+def test_all_models_are_there_before_any_work(run, bert_folder, corpus, tmp_path):
+    models = ("--model", bert_folder, "--model", tmp_path / "typo")
+    for command in (("index",), ("ask", "war")):
+        assert_sentence(run(*command, *models, "--corpus", corpus), "There is no model folder")
+    assert not (tmp_path / "cache" / "vectors").exists()
+
+
 def test_an_elmo_answers_as_a_bert_does(run, elmo_folder, corpus):
     status, out, _ = run("ask", "war theory", "--model", elmo_folder, "--corpus", corpus, "--json")
     assert status == 0 and json.loads(out)["results"][0]["words"]
