@@ -77,7 +77,7 @@ def terminal_comparison(
         table = _columns(names)
         ranks = [f"{rank or '–'}  " if len(comparisons) > 1 else "score " for rank in one.ranks]
         found = zip(ranks, one.results, strict=True)
-        table.add_row(*[Text(f"{rank}{_score(result)}", style="dim") for rank, result in found])
+        table.add_row(*[Text(f"{rank}{_score(result) or '–'}", style="dim") for rank, result in found])
         cells = zip(one.results, one.heat, scales, strict=True)
         table.add_row(*[_shaded(result, one.words, heat, scale, marks) for result, heat, scale in cells])
         table.add_row(*[_phrase(result) for result in one.results])
