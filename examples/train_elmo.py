@@ -96,8 +96,8 @@ def save(elmo, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("folder", type=Path, help="where to write options.json and weights.hdf5")
+    parser.add_argument("--minutes", type=float, default=15, help="when to stop (default: 15)")
     arguments = parser.parse_args()
     speller = make_speller(50)
     texts = [tokens.word_texts for tokens in speller([one.text for one in minqa.demo_passages()])]
@@ -124,6 +124,7 @@ def main():
                 break
     save(model.elmo, arguments.folder)
     minqa.load(arguments.folder)
+    print(f"Written to {arguments.folder}.")
 
 
 if __name__ == "__main__":

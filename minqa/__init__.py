@@ -29,6 +29,10 @@ _MODULES = {
 __all__ = [name for names in _MODULES.values() for name in names]
 
 
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]
+
+
 def __getattr__(name: str) -> Any:
     # JAX takes over a second to import, which `minqa --help` need not wait for.
     for module, names in _MODULES.items():

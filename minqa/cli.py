@@ -62,8 +62,8 @@ def _parser() -> argparse.ArgumentParser:
             "--model",
             action="append",
             type=_named,
-            help=f"folder or Hugging Face hub id of a BERT or an ELMo (default: {MODEL}, installed); twice, "
-            "to see two models side by side",
+            help=f"folder or Hugging Face hub id of a BERT or an ELMo (default: {MODEL}, installed); "
+            "may be said several times, for several models",
         )
         sub.add_argument(
             "--cache",
@@ -88,7 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         )
     heat = command("heat", _heat, "Show where one text echoes another.", JSON_HELP)
     compare = command(
-        "compare", _compare, "Show where models see one text echo another, side by side.", JSON_HELP
+        "compare",
+        _compare,
+        "Show where two models or more see one text echo another, side by side.",
+        JSON_HELP,
     )
     for sub in (heat, compare):
         sub.add_argument("query", help="the text to look for")

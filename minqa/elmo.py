@@ -174,8 +174,8 @@ class Elmo(nnx.Module):
             ids: character ids of each word, as `minqa.characters.spell` gives them.
             mask: True for a text's words, which stand at the beginning of its row; what stands where it is
                 False changes no word.
-            state: as the call for the texts before these returned it, for results that depend on them as
-                those of the original do; None starts from zero, so that a text's vectors are its own.
+            state: as the call for as many texts before these returned it, for results that depend on them
+                as those of the original do; None starts from zero, so that a text's vectors are its own.
         """
         lengths = jnp.sum(mask, 1) + 2
         words = self.words(_with_boundaries(jnp.where(mask[..., None], ids, 0), lengths))
@@ -282,7 +282,10 @@ class Lstm(nnx.Module):
 
 
 class ScalarMix(nnx.Module):
-    """One vector of all layers, weighted as a task learns it (equation 1); untrained it is their mean."""
+    """One vector of all layers, weighted as a task learns it (equation 1); untrained it is their mean.
+
+    `num_layers` is the model's, the LSTMs alone; the word encoder's layer is mixed in as well.
+    """
 
     def __init__(self, num_layers: int):
         self.weights = nnx.Param(jnp.zeros(num_layers + 1))

@@ -111,9 +111,13 @@ def load(source: str | Path = demo.MODEL, *, dtype: jax.typing.DTypeLike = jnp.f
     installed = source == demo.MODEL and not Path(source).is_dir()
     folder = demo.model_folder() if installed else _folder(source)
     parts = {kind: sorted(folder.glob(f"*{kind}")) for kind in ("options.json", "weights.hdf5")}
-    described = any((folder / name).is_file() for name in ("config.json", "modules.json"))
-    if described or not any(parts.values()):
+    if any((folder / name).is_file() for name in ("config.json", "modules.json")):
         return _load_bert(folder, str(source), dtype)
+    if not any(parts.values()):
+        raise InputError(
+            f"{folder} holds no config.json, as a BERT does, and no *options.json and *weights.hdf5, as an "
+            "ELMo does."
+        )
     for kind, files in parts.items():
         if len(files) != 1:
             found = ", ".join(path.name for path in files) or "none"
@@ -230,7 +234,7 @@ def _folder(source: str | Path) -> Path:
         reason = (str(error).strip() or repr(error)).splitlines()[0].removeprefix("Got: ").rstrip(".")
         raise InputError(
             f"{source} is no folder here and could not be fetched from the Hugging Face hub ({reason}); "
-            "without a network leave --model out, and the installed all-MiniLM-L6-v2 is used."
+            f"without a network name a folder, or {demo.MODEL}, which is installed."
         ) from error
 
 

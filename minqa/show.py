@@ -228,7 +228,7 @@ def _agreed(comparison: Comparison) -> Text:
 def _columns(names: Sequence[str]) -> Table:
     table = Table.grid(padding=(0, 3, 0, 0), pad_edge=True, expand=True)  # columns that break lines alike
     for _ in names:
-        table.add_column(ratio=1)
+        table.add_column(ratio=1, overflow="fold")
     table.add_row(*[Text(_line(name), style="bold cyan") for name in names])
     return table
 

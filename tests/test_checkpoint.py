@@ -218,6 +218,8 @@ def test_a_folder_of_the_default_name_is_that_folder(bert_folder, monkeypatch):
 
 
 def test_a_model_that_is_nowhere_is_refused(tmp_path):
+    with pytest.raises(minqa.InputError, match=r"no config\.json, as a BERT .* as an ELMo does"):
+        minqa.load(tmp_path)
     with pytest.raises(minqa.InputError, match="There is no model folder"):
         minqa.load(tmp_path / "nothing")
     with pytest.raises(minqa.InputError, match="There is no model folder"):
@@ -227,7 +229,5 @@ def test_a_model_that_is_nowhere_is_refused(tmp_path):
             minqa.load(name)
     with pytest.raises(minqa.InputError, match="neither a folder nor a Hugging Face hub id"):
         minqa.load("no such model!")
-    with pytest.raises(
-        minqa.InputError, match=r"could not be fetched .* without a network leave --model out"
-    ):
+    with pytest.raises(minqa.InputError, match=r"could not be fetched .* without a network name a folder"):
         minqa.load("somebody/some-bert")

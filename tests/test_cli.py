@@ -193,7 +193,7 @@ def test_empty_texts(run, texts):
 def test_bad_models_and_corpora(run, bert_folder, corpus, tmp_path):
     assert_sentence(run("ask", "x", "--model", tmp_path / "no"), "There is no model folder")
     assert_sentence(run("ask", "x", "--model", corpus), "is a file, but a model is a folder")
-    assert_sentence(run("ask", "x", "--model", "some/bert"), "without a network leave --model out")
+    assert_sentence(run("ask", "x", "--model", "some/bert"), "without a network name a folder")
     assert_sentence(run("ask", "x", "--model", tmp_path), "holds no config.json")
     assert_sentence(run("ask", "x", "--model", bert_folder, "--corpus", tmp_path / "no"), "cannot be read")
     (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{}')

