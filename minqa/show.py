@@ -213,13 +213,10 @@ def _read(passage: Tokens) -> int:
 
 def _agreed(comparison: Comparison) -> Text:
     """The words that all encoders find hot, and how alike their heats are."""
-    texts = [
-        word["text"] for word in _places(comparison.passage.text, comparison.words[comparison.hot.all(0)])
-    ]
-    distinct = dict.fromkeys(printable(text).replace("\n", " ").lower() for text in texts)
-    agreed = Text.assemble(
-        ("both: " if len(comparison.results) == 2 else "all: ", "dim"), ", ".join(distinct) or "–"
-    )
+    words = _places(comparison.passage.text, comparison.words[comparison.hot.all(0)])
+    distinct = dict.fromkeys(_line(word["text"]).lower() for word in words)
+    everyone = "both" if len(comparison.results) == 2 else "all"
+    agreed = Text.assemble((f"{everyone}: ", "dim"), ", ".join(distinct) or "–")
     if math.isfinite(comparison.agreement):
         agreed.append(f"  correlation {comparison.agreement:.2f}", style="dim")
     return agreed
