@@ -9,22 +9,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minqa.alignment import align, alignment_measure
     from minqa.corpus import Passage, demo_passages, read_passages
     from minqa.embedding import Vectors, embed, embed_pooled, pool
     from minqa.encoder import Encoder, load, load_elmo
     from minqa.errors import InputError
     from minqa.heatmap import HeatMap, heat_map
-    from minqa.similarity import cosine, match
-    from minqa.spans import Span, heat_span
+    from minqa.similarity import cosine, match, maxsim
+    from minqa.spans import Span, heat_sentence, heat_span
+    from minqa.statistics import RANKING, Measure, Statistics
+    from minqa.survey import gather
 
 _MODULES = {
+    "alignment": ("align", "alignment_measure"),
     "corpus": ("Passage", "demo_passages", "read_passages"),
     "embedding": ("Vectors", "embed", "embed_pooled", "pool"),
     "encoder": ("Encoder", "load", "load_elmo"),
     "errors": ("InputError",),
     "heatmap": ("HeatMap", "heat_map"),
-    "similarity": ("cosine", "match"),
-    "spans": ("Span", "heat_span"),
+    "similarity": ("cosine", "match", "maxsim"),
+    "spans": ("Span", "heat_sentence", "heat_span"),
+    "statistics": ("RANKING", "Measure", "Statistics"),
+    "survey": ("gather",),
 }
 __all__ = [name for names in _MODULES.values() for name in names]
 

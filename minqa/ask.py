@@ -1,25 +1,28 @@
 """The whole chain on one screen: a query, a corpus and an encoder → the passages that echo it, and where."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from minqa.clock import Clock
 from minqa.corpus import Passage
-from minqa.embedding import Vectors, embed, embed_pooled
+from minqa.embedding import Vectors, bucket, embed, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
-from minqa.heatmap import HeatMap, content_words, heat_map
-from minqa.similarity import match
-from minqa.spans import Span, heat_span
+from minqa.heatmap import HeatMap, heat_map
+from minqa.index import Index
+from minqa.similarity import match, maxsim
+from minqa.spans import Span, heat_sentence, heat_span
+from minqa.statistics import RANKING, Measure, Statistics, centred, word_weights
 
-# The candidates that are read closely: so many passages, and so many tokens of them, at most. Reading them
-# is most of a query's work, 0.13 s on 2 cores.
-CANDIDATES = 16
-CANDIDATE_TOKENS = 832
+# How many candidates are read closely: fewer where they must be embedded for it, 50 in 0.8 s on 2 cores.
+RERANK = 50
+RERANK_STORED = 100
 
 
 @dataclass(frozen=True)
@@ -31,67 +34,141 @@ class Result:
         cosine: of the pooled vectors of query and passage.
         heat_map: of the query on the passage; its `score` ranks the results.
         span: the phrase that the heat points to.
+        sentence: the sentence with the most heat.
     """
 
     passage: Passage
     cosine: float
     heat_map: HeatMap
     span: Span | None
+    sentence: Span | None
 
 
-def embed_query(encoder: Encoder, text: str, *, clock: Clock) -> Vectors:
-    """The query's vectors. Raises InputError where it holds no word to look for."""
-    with clock.step("embed query"):
-        [query] = embed(encoder, [text], role="query")
-    if not content_words(query.tokens).any():
+def check_query(encoder: Encoder, text: str) -> None:
+    """Raise InputError where a query holds no word to look for."""
+    [tokens] = encoder.tokenize([text], "query")
+    if not tokens.spelled.any():
         raise InputError("The query holds no word.")
+
+
+def embed_query(
+    encoder: Encoder, text: str, statistics: Statistics, *, measure: Measure = RANKING, clock: Clock
+) -> Vectors:
+    """The query's vectors. Raises InputError where it holds no word to look for."""
+    check_query(encoder, text)
+    with clock.step("embed query"):
+        [query] = embed(encoder, [text], role="query", measure=measure, statistics=statistics)
     return query
 
 
-def read(encoder: Encoder, query: Vectors, passages: Sequence[Passage], *, clock: Clock) -> list[Result]:
+def read(
+    encoder: Encoder,
+    query: Vectors,
+    passages: Sequence[Passage],
+    statistics: Statistics,
+    *,
+    measure: Measure = RANKING,
+    clock: Clock,
+) -> list[Result]:
     """Ask of a few passages that are embedded on the spot; all of them are returned, best first."""
     with clock.step("embed corpus"):
         tokens = encoder.tokenize([passage.text for passage in passages], "passage")
-        vectors = embed_pooled(encoder, tokens)
-    return ask(encoder, query, passages, vectors, k=len(passages), clock=clock)
+        truncated = np.array([len(one.windows) > 1 for one in tokens])
+        index = Index(embed_pooled(encoder, tokens), truncated, statistics)
+    number = len(passages)
+    return ask(encoder, query, passages, index, k=number, rerank=number, measure=measure, clock=clock)
 
 
 def ask(
     encoder: Encoder,
     query: Vectors,
     passages: Sequence[Passage],
-    vectors: Float[np.ndarray, "passage dim"],
+    index: Index,
     *,
     k: int,
+    rerank: int | None = None,
+    measure: Measure = RANKING,
     clock: Clock,
 ) -> list[Result]:
     """Find the passages that echo the query most, and where they do.
 
-    The cosine of pooled vectors picks candidates from the whole corpus, as many as `CANDIDATE_TOKENS`
-    allows and at least k; their heat maps rank them.
+    The cosine of pooled vectors picks candidates from the whole corpus, and MaxSim over their words puts them
+    in order (Khattab and Zaharia 2020, arXiv:2004.12832, section 4.5).
 
     Args:
         encoder: as `load` returns it.
-        query: as `embed_query` returns it.
+        query: as `embed_query` returns it for the same measure.
         passages: the corpus.
-        vectors: the pooled vectors of the first of them, as `read_index` returns them; these are searched.
+        index: of the first of them, as `read_index` returns it; these are searched.
         k: how many passages to return at most.
+        rerank: how many candidates to put in order, at least k; 0 leaves them in the order of their cosines,
+            None takes `RERANK`, or `RERANK_STORED` where the index stores token vectors.
+        measure: how words are compared.
         clock: is told the time of each step.
     """
+    statistics = index.statistics
+    if rerank is None:
+        rerank = RERANK if index.tokens is None else RERANK_STORED
     with clock.step("match"):
-        [cosines], [rows] = jax.device_get(match(query.pooled[None], vectors, k=max(k, CANDIDATES)))
-        texts = [passages[row].text for row in rows]
-        lengths = [len(tokens) for tokens in encoder.tokenize(texts, "passage")]
-        number = max(k, int((np.cumsum(lengths) <= CANDIDATE_TOKENS).sum()))
-    with clock.step("embed passages"):
-        candidates = embed(encoder, texts[:number], role="passage")
+        [cosines], [rows] = jax.device_get(match(query.pooled[None], index.vectors, k=max(k, rerank)))
+    with clock.step("embed passages" if index.tokens is None else "read vectors"):
+        candidates = _candidates(encoder, [passages[row].text for row in rows], rows, index, measure)
+    order = np.arange(len(rows))
+    if rerank:
+        with clock.step("rank"):
+            # Rounded, so that equal passages stay in the order of their cosines whatever batch they were in.
+            scores = np.round(rank(query, candidates, measure, statistics), 4)
+            order = np.argsort(-scores, kind="stable")
     with clock.step("heat maps"):
-        maps = [heat_map(query, candidate) for candidate in candidates]
+        best = [
+            (row, heat_map(query, candidates[row], measure=measure, statistics=statistics))
+            for row in order[:k]
+        ]
     with clock.step("spans"):
-        spans = [heat_span(heat) for heat in maps]
-    results = [
-        Result(passages[row], float(cosine), heat, span)
-        for row, cosine, heat, span in zip(rows[:number], cosines[:number], maps, spans, strict=True)
+        return [
+            Result(passages[rows[row]], float(cosines[row]), heat, heat_span(heat), heat_sentence(heat))
+            for row, heat in best
+        ]
+
+
+def settings(encoder: Encoder, statistics: Statistics, measure: Measure) -> str:
+    """One line that says how a heat map was made; its end is a hash of that, to be quoted beside numbers."""
+    layers = "+".join(map(str, measure.layers_of(encoder.model.num_layers)))
+    said = (
+        f"layer {layers} · centring {measure.centring} · weights {measure.weights} · "
+        f"window {measure.window} · neighbours {measure.neighbours} · "
+        f"statistics of {statistics.documents:,} passages · minqa {version('minqa')}"
+    )
+    digest = hashlib.sha256(f"{encoder.fingerprint} {said} {sorted(statistics.frequency.items())}".encode())
+    digest.update(statistics.mean.tobytes() + statistics.deviation.tobytes())
+    return f"{encoder.name} · {said} · {digest.hexdigest()[:8]}"
+
+
+def rank(
+    query: Vectors, passages: Sequence[Vectors], measure: Measure, statistics: Statistics | None
+) -> Float[np.ndarray, " passage"]:
+    """The score of each passage, `maxsim` over words, as its heat map has it."""
+    rows, length = (bucket(max(len(one.tokens.words) for one in some)) for some in ([query], passages))
+    asked = np.zeros((rows, query.array.shape[1]), np.float32)
+    asked[: len(query.tokens.words)] = query.words
+    weights = np.zeros(rows, np.float32)
+    weights[: len(query.tokens.words)] = word_weights(query.tokens, measure, statistics)
+    words = np.zeros((len(passages), length, query.array.shape[1]), np.float32)
+    mask = np.zeros((len(passages), length), bool)
+    for i, one in enumerate(passages):
+        words[i, : len(one.tokens.words)] = one.words
+        mask[i, : len(one.tokens.words)] = one.tokens.spelled
+    options = {"window": measure.window, "neighbours": measure.neighbours}
+    return np.asarray(maxsim(asked, weights, words, mask, **options)).sum(1)
+
+
+def _candidates(
+    encoder: Encoder, texts: Sequence[str], rows: Int[np.ndarray, " _"], index: Index, measure: Measure
+) -> list[Vectors]:
+    last = encoder.model.num_layers
+    if index.tokens is None or measure.layers_of(last) != (last,):
+        return embed(encoder, texts, role="passage", measure=measure, statistics=index.statistics)
+    return [
+        Vectors(tokens, centred(index.tokens[int(row)][None], measure, index.statistics), index.vectors[row])
+        for tokens, row in zip(encoder.tokenize(texts, "passage"), rows, strict=True)
     ]
-    # Rounded, so that equal passages stay in the order of their cosines whatever batch they were in.
-    return sorted(results, key=lambda result: -round(result.heat_map.score, 6))[:k]

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,14 +20,14 @@ from minqa.text import printable
 # The commands import what they need when they run, so that --help and a typing error answer at once.
 
 JSON_HELP = """\
---json prints one object: query; results, each with rank, title, score, cosine, text, truncated, words (text,
-start, end, heat) and span (text, start, end, score) or null; model; with ask, searched and passages, the
-number of passages searched and in the corpus; seconds by step. Offsets count characters of the result's text;
-score is the mean over the query's content words of their best match in the passage, heat and span score are
-cosines; score and heat are null where there is nothing to compare, as for punctuation. With more than one
---model, models lists what is said of each (model, searched, passages, seconds); a result holds title, text,
-by_model (rank or null, score, cosine, truncated, span), agreement (the correlation of the models' heats) and
-words (text, start, end, heat and hot of each model), in the order of models."""
+--json prints one object: query; results, each with rank, title, score, cosine, contributions (of each query
+word: text, start, end, weight, contribution; they add up to the score), text, truncated, words (text, start,
+end, heat), span and sentence (text, start, end, score) or null; model; settings; with ask, searched and
+passages, the number of passages searched and in the corpus; seconds by step. Offsets count characters of the
+text; score and heat are null where there is nothing to compare, as for punctuation. With more than one
+--model, models lists what is said of each (model, settings, searched, passages, seconds); a result holds
+title, text, by_model (rank or null, score, cosine, contributions, truncated, span, sentence), agreement (the
+correlation of the models' heats) and words (text, start, end, heat and hot of each model), in their order."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     ask = command("ask", _ask, "Find the passages that echo a query, and show where they do.", JSON_HELP)
     ask.add_argument("query", nargs="+", help="what to look for; quotes are not needed")
     ask.add_argument("-k", type=_positive, default=3, help="how many passages (default: 3)")
+    ask.add_argument(
+        "--rerank",
+        metavar="N",
+        type=_count,
+        help="how many passages, the nearest by their pooled vectors, to order word by word (default: 50, "
+        "or 100 of a corpus indexed with --store-tokens; 0 leaves them in that order)",
+    )
     about = "Embed a whole corpus, for ask to search. Every 1,024 passages are kept, should it be stopped."
     index = command("index", _index, about)
     for sub in (ask, index):
@@ -86,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
             help="text, a passage a paragraph (or a line, where no line is blank), or .jsonl with text and "
             "title (default: Wikipedia leads)",
         )
+    index.add_argument(
+        "--store-tokens",
+        action="store_true",
+        help="keep the vectors of all tokens too, so that ask is faster; 40 MB for 1,000 Wikipedia leads",
+    )
     heat = command("heat", _heat, "Show where one text echoes another.", JSON_HELP)
     compare = command(
         "compare",
@@ -96,8 +109,31 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (heat, compare):
         sub.add_argument("query", help="the text to look for")
         sub.add_argument("passage", help="the text to find it in")
+    heat.add_argument(
+        "--png", metavar="FILE", type=_path, help="draw every word against every word, as PNG, SVG or PDF"
+    )
     for sub in (ask, heat, compare):
         sub.add_argument("--json", action="store_true", help="print JSON, described below")
+        sub.add_argument(
+            "--html", metavar="FILE", type=_path, help="write a page to look at, point and click"
+        )
+        sub.add_argument(
+            "--layer",
+            dest="layers",
+            metavar="LAYERS",
+            type=_layers,
+            help="the layer to compare, 0 for the embeddings, or the mean of several, as 4,6 (default: last)",
+        )
+        sub.add_argument(
+            "--centring",
+            choices=["none", "mean", "z-score"],
+            help="what the corpus has in common is taken off vectors (default: none)",
+        )
+        sub.add_argument(
+            "--weights",
+            choices=["none", "idf"],
+            help="how much words of the query count: all alike, or by how rare they are (default: idf)",
+        )
     return parser
 
 
@@ -106,22 +142,27 @@ def _ask(options: argparse.Namespace) -> None:
     if not text.strip():
         raise InputError("The query is empty.")
     cache = _use_cache(options.cache)
-    from minqa.ask import ask, embed_query
+    from minqa.ask import ask, check_query, embed_query
     from minqa.comparison import Answer
     from minqa.index import SHARD, read_index
 
-    encoders, clocks = _load(options.model)
+    measure = _measure(options)
+    encoders, clocks = _load(options.model, measure)
     passages = _passages(options.corpus)
+    for encoder in encoders:
+        check_query(encoder, text)  # before a corpus is embedded for it
     answers, facts = [], []
     for encoder, clock in zip(encoders, clocks, strict=True):
         with clock.step("load"):
             index = read_index(encoder, passages, cache)
-        query = embed_query(encoder, text, clock=clock)
         if index is None:
             with clock.step("embed corpus"):
                 index = _embed_corpus(encoder, passages[:SHARD], cache)
-        results = ask(encoder, query, passages, index.vectors, k=options.k, clock=clock)
-        answers.append(Answer(encoder, query, results, clock))
+        query = embed_query(encoder, text, index.statistics, measure=measure, clock=clock)
+        results = ask(
+            encoder, query, passages, index, k=options.k, rerank=options.rerank, measure=measure, clock=clock
+        )
+        answers.append(Answer(encoder, index.statistics, measure, query, results, clock))
         facts.append({"searched": len(index.vectors), "passages": len(passages)})
         if len(index.vectors) < len(passages):
             _note(
@@ -129,7 +170,7 @@ def _ask(options: argparse.Namespace) -> None:
                 "`uv run minqa index` embeds the rest, with the same --model and --corpus."
             )
         _note_truncated(index, encoder)
-    _print(options.json, answers, facts)
+    _print(options, answers, facts)
 
 
 def _index(options: argparse.Namespace) -> None:
@@ -137,7 +178,7 @@ def _index(options: argparse.Namespace) -> None:
     encoders, _ = _load(options.model)
     passages = _passages(options.corpus)
     for encoder in encoders:
-        index = _embed_corpus(encoder, passages, cache)
+        index = _embed_corpus(encoder, passages, cache, store_tokens=options.store_tokens)
         print(f"{len(passages):,} passages are embedded; their vectors lie in {cache}.")
         _note_truncated(index, encoder)
 
@@ -146,17 +187,22 @@ def _heat(options: argparse.Namespace) -> None:
     for name in ("query", "passage"):
         if not getattr(options, name).strip():
             raise InputError(f"The {name} is empty.")
-    _use_cache(options.cache)
+    cache = _use_cache(options.cache)
     from minqa.ask import embed_query, read
     from minqa.comparison import Answer
     from minqa.corpus import Passage
+    from minqa.index import demo_statistics
 
+    measure = _measure(options)
     answers = []
-    for encoder, clock in zip(*_load(options.model), strict=True):
-        query = embed_query(encoder, options.query, clock=clock)
-        results = read(encoder, query, [Passage("", options.passage)], clock=clock)
-        answers.append(Answer(encoder, query, results, clock))
-    _print(options.json, answers, [{} for _ in answers])
+    for encoder, clock in zip(*_load(options.model, measure), strict=True):
+        with clock.step("statistics"):
+            statistics = demo_statistics(encoder, cache)
+        query = embed_query(encoder, options.query, statistics, measure=measure, clock=clock)
+        passages = [Passage("", options.passage)]
+        results = read(encoder, query, passages, statistics, measure=measure, clock=clock)
+        answers.append(Answer(encoder, statistics, measure, query, results, clock))
+    _print(options, answers, [{} for _ in answers])
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -164,10 +210,19 @@ def _compare(options: argparse.Namespace) -> None:
         raise InputError(
             f"There is nothing to compare: name two models or more, each with --model; {MODEL} is installed."
         )
+    options.png = None
     _heat(options)
 
 
-def _load(models: Sequence[str] | None) -> tuple[list, list]:
+def _measure(options: argparse.Namespace):
+    """The measure that ranks best, with what was asked for in its place."""
+    from minqa.statistics import RANKING
+
+    asked = {name: getattr(options, name) for name in ("layers", "centring", "weights")}
+    return replace(RANKING, **{name: value for name, value in asked.items() if value is not None})
+
+
+def _load(models: Sequence[str] | None, measure=None) -> tuple[list, list]:
     """The encoders, all of them before any work begins, and a clock for each."""
     from minqa.clock import Clock
     from minqa.encoder import load
@@ -177,6 +232,8 @@ def _load(models: Sequence[str] | None) -> tuple[list, list]:
         clocks.append(Clock())
         with clocks[-1].step("load"):
             encoders.append(load(model))
+        if measure:
+            measure.layers_of(encoders[-1].model.num_layers)
     return encoders, clocks
 
 
@@ -186,12 +243,12 @@ def _passages(corpus: Path | None) -> list:
     return demo_passages() if corpus is None else read_passages(corpus)
 
 
-def _embed_corpus(encoder, passages, cache):
+def _embed_corpus(encoder, passages, cache, *, store_tokens=False):
     from minqa.index import check_writable, write_index
 
     check_writable(cache)
     with _progress("Embedding the corpus, once", len(passages)) as advance:
-        return write_index(encoder, passages, cache, progress=advance)
+        return write_index(encoder, passages, cache, store_tokens=store_tokens, progress=advance)
 
 
 def _use_cache(folder: Path | None) -> Path:
@@ -210,22 +267,42 @@ def _use_cache(folder: Path | None) -> Path:
     return folder
 
 
-def _print(as_json: bool, answers: Sequence, facts: Sequence[dict]) -> None:
-    """Print one encoder's answer, or several side by side; `facts` are added to the JSON of each."""
+def _print(options: argparse.Namespace, answers: Sequence, facts: Sequence[dict]) -> None:
+    """Show one encoder's answer, or several side by side, in each way that was asked for.
+
+    `facts` are added to the JSON of each.
+    """
     from rich.console import Console
 
     from minqa import show
+    from minqa.ask import settings
     from minqa.comparison import compare
 
     comparisons = compare(answers) if len(answers) > 1 else []
     names = [answer.encoder.name for answer in answers]
     seconds = [answer.clock.seconds for answer in answers]
+    lines = [settings(answer.encoder, answer.statistics, answer.measure) for answer in answers]
+    query = answers[0].query.tokens.text
+    if options.html:
+        several = show.page_comparison(query, comparisons, lines) if comparisons else None
+        _write(options.html, several or show.page(query, answers[0].results, lines[0]))
+    if getattr(options, "png", None):
+        from minqa.figure import save_figure
+
+        if comparisons:
+            raise InputError("--png draws one model's matrix: name one --model.")
+        save_figure(answers[0].results[0].heat_map, options.png, settings=lines[0])
     console = Console()
     marks = not console.color_system
-    if as_json:
+    if options.json:
         described = [
-            {"model": name, **fact, "seconds": {step: round(spent, 6) for step, spent in steps.items()}}
-            for name, fact, steps in zip(names, facts, seconds, strict=True)
+            {
+                "model": name,
+                "settings": line,
+                **fact,
+                "seconds": {step: round(spent, 6) for step, spent in steps.items()},
+            }
+            for name, line, fact, steps in zip(names, lines, facts, seconds, strict=True)
         ]
         if comparisons:
             data = show.comparison_as_json(comparisons, models=described)
@@ -236,16 +313,23 @@ def _print(as_json: bool, answers: Sequence, facts: Sequence[dict]) -> None:
         results = [answer.results for answer in answers]
         shown = show.terminal_comparison(names, results, comparisons, marks=marks)
         totals = [sum(steps.values()) for steps in seconds]
-        show.print_answer(console, shown, zip(names, totals, strict=True))
+        show.print_answer(console, shown, lines, zip(names, totals, strict=True))
     else:
         shown = show.terminal(answers[0].results, marks=marks)
-        show.print_answer(console, shown, seconds[0].items())
-    for answer in answers:
-        if answer.query.tokens.truncated:
-            _note(
-                f"The query is longer than the {answer.encoder.tokenizer.max_tokens} tokens that "
-                f"{answer.encoder.name} reads; its end is left out."
-            )
+        show.print_answer(console, shown, lines, seconds[0].items())
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole, or leave what was there."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        aside.write_text(text, "utf-8")
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -282,7 +366,7 @@ def _note_truncated(index, encoder) -> None:
     if index.truncated.any():
         _note(
             f"{index.truncated.sum():,} of these passages are longer than the {encoder.tokenizer.max_tokens} "
-            f"tokens that {encoder.name} reads; their ends are left out."
+            f"tokens that {encoder.name} reads at once; they are found by their beginning."
         )
 
 
@@ -294,6 +378,19 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, not {text!r}")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or more, not {text!r}")
+    return int(text)
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, not {text!r}") from None
 
 
 def _named(text: str) -> str:

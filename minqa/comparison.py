@@ -15,6 +15,7 @@ from minqa.embedding import Vectors
 from minqa.encoder import Encoder
 from minqa.heatmap import content_words
 from minqa.spans import level
+from minqa.statistics import Measure, Statistics
 
 
 class Answer(NamedTuple):
@@ -22,12 +23,16 @@ class Answer(NamedTuple):
 
     Attributes:
         encoder: as `load` returns it.
+        statistics: of the corpus.
+        measure: how words are compared.
         query: as `embed_query` returns it.
         results: as `ask` returns them.
         clock: is told the time of what the encoder is asked to read besides.
     """
 
     encoder: Encoder
+    statistics: Statistics
+    measure: Measure
     query: Vectors
     results: Sequence[Result]
     clock: Clock
@@ -68,12 +73,12 @@ def compare(answers: Sequence[Answer]) -> list[Comparison]:
     by_rank = zip_longest(*[answer.results for answer in answers])
     passages = list(dict.fromkeys(result.passage for row in by_rank for result in row if result))
     columns = []
-    for encoder, query, results, clock in answers:
+    for encoder, statistics, measure, query, results, clock in answers:
         found: dict[Passage, tuple[int | None, Result]] = {}
         for rank, result in enumerate(results, 1):
             found.setdefault(result.passage, (rank, result))
         if missing := [passage for passage in passages if passage not in found]:
-            others = read(encoder, query, missing, clock=clock)
+            others = read(encoder, query, missing, statistics, measure=measure, clock=clock)
             found |= {result.passage: (None, result) for result in others}
         columns.append([found[passage] for passage in passages])
     return [_compare(*zip(*row, strict=True)) for row in zip(*columns, strict=True)]

@@ -1,9 +1,9 @@
-"""Texts → vectors: batching by length, layer choice, pooling."""
+"""Texts → vectors: batching by length, layer choice, centring, pooling."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from minqa.encoder import Encoder, Pooling, Role
-from minqa.errors import InputError
+from minqa.statistics import Measure, Statistics, centred
 from minqa.tokens import Tokens
 
 # Batches handed to the device before the first result is waited for, so that it works while Python prepares,
@@ -25,37 +25,69 @@ class Vectors:
 
     Attributes:
         tokens: the text as the model read it.
-        array: float32 [token, dim], the chosen layer's vector of each token, special tokens included.
-        pooled: float32 [dim], the text's one vector.
+        array: float32 [token, dim], the vector of each token, special tokens included.
+        pooled: float32 [dim], the text's one vector: of the last layer and, where the text is longer than
+            the model's maximum, of its first window alone, as sentence-transformers has it.
     """
 
     tokens: Tokens
     array: Float[np.ndarray, "token dim"]
     pooled: Float[np.ndarray, " pooled_dim"]
 
+    @cached_property
+    def words(self) -> Float[np.ndarray, "word dim"]:
+        """The vector of each word, the mean of its tokens'."""
+        return merge_words(self.array, self.tokens)
+
 
 def embed(
-    encoder: Encoder, texts: Sequence[str], *, layer: int = -1, role: Role | None = None
+    encoder: Encoder,
+    texts: Sequence[str],
+    *,
+    role: Role | None = None,
+    measure: Measure = Measure(),  # noqa: B008, it is frozen
+    statistics: Statistics | None = None,
 ) -> list[Vectors]:
     """Token vectors and pooled vector of each text, in the order given.
 
-    A text's vectors do not depend on the other texts (up to float32 rounding, below 1e-5).
+    A text's vectors do not depend on the other texts (up to float32 rounding, below 1e-5). A text that is
+    longer than the model's maximum is read window by window.
 
     Args:
         encoder: as `load` returns it.
-        texts: any Unicode; what is over the model's maximum is cut off (`Tokens.truncated` says so).
-        layer: 0 is the embeddings, 1 the first layer, -1 the last.
+        texts: any Unicode.
         role: "query" or "passage" picks the prompt that the model wants for it.
+        measure: names the layers and the centring.
+        statistics: of the corpus, for the centring.
 
     Raises:
-        InputError: the model has no such layer.
+        InputError: the model has no such layer, or the centring needs statistics and there are none.
     """
     tokens = encoder.tokenize(texts, role)
-    vectors = {}
-    for rows, token_vectors, pooled in _encode_all(encoder, tokens, layer):
-        for row, array, one in zip(rows, np.asarray(token_vectors), np.asarray(pooled), strict=True):
-            vectors[row] = Vectors(tokens[row], array[: len(tokens[row])], one)
-    return [vectors[row] for row in range(len(texts))]
+    layers = measure.layers_of(encoder.model.num_layers)
+    return [
+        Vectors(one, centred(hidden, measure, statistics), pooled)
+        for one, hidden, pooled in zip(tokens, *embed_layers(encoder, tokens, layers), strict=True)
+    ]
+
+
+def embed_layers(
+    encoder: Encoder, tokens: Sequence[Tokens], layers: tuple[int, ...]
+) -> tuple[list[Float[np.ndarray, "layer token dim"]], list[Float[np.ndarray, " pooled_dim"]]]:
+    """The token vectors of several layers, and the pooled vector, of each text."""
+    windows: dict[tuple[int, int], np.ndarray] = {}
+    pooled: dict[int, np.ndarray] = {}
+    for places, *outputs in _encode_all(encoder, tokens, layers, windows=None):
+        hidden, vectors = map(np.asarray, outputs)
+        for i, (row, window) in enumerate(places):
+            windows[row, window] = hidden[:, i, : tokens[row].windows[window]]
+            if window == 0:
+                pooled[row] = vectors[i]
+    texts = range(len(tokens))
+    joined = [
+        np.concatenate([windows[row, i] for i in range(len(tokens[row].windows))], axis=1) for row in texts
+    ]
+    return joined, [pooled[row] for row in texts]
 
 
 def embed_pooled(
@@ -69,10 +101,25 @@ def embed_pooled(
         progress: called with the number of texts just embedded.
     """
     vectors: dict[int, np.ndarray] = {}
-    for rows, _, pooled in _encode_all(encoder, tokens, layer=-1):
-        vectors |= zip(rows, np.asarray(pooled), strict=True)
-        progress(len(rows))
+    # The last layer goes along, unread, so that `embed` finds its program compiled.
+    last = (encoder.model.num_layers,)
+    for places, _, pooled in _encode_all(encoder, tokens, last, windows=1):
+        vectors |= zip([row for row, _ in places], np.asarray(pooled), strict=True)
+        progress(len(places))
     return np.stack([vectors[row] for row in range(len(tokens))])
+
+
+def merge_words(array: Float[np.ndarray, "token dim"], tokens: Tokens) -> Float[np.ndarray, "word dim"]:
+    """The vector of each word, the mean of its tokens'."""
+    real = np.flatnonzero(tokens.word >= 0)
+    first = np.diff(tokens.word[real], prepend=-1) > 0
+    words = array[real[first]]
+    further = real[~first]  # most words are one token
+    np.add.at(words, tokens.word[further], array[further])
+    counts = np.bincount(tokens.word[real], minlength=len(words)).astype(array.dtype)
+    several = counts > 1
+    words[several] /= counts[several, None]
+    return words
 
 
 def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
@@ -80,23 +127,24 @@ def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
     return np.stack([one.pooled for one in vectors])
 
 
-@partial(jax.jit, static_argnames=("layer", "pooling"))
+@partial(jax.jit, static_argnames=("layers", "pooling"))
 def encode(
     model: Callable,
     ids: Int[Array, "batch token ..."],
     mask: Bool[Array, "batch token"],
     pooled_mask: Bool[Array, "batch token"],
     *,
-    layer: int,
+    layers: tuple[int, ...],
     pooling: Pooling,
-) -> tuple[Float[Array, "batch token dim"], Float[Array, "batch pooled_dim"]]:
-    """One batch of token ids → the layer's vectors and their pooled vectors, both float32.
+) -> tuple[Float[Array, "layer batch token dim"], Float[Array, "batch pooled_dim"]]:
+    """One batch of token ids → the vectors of some layers, and the pooled vectors of the last, all float32.
 
     `mask` is True for real tokens, `pooled_mask` for those that are pooled. Differentiable in `model`.
     """
     with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless asked
-        hidden = model(ids, mask).hidden[layer].astype(jnp.float32)
-    return hidden, pool_tokens(hidden, pooled_mask, pooling)
+        hidden = model(ids, mask).hidden
+    pooled = pool_tokens(hidden[-1].astype(jnp.float32), pooled_mask, pooling)
+    return hidden[jnp.array(layers, jnp.int32)].astype(jnp.float32), pooled
 
 
 def pool_tokens(
@@ -129,25 +177,29 @@ def bucket(length: int) -> int:
     return -(-length // step) * step
 
 
-def _encode_all(encoder: Encoder, tokens: Sequence[Tokens], layer: int) -> Iterator[tuple]:
-    """(rows, token vectors, pooled vectors) of batch after batch, longest texts first."""
-    number = encoder.model.num_layers
-    if not -number - 1 <= layer <= number:
-        raise InputError(f"{encoder.name} has layers 0 to {number}, but layer {layer} was asked for.")
+def _encode_all(
+    encoder: Encoder, tokens: Sequence[Tokens], layers: tuple[int, ...], *, windows: int | None
+) -> Iterator[tuple]:
+    """(places, token vectors, pooled vectors) of batch after batch, longest first.
+
+    A place is a text and the number of a window of it; of each text the first `windows` are read.
+    """
+    places = [(row, i) for row, one in enumerate(tokens) for i in range(len(one.windows))[:windows]]
     waiting: deque[tuple] = deque()
     budget = encoder.batch_tokens["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-    for rows, length in _batches([len(one) for one in tokens], budget):
+    for batch, length in _batches([tokens[row].windows[window] for row, window in places], budget):
         length = min(length, encoder.tokenizer.max_tokens)
-        ids = np.zeros((len(rows), length, *tokens[rows[0]].ids.shape[1:]), np.int32)
-        mask = np.zeros((len(rows), length), bool)
-        pooled_mask = np.zeros((len(rows), length), bool)
-        for i, row in enumerate(rows):
+        ids = np.zeros((len(batch), length, *tokens[0].ids.shape[1:]), np.int32)
+        mask = np.zeros((len(batch), length), bool)
+        pooled_mask = np.zeros((len(batch), length), bool)
+        for i, (row, window) in enumerate(places[place] for place in batch):
             one = tokens[row]
-            ids[i, : len(one)] = one.ids
-            mask[i, : len(one)] = True
-            pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : len(one)] = True
-        outputs = encode(encoder.model, ids, mask, pooled_mask, layer=layer, pooling=encoder.pooling)
-        waiting.append((rows, *outputs))
+            start, count = sum(one.windows[:window]), one.windows[window]
+            ids[i, :count] = one.ids[start : start + count]
+            mask[i, :count] = True
+            pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : count] = True
+        outputs = encode(encoder.model, ids, mask, pooled_mask, layers=layers, pooling=encoder.pooling)
+        waiting.append(([places[place] for place in batch], *outputs))
         if len(waiting) > BATCHES_AHEAD:
             yield waiting.popleft()
     yield from waiting

@@ -1,15 +1,16 @@
 """Two texts' vectors → the similarity of their words: where a query is echoed in a passage."""
 
-import unicodedata
 from dataclasses import dataclass
+from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from minqa.embedding import Vectors
-from minqa.similarity import cosine
+from minqa.page import notebook
+from minqa.similarity import contributions, cosine
+from minqa.statistics import Measure, Statistics, word_weights
 from minqa.tokens import Tokens
 
 # English words that carry no content of their own, with what BERT's tokenizer leaves of contractions.
@@ -35,48 +36,79 @@ class HeatMap:
             token ([CLS], [SEP], a prompt).
         word_similarity: float32 [query word, passage word], cosines of the words' vectors, a word's vector
             being the mean of its tokens'.
-        heat: float32 [passage word], the highest similarity to any content word of the query; -inf for
-            punctuation.
-        score: how well the passage echoes the query: each content word's highest similarity to any word of
-            the passage, averaged. This is MaxSim (Khattab and Zaharia 2020, arXiv:2004.12832, equation 3)
-            over words, as a mean; -inf where there is nothing to compare.
+        weights: float32 [query word], how much each word counts, 1 in sum; 0 for punctuation.
+        contributions: float32 [query word], what each word adds to the score.
+        heat: float32 [passage word], the highest similarity to any word of the query, each of these
+            similarities times the word's weight, the heaviest word's counting in full; -inf for punctuation.
+        score: how well the passage echoes the query, the sum of the contributions; -inf where nothing can be
+            compared. This is MaxSim over words (Khattab and Zaharia 2020, arXiv:2004.12832, equation 3).
+        unrelated: the score that texts which have nothing to do with each other reach.
     """
 
     query: Tokens
     passage: Tokens
     token_similarity: Float[np.ndarray, "query_token passage_token"]
     word_similarity: Float[np.ndarray, "query_word passage_word"]
+    weights: Float[np.ndarray, " query_word"]
+    contributions: Float[np.ndarray, " query_word"]
     heat: Float[np.ndarray, " passage_word"]
     score: float
+    unrelated: float
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return notebook(self)
 
 
-def heat_map(query: Vectors, passage: Vectors) -> HeatMap:
+def heat_map(
+    query: Vectors,
+    passage: Vectors,
+    *,
+    measure: Measure = Measure(),  # noqa: B008, it is frozen
+    statistics: Statistics | None = None,
+) -> HeatMap:
     """Compare two texts token by token and word by word.
 
-    A content word of the query is one that is neither punctuation nor an English function word; a query of
-    function words alone counts whole.
-
     Args:
-        query: vectors of any layer.
-        passage: vectors of the same layer.
+        query: vectors, as `embed` returns them for the same measure.
+        passage: likewise.
+        measure: says how much each word counts.
+        statistics: of the corpus, for the weights and for `unrelated`.
+
+    Raises:
+        InputError: the weights need statistics and there are none.
     """
-    tokens, words = similarities(*_padded(query), *_padded(passage))
-    tokens = np.asarray(tokens)[: len(query.tokens), : len(passage.tokens)]
-    words = np.asarray(words)[: len(query.tokens.words), : len(passage.tokens.words)]
-    echoes = np.where(_spelled(passage.tokens), words, -np.inf)[content_words(query.tokens)]
+    weights = word_weights(query.tokens, measure, statistics)
+    spelled = passage.tokens.spelled
+    tokens, words, added = map(
+        np.asarray,
+        _compare(
+            *_padded(query.array, passage.array),
+            *_padded(query.words, passage.words),
+            *_padded(weights, spelled),
+            window=measure.window,
+            neighbours=measure.neighbours,
+        ),
+    )
+    words = words[: len(weights), : len(spelled)]
+    in_word = (query.tokens.word >= 0)[:, None] & (passage.tokens.word >= 0)[None, :]
+    counted = words[weights > 0] * (weights[weights > 0, None] / weights.max(initial=0))
     return HeatMap(
         query=query.tokens,
         passage=passage.tokens,
-        token_similarity=tokens,
+        token_similarity=np.where(in_word, tokens[: len(query.tokens), : len(passage.tokens)], -np.inf),
         word_similarity=words,
-        heat=echoes.max(0, initial=-np.inf),
-        score=float(echoes.max(1, initial=-np.inf).mean()) if len(echoes) else -np.inf,
+        weights=weights,
+        contributions=added[: len(weights)],
+        heat=np.where(spelled, counted.max(0, initial=-np.inf), -np.inf),
+        score=float(added.sum()) if weights.any() and spelled.any() else -np.inf,
+        unrelated=statistics.unrelated_score(measure) if statistics else 0.0,
     )
 
 
 def content_words(tokens: Tokens) -> Bool[np.ndarray, " word"]:
     """Which words carry content: no punctuation, and no function word unless there is nothing else."""
-    spelled = _spelled(tokens)
+    spelled = tokens.spelled
     # "US", "IT" and "WHO" in capitals are names.
     function = [
         word.lower() in FUNCTION_WORDS and not (word.isupper() and len(word) > 1)
@@ -86,48 +118,29 @@ def content_words(tokens: Tokens) -> Bool[np.ndarray, " word"]:
     return content if content.any() else spelled
 
 
-@jax.jit
-def similarities(
-    query: Float[Array, "query_row dim"],
-    query_word: Int[Array, " query_row"],
-    passage: Float[Array, "passage_row dim"],
-    passage_word: Int[Array, " passage_row"],
-) -> tuple[Float[Array, "query_row passage_row"], Float[Array, "query_row passage_row"]]:
-    """Cosines of tokens, and of words; may be mapped over by `vmap`.
-
-    Args:
-        query: the vectors of the query's tokens.
-        query_word: the number of each token's word, from 0, or -1 for what belongs to no word.
-        passage: likewise.
-        passage_word: likewise.
-
-    Returns:
-        The cosines of tokens, -inf where a token belongs to no word; and the cosines of words, as many rows
-        and columns as there are tokens, 0 in those that no word fills.
-    """
-    in_word = (query_word >= 0)[:, None] & (passage_word >= 0)[None, :]
-    tokens = jnp.where(in_word, cosine(query, passage), -jnp.inf)
-    words = cosine(_merge_words(query, query_word), _merge_words(passage, passage_word))
-    return tokens, words
+@partial(jax.jit, static_argnames=("window", "neighbours"))
+def _compare(
+    query_tokens: Float[Array, "query_token dim"],
+    passage_tokens: Float[Array, "passage_token dim"],
+    query_words: Float[Array, "query_word dim"],
+    passage_words: Float[Array, "passage_word dim"],
+    weights: Float[Array, " query_word"],
+    spelled: Bool[Array, " passage_word"],
+    *,
+    window: int,
+    neighbours: float,
+):
+    words = cosine(query_words, passage_words)
+    added = contributions(words, weights, spelled, window=window, neighbours=neighbours)
+    return cosine(query_tokens, passage_tokens), words, added
 
 
-def _merge_words(vectors, word):
-    # The sum of a word's token vectors points where their mean does. Tokens of no word go to a row behind
-    # the last, which is cut off.
-    tokens = len(word)
-    rows = jnp.where(word >= 0, word, tokens)
-    return jax.ops.segment_sum(vectors, rows, num_segments=tokens + 1)[:-1]
-
-
-def _padded(vectors: Vectors) -> tuple[np.ndarray, np.ndarray]:
-    """The arrays that `similarities` takes, padded to a power of two, so that few shapes are compiled."""
-    padding = max(16, 2 ** (len(vectors.tokens) - 1).bit_length()) - len(vectors.tokens)
-    array = np.pad(vectors.array, ((0, padding), (0, 0)))
-    return array, np.pad(vectors.tokens.word, (0, padding), constant_values=-1)
-
-
-def _spelled(tokens: Tokens) -> Bool[np.ndarray, " word"]:
-    """Which words are more than punctuation and signs like $ or +; an emoji is."""
-    marks = {"P", "Z", "C", "Sm", "Sc", "Sk"}
-    kinds = [{unicodedata.category(char) for char in word} for word in tokens.word_texts]
-    return np.array([any(not {kind, kind[0]} & marks for kind in word) for word in kinds], bool)
+def _padded(*arrays: np.ndarray) -> list[np.ndarray]:
+    """The arrays, their first axes padded to powers of two, so that few shapes are compiled."""
+    return [
+        np.pad(
+            array,
+            [(0, max(16, 2 ** (len(array) - 1).bit_length()) - len(array))] + [(0, 0)] * (array.ndim - 1),
+        )
+        for array in arrays
+    ]

@@ -1,5 +1,6 @@
-"""Heat maps → something to look at. The only module that knows colours."""
+"""Results → text for the terminal, HTML pages and JSON."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from itertools import zip_longest
@@ -13,40 +14,33 @@ from rich.table import Table
 from rich.text import Text
 
 from minqa.ask import Result
+from minqa.colours import SHADES, bounds, shade
 from minqa.comparison import Comparison
+from minqa.page import block, document, own_heat, side_by_side
+from minqa.spans import Span
 from minqa.text import printable
-from minqa.tokens import Tokens
-
-# Backgrounds from warm to hot, each with black text on it: legible on dark and light terminals alike, and
-# told apart by lightness where hues are not.
-SHADES = ("#fff3c4", "#ffe08a", "#ffc04d", "#ff9a2e", "#f26b1d")
-# The part of the scale below the first shade.
-UNSHADED = 0.3
-
-Scale = tuple[float, float]
 
 
 def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
     """The results as shaded passages, for rich to print.
 
-    The scale runs from the median heat of all words shown to the hottest of them, so the passages of one
-    answer can be compared. That is for the eye only: numbers are never rescaled.
+    The colours begin above what unrelated texts reach and end at identity, so any two pictures of one encoder
+    can be compared. That is for the eye only: numbers are never rescaled.
 
     Args:
         results: best first.
         marks: enclose the matched phrase in [[ ]], for a terminal without colours.
     """
-    scale = _scale(result.heat_map.heat for result in results)
     blocks = []
     for rank, result in enumerate(results, 1):
-        words, heat = result.heat_map.passage.words, result.heat_map.heat
         name = _line(result.passage.title)
         title = Text.assemble(
             (f"{rank}  ", "dim"), (f"{name}  " if name else "", "bold"), (_score(result), "dim")
         )
-        body = Group(_shaded(result, words, heat, scale, marks), _phrase(result))
+        words, heat = result.heat_map.passage.words, result.heat_map.heat
+        body = Group(_asked(result), _shaded(result, words, heat, marks), _phrase(result))
         blocks.append(Padding(Group(title, Padding(body, (0, 0, 0, 3))), (0, 0, 1, 0)))
-    return Group(*blocks)
+    return Group(*blocks, *([] if marks else [_legend(results[0].heat_map.unrelated), Text()]))
 
 
 def terminal_comparison(
@@ -58,7 +52,7 @@ def terminal_comparison(
 ) -> RenderableType:
     """Several encoders' rankings and shaded passages, an encoder a column, for rich to print.
 
-    Cosines of different encoders are not alike, so each has a scale of its own, made as in `terminal`.
+    What unrelated texts reach is another for each encoder, so each has a scale of its own.
 
     Args:
         names: of the encoders.
@@ -66,7 +60,6 @@ def terminal_comparison(
         comparisons: as `compare` makes them of these.
         marks: enclose the matched phrase in [[ ]], for a terminal without colours.
     """
-    scales = [_scale(one.heat[row] for one in comparisons) for row in range(len(names))]
     blocks: list[RenderableType] = []
     if len(comparisons) > 1:
         table = _columns(names)
@@ -78,20 +71,24 @@ def terminal_comparison(
         ranks = [f"{rank or '–'}  " if len(comparisons) > 1 else "score " for rank in one.ranks]
         found = zip(ranks, one.results, strict=True)
         table.add_row(*[Text(f"{rank}{_score(result) or '–'}", style="dim") for rank, result in found])
-        cells = zip(one.results, one.heat, scales, strict=True)
-        table.add_row(*[_shaded(result, one.words, heat, scale, marks) for result, heat, scale in cells])
+        table.add_row(*[_asked(result) for result in one.results])
+        cells = zip(one.results, one.heat, strict=True)
+        table.add_row(*[_shaded(result, one.words, heat, marks) for result, heat in cells])
         table.add_row(*[_phrase(result) for result in one.results])
         title = [Text(_line(one.passage.title), style="bold")] if one.passage.title else []
         blocks += [*title, table, _agreed(one), Text()]
     return Group(*blocks)
 
 
-def print_answer(console: Console, answer: RenderableType, seconds: Iterable[tuple[str, float]]) -> None:
-    """Print what `terminal` or `terminal_comparison` made, and one line with the time of each step."""
+def print_answer(
+    console: Console, answer: RenderableType, settings: Iterable[str], seconds: Iterable[tuple[str, float]]
+) -> None:
+    """Print what `terminal` or `terminal_comparison` made, how it was made, and the time of each step."""
     times = [f"{_line(step)} {_duration(spent)}" for step, spent in seconds]
     if console.color_system:  # lines break between the items alone
         times = [item.replace(" ", "\xa0") for item in times]
-    answer = Group(answer, Text(" · ".join(times), style="dim"))
+    lines = [Text(_line(line), style="dim") for line in [*settings, " · ".join(times)]]
+    answer = Group(answer, *lines)
     if console.color_system:
         console.print(answer)
     else:
@@ -154,40 +151,76 @@ def comparison_as_json(comparisons: Sequence[Comparison], **facts: Any) -> dict[
     }
 
 
+def page(query: str, results: Sequence[Result], settings: str) -> str:
+    """The results as one HTML file that needs nothing from elsewhere; `settings` stands beneath."""
+    blocks = [_block(result, f"{rank}  {result.passage.title}") for rank, result in enumerate(results, 1)]
+    return document(query, blocks, [settings])
+
+
+def page_comparison(query: str, comparisons: Sequence[Comparison], settings: Sequence[str]) -> str:
+    """The same for several encoders, side by side."""
+    blocks = []
+    for one in comparisons:
+        ranked = zip(one.results, one.ranks, settings, strict=True)
+        blocks.append(
+            side_by_side(
+                [
+                    _block(result, f"{line.split(' · ')[0]}  {rank or '–'}  {one.passage.title}")
+                    for result, rank, line in ranked
+                ]
+            )
+        )
+    return document(query, blocks, settings)
+
+
+def _block(result: Result, title: str) -> str:
+    return block(result.heat_map, title=title, sentence=result.sentence, phrase=result.span)
+
+
 def _numbers(result: Result) -> dict[str, Any]:
-    span = result.span
+    heat = result.heat_map
+    query = zip(heat.weights.tolist(), heat.contributions.tolist(), strict=True)
     return {
-        "score": _number(result.heat_map.score),
+        "score": _number(heat.score),
         "cosine": _number(result.cosine),
-        "truncated": result.heat_map.passage.truncated,
-        "span": span
-        and {"text": span.text, "start": span.start, "end": span.end, "score": _number(span.score)},
+        "contributions": [
+            {**word, "weight": _number(weight), "contribution": _number(added)}
+            for word, (weight, added) in zip(_places(heat.query.text, heat.query.words), query, strict=True)
+        ],
+        "truncated": len(heat.passage.windows) > 1,
+        "span": _span(result.span),
+        "sentence": _span(result.sentence),
     }
+
+
+def _span(span: Span | None) -> dict[str, Any] | None:
+    return dataclasses.asdict(span) | {"score": _number(span.score)} if span else None
 
 
 def _places(text: str, words: Int[np.ndarray, "word 2"]) -> list[dict[str, Any]]:
     return [{"text": text[start:end], "start": start, "end": end} for start, end in words.tolist()]
 
 
-def _scale(heats: Iterable[Float[np.ndarray, " word"]]) -> Scale:
-    known = np.concatenate(list(heats))
-    known = known[np.isfinite(known)]
-    return (float(np.median(known)), float(known.max())) if len(known) else (0.0, 1.0)
+def _asked(result: Result) -> Text:
+    """The query's words, shaded by what each contributed."""
+    heat = result.heat_map
+    line = Text()
+    for word, added, own in zip(heat.query.word_texts, heat.contributions, own_heat(heat), strict=True):
+        if added and math.isfinite(added):
+            line.append(_line(word), style=_style(float(own), heat.unrelated))
+            line.append(f" {added:.2f}  ", style="dim")
+    return line
 
 
 def _shaded(
-    result: Result,
-    words: Int[np.ndarray, "word 2"],
-    heats: Float[np.ndarray, " word"],
-    scale: Scale,
-    marks: bool,
+    result: Result, words: Int[np.ndarray, "word 2"], heats: Float[np.ndarray, " word"], marks: bool
 ) -> Text:
-    passage, span = result.heat_map.passage, result.span
-    body = Text(printable(passage.text))
+    span, sentence = result.span, result.sentence
+    body = Text(printable(result.heat_map.passage.text))
     for (start, end), heat in zip(words, heats, strict=True):
-        body.stylize(_shade(float(heat), *scale), int(start), int(end))
-    if passage.truncated:
-        body.stylize("dim", _read(passage))
+        body.stylize(_style(float(heat), result.heat_map.unrelated), int(start), int(end))
+    if sentence:
+        body.stylize("italic", sentence.start, sentence.end)
     if span and marks:
         return Text.assemble(body[: span.start], "[[", body[span.start : span.end], "]]", body[span.end :])
     if span:
@@ -196,19 +229,17 @@ def _shaded(
 
 
 def _phrase(result: Result) -> Text:
-    passage, span = result.heat_map.passage, result.span
-    found = Text("no phrase stands out", style="dim italic")
-    if span:
-        found = Text.assemble(("→ ", "dim"), (printable(span.text), "bold"), (f"  {span.score:.2f}", "dim"))
-    if passage.truncated:
-        unread = len(passage.text) - _read(passage)
-        found.append(f"   (the last {unread:,} characters were not read)", style="dim")
-    return found
+    if not result.span:
+        return Text("no phrase stands out", style="dim italic")
+    phrase = (printable(result.span.text), "bold")
+    return Text.assemble(("→ ", "dim"), phrase, (f"  {result.span.score:.2f}", "dim"))
 
 
-def _read(passage: Tokens) -> int:
-    """How many characters of a passage the model has read."""
-    return int(passage.words[-1, 1]) if len(passage.words) else 0
+def _legend(unrelated: float) -> Text:
+    line = Text(f"unrelated {unrelated:.2f} ", style="dim")
+    for colour, bound in zip(SHADES, bounds(unrelated), strict=True):
+        line.append(f" {bound:.2f} ", style=f"not dim #000000 on {colour}")
+    return line.append(" 1 identical", style="dim")
 
 
 def _agreed(comparison: Comparison) -> Text:
@@ -244,12 +275,9 @@ def _line(text: str) -> str:
     return printable(text).replace("\n", " ")
 
 
-def _shade(heat: float, cold: float, hot: float) -> str:
-    place = (heat - cold) / (hot - cold) if hot > cold else 0.0
-    if not place > UNSHADED:
-        return ""
-    step = (min(place, 1.0) - UNSHADED) / (1 - UNSHADED)
-    return f"#000000 on {SHADES[min(int(step * len(SHADES)), len(SHADES) - 1)]}"
+def _style(heat: float, unrelated: float) -> str:
+    colour = shade(heat, unrelated)
+    return f"#000000 on {colour}" if colour else ""
 
 
 def _duration(seconds: float) -> str:

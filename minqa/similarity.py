@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 # How much of the corpus, and how many queries, `match` compares at once: a block of passages that stays in
 # a processor's cache is read from memory only once.
@@ -22,7 +22,7 @@ def cosine(
     return products * inverse_length(query)[:, None] * inverse_length(passage)[None, :]
 
 
-def inverse_length(vectors: Float[Array | np.ndarray, "vector dim"]) -> Float[Array, " vector"]:
+def inverse_length(vectors: Float[Array | np.ndarray, "... dim"]) -> Float[Array, "..."]:
     """One over each vector's length; 0 for a vector of length 0, or below 1e-19, whose square is lost."""
     squares = (vectors * vectors).sum(-1)
     some = squares >= jnp.finfo(squares.dtype).tiny
@@ -83,3 +83,85 @@ def _match(queries, passages, *, k):
 
     nothing = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
     return jax.lax.scan(step, nothing, jnp.arange(0, number, block))[0]
+
+
+@partial(jax.jit, static_argnames=("window", "neighbours"))
+def maxsim(
+    query: Float[Array | np.ndarray, "query dim"],
+    weights: Float[Array | np.ndarray, " query"],
+    passages: Float[Array | np.ndarray, "passage row dim"],
+    mask: Bool[Array | np.ndarray, "passage row"],
+    *,
+    window: int = 0,
+    neighbours: float = 0.0,
+) -> Float[Array, "passage query"]:
+    """What each row of a query, a token or a word, adds to each passage's score; their sum is MaxSim.
+
+    Khattab and Zaharia 2020 (arXiv:2004.12832, equation 3), weighted; see `contributions`. Several queries
+    are a `jax.vmap` over the first two arguments.
+
+    Args:
+        query: float32, need not be normalized.
+        weights: of the query's rows; 0 for special tokens and padding.
+        passages: likewise, padded to one length.
+        mask: False for rows that cannot be matched: special tokens, punctuation, padding.
+        window: see `contributions`.
+        neighbours: likewise.
+    """
+    products = jnp.einsum("qd,ptd->pqt", query, passages, precision=jax.lax.Precision.HIGHEST)
+    similarity = products * inverse_length(query)[None, :, None] * inverse_length(passages)[:, None, :]
+    one_passage = partial(contributions, window=window, neighbours=neighbours)
+    return jax.vmap(one_passage, in_axes=(0, None, 0))(similarity, weights, mask)
+
+
+def contributions(
+    similarity: Float[Array | np.ndarray, "query row"],
+    weights: Float[Array | np.ndarray, " query"],
+    mask: Bool[Array | np.ndarray, " row"],
+    *,
+    window: int = 0,
+    neighbours: float = 0.0,
+) -> Float[Array, " query"]:
+    """What each row of a query adds to a passage's score: its weight times its highest similarity.
+
+    With `neighbours`, a match counts for more where the rows before it, and those behind it, match each other
+    too: their similarities join in with so much of the weight, so that phrases outdo words.
+    With a `window`, that similarity is the mean of two: the highest anywhere in the passage, and the highest
+    among so many neighbouring rows, those in which the query as a whole is matched best. So words that are
+    matched close to each other count for more than words scattered over a passage.
+
+    Args:
+        similarity: float32, of every row of the query to every row of the passage.
+        weights: of the query's rows.
+        mask: False for rows of the passage that cannot be matched.
+        window: how many rows; 0 for plain MaxSim.
+        neighbours: the weight of either neighbour beside that of the match itself; 0 for plain MaxSim.
+
+    Returns:
+        -inf for a row with weight where no row of the passage can be matched; 0 for a row without.
+    """
+    similarity, weights, mask = map(jnp.asarray, (similarity, weights, mask))
+    counts = weights > 0
+    if neighbours:
+        around = jnp.pad(jnp.where(counts[:, None] & mask[None, :], jnp.maximum(similarity, 0), 0), 1)
+        similarity = similarity + neighbours * (around[:-2, :-2] + around[2:, 2:])
+        similarity /= 1 + 2 * neighbours
+    similarity = jnp.where(mask[None, :], similarity, -jnp.inf)
+    best = similarity.max(1, initial=-jnp.inf)
+    if window and similarity.shape[1]:
+        inside = _sliding_max(similarity, window)
+        total = jnp.where(counts[:, None], weights[:, None] * inside, 0).sum(0)
+        best = (best + inside[:, total.argmax()]) / 2
+    return jnp.where(counts, weights * best, 0)
+
+
+def _sliding_max(array: Float[Array, "query row"], window: int) -> Float[Array, "query row"]:
+    """The highest of each row and the `window - 1` behind it."""
+
+    def behind(rows, steps):
+        return jnp.pad(rows, ((0, 0), (0, steps)), constant_values=-jnp.inf)[:, steps:]
+
+    width = 1
+    while 2 * width <= window:  # twice as far with every step
+        array, width = jnp.maximum(array, behind(array, width)), 2 * width
+    return jnp.maximum(array, behind(array, window - width)) if window > width else array

@@ -1,10 +1,14 @@
-"""Similarity → spans: the phrase that a heat map points to."""
+"""Similarity → spans: the phrase and the sentence that a heat map points to."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from minqa.heatmap import HeatMap, content_words
+from minqa.text import sentences
+
+# How much of a match lives on in the next sentence: what one sentence names, the next speaks of as "it".
+CARRY = 0.8
 
 
 @dataclass(frozen=True)
@@ -63,3 +67,27 @@ def heat_span(heat: HeatMap) -> Span | None:
     first, last = int(words[start, 0]), int(words[end, 1])
     score = heat.heat[start : end + 1][hot[start : end + 1]].mean()
     return Span(heat.passage.text[first:last], first, last, float(score))
+
+
+def heat_sentence(heat: HeatMap) -> Span | None:
+    """The sentence that echoes the query most: more often than not it holds the answer.
+
+    The score of a sentence is MaxSim within it, where a word of the query that is not matched in it may be
+    matched in the sentences before, for `CARRY` of the similarity each sentence back.
+
+    Returns:
+        None where the passage has no word, or the query none to compare it with.
+    """
+    if not np.isfinite(heat.score):
+        return None
+    places = sentences(heat.passage.text)
+    number = np.searchsorted(places[:, 0], heat.passage.words[:, 0], side="right") - 1
+    counted = np.isfinite(heat.heat)
+    best = np.full(len(heat.weights), -1, np.float32)
+    scores = []
+    for i in range(len(places)):
+        inside = heat.word_similarity[:, counted & (number == i)]
+        best = np.maximum(CARRY * best, inside.max(1, initial=-1))
+        scores.append(float(heat.weights @ best))
+    start, end = places[int(np.argmax(scores))].tolist()
+    return Span(heat.passage.text[start:end], start, end, max(scores))

@@ -3,8 +3,32 @@
 import re
 import unicodedata
 
+import numpy as np
+from jaxtyping import Int
+
 # Embeddings, overrides and isolates of writing direction.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+# A full stop ends no sentence after an initial, a dotted abbreviation ("U.S.") or one of these.
+_ABBREVIATIONS = (
+    "Dr|Mr|Ms|St|Mt|Ft|No|vs|cf|ca|Jr|Sr|Co|pp|al|Lt",
+    "Mrs|Vol|Inc|Ltd|Gen|Col|Rev|Gov|Sen|etc",
+)
+_SENTENCE_END = re.compile(
+    r"(?<!\b[A-Za-z]\.)"
+    + "".join(rf"(?<!\b(?:{words})\.)" for words in _ABBREVIATIONS)
+    + r"(?<=[.!?])[\"'”’)\]]*(?:\[\w+\])*(\s+)(?=[\"'“‘(\[]*[A-Z0-9])"
+)
+
+
+def sentences(text: str) -> Int[np.ndarray, "sentence 2"]:
+    """Start and end of each sentence, in characters: one at least, and all of the text but spaces between.
+
+    Sentences end at a full stop, question or exclamation mark before a capital or a digit, as in English.
+    """
+    breaks = [match.span(1) for match in _SENTENCE_END.finditer(text)]
+    starts, ends = [0, *(end for _, end in breaks)], [*(start for start, _ in breaks), len(text)]
+    return np.array([starts, ends], np.int32).T
 
 
 def well_formed(text: str) -> str:

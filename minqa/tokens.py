@@ -4,10 +4,11 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers
 
 from minqa.characters import spell
@@ -29,15 +30,16 @@ class Tokens:
         word: int32 [token], the number of the word that the token belongs to, -1 for none.
         words: int32 [word, 2], start and end of each word, in characters of `text`.
         prompt_tokens: how many leading tokens stand for the prompt, [CLS] included; 0 without one.
-        truncated: whether the text was longer than the model's maximum and lost its end.
+        windows: how many tokens the model reads at once, window by window; more than one where the text is
+            longer than the model's maximum.
     """
 
     text: str
     ids: Int[np.ndarray, "token ..."]
     word: Int[np.ndarray, " token"]
     words: Int[np.ndarray, "word 2"]
-    prompt_tokens: int = 0
-    truncated: bool = False
+    prompt_tokens: int
+    windows: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,14 +48,25 @@ class Tokens:
     def word_texts(self) -> list[str]:
         return [self.text[start:end] for start, end in self.words]
 
+    @cached_property
+    def spelled(self) -> Bool[np.ndarray, " word"]:
+        """Which words are more than punctuation and signs like $ or +; an emoji is."""
+        marks = {"P", "Z", "C", "Sm", "Sc", "Sk"}
+
+        def is_spelled(word: str) -> bool:
+            kinds = map(unicodedata.category, word)
+            return word.isalnum() or any(not {kind, kind[0]} & marks for kind in kinds)
+
+        return np.array([is_spelled(word) for word in self.word_texts], bool)
+
 
 @dataclass(frozen=True)
 class TextReader(ABC):
     """Texts of any Unicode → `Tokens`.
 
     Attributes:
-        backend: splits a text into words and tokens, and cuts off what is over the limit.
-        max_tokens: that limit, special tokens included.
+        backend: splits a text into words and tokens, and a long text into windows.
+        max_tokens: the most tokens of a window, special tokens included.
     """
 
     backend: Tokenizer
@@ -64,9 +77,29 @@ class TextReader(ABC):
         texts, prompt = [well_formed(text) for text in texts], well_formed(prompt)
         encodings = self.backend.encode_batch([prompt + text for text in texts])
         return [
-            _tokens(text, prompt, code, self.ids(prompt + text, code))
+            self._tokens(text, prompt, [code, *code.overflowing])
             for text, code in zip(texts, encodings, strict=True)
         ]
+
+    def _tokens(self, text: str, prompt: str, windows: Sequence[Encoding]) -> Tokens:
+        word = np.array([-1 if w is None else w for one in windows for w in one.word_ids], np.int32)
+        offsets = np.array([place for one in windows for place in one.offsets], np.int32).reshape(-1, 2)
+        offsets -= len(prompt)
+        in_prompt = (word >= 0) & (offsets[:, 1] <= 0)
+        word[in_prompt] = -1
+
+        real = np.flatnonzero(word >= 0)
+        _, first, word[real] = np.unique(word[real], return_index=True, return_inverse=True)
+        last = np.append(first[1:], len(real))[: len(first)] - 1
+        words = np.stack([offsets[real[first], 0].clip(0), offsets[real[last], 1]], axis=1)
+        return Tokens(
+            text=text,
+            ids=np.concatenate([self.ids(prompt + text, one) for one in windows]),
+            word=word,
+            words=words if text.isascii() else _with_marks(text, words),
+            prompt_tokens=int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0,
+            windows=tuple(map(len, windows)),
+        )
 
     @abstractmethod
     def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, "token ..."]:
@@ -93,7 +126,7 @@ class Speller(TextReader):
 def make_speller(characters_per_word: int, *, max_tokens: int = 512) -> Speller:
     """A tokenizer that splits words and punctuation apart as BERT's does: both know the same words.
 
-    ELMo itself reads texts of any length; the limit bounds the memory and the shapes to be compiled.
+    ELMo itself reads texts of any length; windows bound the memory and the shapes to be compiled.
     """
     backend = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -145,26 +178,6 @@ def load_word_piece(
         raise InputError(f"The tokenizer in {folder} has {specials} special tokens and room for {limit}.")
     backend.enable_truncation(limit)
     return WordPiece(backend, limit)
-
-
-def _tokens(text: str, prompt: str, encoding: Encoding, ids: np.ndarray) -> Tokens:
-    word = np.array([-1 if w is None else w for w in encoding.word_ids], np.int32)
-    offsets = np.array(encoding.offsets, np.int32).reshape(-1, 2) - len(prompt)
-    in_prompt = (word >= 0) & (offsets[:, 1] <= 0)
-    word[in_prompt] = -1
-
-    real = np.flatnonzero(word >= 0)
-    _, first, word[real] = np.unique(word[real], return_index=True, return_inverse=True)
-    last = np.append(first[1:], len(real))[: len(first)] - 1
-    words = np.stack([offsets[real[first], 0].clip(0), offsets[real[last], 1]], axis=1)
-    return Tokens(
-        text=text,
-        ids=ids,
-        word=word,
-        words=words if text.isascii() else _with_marks(text, words),
-        prompt_tokens=int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0,
-        truncated=bool(encoding.overflowing),
-    )
 
 
 def _with_marks(text: str, words: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The chain: the right passages, in the right order, each text in its role."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,10 +9,11 @@ from conftest import make_bert_folder
 
 import minqa
 from minqa import ask as ask_module
-from minqa.ask import ask, embed_query
+from minqa.ask import ask, embed_query, rank, settings
 from minqa.clock import Clock
 from minqa.corpus import Passage
 from minqa.index import write_index
+from minqa.statistics import RANKING, Measure
 
 WORDS = "theory war world relativity played naive develop who caf".split()
 QUERY = "naive theory of war"
@@ -33,8 +35,15 @@ def passages():
 
 
 @pytest.fixture(scope="module")
-def vectors(encoder, passages, tmp_path_factory):
-    return write_index(encoder, passages, tmp_path_factory.mktemp("cache")).vectors
+def index(encoder, passages, tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setattr("minqa.index.FEW", 2)
+    yield write_index(encoder, passages, tmp_path_factory.mktemp("cache"))
+    patch.undo()
+
+
+def query_of(encoder, index, text=QUERY):
+    return embed_query(encoder, text, index.statistics, clock=Clock())
 
 
 def normed(x):
@@ -42,70 +51,117 @@ def normed(x):
 
 
 def brute_force(encoder, passages):
-    """Cosines of all passages, and their scores: mean over "naive", "theory", "war" of the best word."""
+    """Cosines of all passages, and their scores, with the words' frequencies counted here."""
     [query] = minqa.embed(encoder, ["who developed: " + QUERY])
     found = minqa.embed(encoder, ["war of the world: " + passage.text for passage in passages])
     cosines = normed(minqa.pool(found)) @ normed(query.pooled)
-    words = {text: i for i, text in enumerate(query.tokens.word_texts)}
-    numbers = [words[text] for text in ("naive", "theory", "war")]
 
-    def word_vectors(one, number):
-        return one.array[one.tokens.word == number].mean(0)
+    def word_vectors(one, skipped):
+        rows = [one.array[one.tokens.word == i].mean(0) for i in range(skipped, len(one.tokens.words))]
+        return normed(np.stack(rows))
 
+    texts = [passage.text.split() for passage in passages]
+    counts = np.array([sum(word in text for text in texts) for word in QUERY.split()])
+    weights = np.log(1 + len(passages) / (counts + 0.5))
+    weights /= weights.sum()
+    asked = word_vectors(query, 3)  # behind "who developed :"
     scores = []
     for one in found:
-        own = range(5, len(one.tokens.words))  # behind "war of the world :"
-        matrix = (
-            normed(np.stack([word_vectors(query, n) for n in numbers]))
-            @ normed(np.stack([word_vectors(one, n) for n in own])).T
-        )
-        content = [text != "who" for text in one.tokens.word_texts[5:]]
-        scores.append(matrix[:, content or ...].max(1).mean() if any(content) else matrix.max(1).mean())
+        similarity = asked @ word_vectors(one, 5).T  # behind "war of the world :"
+        around = np.pad(similarity.clip(0), 1)
+        similarity = (similarity + 0.1 * (around[:-2, :-2] + around[2:, 2:])) / 1.2
+        scores.append(weights @ similarity.max(1))  # a window of 24 words is all of a passage
     return cosines, np.array(scores)
 
 
-def test_the_answer_is_that_of_brute_force(encoder, passages, vectors):
-    query = embed_query(encoder, QUERY, clock=Clock())
-    results = ask(encoder, query, passages, vectors, k=3, clock=Clock())
+def test_the_answer_is_that_of_brute_force(encoder, passages, index):
+    query = query_of(encoder, index)
     cosines, scores = brute_force(encoder, passages)
-    candidates = np.argsort(-cosines)[: ask_module.CANDIDATES]
-    expected = candidates[np.argsort(-scores[candidates])][:3]
-    assert [result.passage for result in results] == [passages[i] for i in expected]
-    np.testing.assert_allclose([result.cosine for result in results], cosines[expected], atol=1e-5)
-    np.testing.assert_allclose([result.heat_map.score for result in results], scores[expected], atol=1e-5)
+    for rerank in (None, 9):
+        results = ask(encoder, query, passages, index, k=3, rerank=rerank, clock=Clock())
+        candidates = np.argsort(-cosines)[: rerank or ask_module.RERANK]
+        expected = candidates[np.argsort(-scores[candidates])][:3]
+        assert [result.passage for result in results] == [passages[i] for i in expected]
+        np.testing.assert_allclose([result.cosine for result in results], cosines[expected], atol=1e-5)
+        found = [result.heat_map.score for result in results]
+        np.testing.assert_allclose(found, scores[expected], atol=1e-5)
 
 
-def test_candidates_are_as_many_as_their_tokens_allow_and_at_least_k(encoder, passages, vectors, monkeypatch):
-    query = embed_query(encoder, QUERY, clock=Clock())
+def test_without_reranking_the_cosines_order(encoder, passages, index):
     cosines, _ = brute_force(encoder, passages)
-    order = np.argsort(-cosines)
-    length = len(encoder.tokenize([passages[order[0]].text], "passage")[0])
-    monkeypatch.setattr(ask_module, "CANDIDATE_TOKENS", length)
-    [result] = ask(encoder, query, passages, vectors, k=1, clock=Clock())
-    assert result.passage == passages[order[0]]
-    results = ask(encoder, query, passages, vectors, k=4, clock=Clock())
-    assert {result.passage for result in results} == {passages[i] for i in order[:4]}
-    assert len(ask(encoder, query, passages, vectors, k=99, clock=Clock())) == 60
+    results = ask(encoder, query_of(encoder, index), passages, index, k=7, rerank=0, clock=Clock())
+    assert [result.passage for result in results] == [passages[i] for i in np.argsort(-cosines)[:7]]
 
 
-def test_only_the_part_that_is_embedded_is_searched(encoder, passages, vectors):
-    query = embed_query(encoder, QUERY, clock=Clock())
-    results = ask(encoder, query, passages, vectors[:5], k=99, clock=Clock())
+def test_k_passages_are_read_though_fewer_are_to_be_reranked(encoder, passages, index):
+    cosines, scores = brute_force(encoder, passages)
+    results = ask(encoder, query_of(encoder, index), passages, index, k=4, rerank=1, clock=Clock())
+    candidates = np.argsort(-cosines)[:4]
+    expected = candidates[np.argsort(-scores[candidates])]
+    assert [result.passage for result in results] == [passages[i] for i in expected]
+    assert len(ask(encoder, query_of(encoder, index), passages, index, k=99, clock=Clock())) == 60
+
+
+def test_the_scores_that_rank_are_those_that_are_shown(either, passages, tmp_path):
+    index = write_index(either, passages[:20], tmp_path)
+    for measure in (RANKING, Measure((0, 1), "z-score", "none", 2)):
+        query = embed_query(either, QUERY, index.statistics, measure=measure, clock=Clock())
+        found = ask(either, query, passages, index, k=20, measure=measure, clock=Clock())
+        texts = [result.passage.text for result in found]
+        vectors = minqa.embed(either, texts, role="passage", measure=measure, statistics=index.statistics)
+        scores = rank(query, vectors, measure, index.statistics)
+        np.testing.assert_allclose(scores, [result.heat_map.score for result in found], atol=1e-6)
+        assert (np.diff(scores) <= 1e-4).all()
+
+
+def test_stored_tokens_give_the_same_answer_without_embedding(
+    encoder, passages, index, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("minqa.index.FEW", 2)
+    stored = write_index(encoder, passages, tmp_path, store_tokens=True)
+    query = query_of(encoder, index)
+    expected = ask(encoder, query, passages, index, k=5, rerank=60, clock=Clock())
+    monkeypatch.setattr(ask_module, "embed", None)
+    clock = Clock()
+    found = ask(encoder, query, passages, stored, k=5, clock=clock)
+    assert [one.passage for one in found] == [one.passage for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.heat_map.score == pytest.approx(other.heat_map.score, abs=0.01)
+    assert "read vectors" in clock.seconds and "embed passages" not in clock.seconds
+
+
+def test_only_the_part_that_is_embedded_is_searched(encoder, passages, index):
+    part = replace(index, vectors=index.vectors[:5], truncated=index.truncated[:5])
+    results = ask(encoder, query_of(encoder, index), passages, part, k=99, clock=Clock())
     assert {result.passage for result in results} == set(passages[:5])
 
 
-def test_equal_passages_keep_their_order(encoder):
-    query = embed_query(encoder, QUERY, clock=Clock())
+def test_equal_passages_keep_their_order(encoder, index):
     passages = [Passage(str(i), "the same war") for i in range(3)]
     vectors = np.repeat(minqa.pool(minqa.embed(encoder, ["the same war"], role="passage")), 3, axis=0)
-    results = ask(encoder, query, passages, vectors, k=3, clock=Clock())
+    same = replace(index, vectors=vectors, truncated=index.truncated[:3])
+    results = ask(encoder, query_of(encoder, index), passages, same, k=3, clock=Clock())
     assert [result.passage.title for result in results] == ["0", "1", "2"]
 
 
-def test_a_query_without_a_word_is_refused(encoder):
+def test_settings_are_named_and_quoted_by_their_hash(tiny, either, index):
+    line = settings(tiny, index.statistics, RANKING)
+    assert "layer 2 · centring none · weights idf" in line
+    other = [
+        settings(either, index.statistics, RANKING),
+        settings(tiny, replace(index.statistics, documents=9), RANKING),
+        settings(tiny, replace(index.statistics, mean=index.statistics.mean + 1), RANKING),
+        settings(tiny, index.statistics, Measure((1,))),
+    ]
+    hashes = [one.split(" · ")[-1] for one in (line, *other)]
+    assert settings(tiny, index.statistics, RANKING) == line
+    assert len({*hashes[:1], *hashes[2:]}) == 4
+
+
+def test_a_query_without_a_word_is_refused(encoder, index):
     for text in ("?!", "", "\x00"):
         with pytest.raises(minqa.InputError, match="holds no word"):
-            embed_query(encoder, text, clock=Clock())
+            query_of(encoder, index, text)
 
 
 def test_the_clock_keeps_compiling_apart():

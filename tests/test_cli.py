@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -42,6 +43,9 @@ def corpus(tmp_path):
     return path
 
 
+OF_A_RESULT = {"score", "cosine", "contributions", "truncated", "span", "sentence"}
+
+
 def assert_sentence(result, text):
     status, out, err = result
     assert status == 1 and out == ""
@@ -55,19 +59,24 @@ def test_ask_prints_json_as_documented(run, bert_folder, corpus):
     )
     answer = json.loads(out)
     assert status == 0
-    assert set(answer) == {"query", "results", "model", "searched", "passages", "seconds"}
+    keys = {"query", "results", "model", "settings", "searched", "passages", "seconds"}
+    assert set(answer) == keys
     assert (answer["query"], answer["searched"], answer["passages"]) == ("who developed the theory?", 3, 3)
     assert [result["rank"] for result in answer["results"]] == [1, 2, 3]
     scores = [result["score"] for result in answer["results"]]
     assert scores == sorted(scores, reverse=True)
     for result in answer["results"]:
-        assert set(result) == {"rank", "title", "score", "cosine", "text", "truncated", "words", "span"}
-        for word in [*result["words"], result["span"]]:
+        assert set(result) == {"rank", "title", "text", "words"} | OF_A_RESULT
+        for word in [*result["words"], result["span"], result["sentence"]]:
             assert result["text"][word["start"] : word["end"]] == word["text"]
+        shares = result["contributions"]
+        assert [one["text"] for one in shares] == ["who", "developed", "the", "theory", "?"]
+        assert abs(sum(one["contribution"] for one in shares) - result["score"]) < 1e-5
+        assert abs(sum(one["weight"] for one in shares) - 1) < 1e-5 and shares[-1]["weight"] == 0
         assert result["truncated"] == (result["title"] == "War")
         assert all(-1 <= word["heat"] <= 1 for word in result["words"] if word["heat"] is not None)
     assert "1 of these passages are longer than the 64 tokens" in err
-    assert set(answer["seconds"]) >= {"load", "embed query", "match", "heat maps", "spans", "compile"}
+    assert set(answer["seconds"]) >= {"load", "embed query", "match", "rank", "heat maps", "spans", "compile"}
 
 
 def test_ask_prints_passages_safely(run, bert_folder, corpus):
@@ -118,7 +127,7 @@ def test_two_models_answer_side_by_side(run, bert_folder, elmo_folder, corpus):
     assert status == 0 and set(answer) == {"query", "results", "models"}
     assert [model["model"] for model in answer["models"]] == [str(bert_folder), str(elmo_folder)]
     for model in answer["models"]:
-        assert set(model) == {"model", "searched", "passages", "seconds"}
+        assert set(model) == {"model", "settings", "searched", "passages", "seconds"}
         assert (model["searched"], model["passages"]) == (3, 3)
     firsts = [[one["by_model"][i]["rank"] for one in answer["results"]] for i in range(2)]
     assert all(ranks.count(1) == 1 and set(ranks) <= {1, None} for ranks in firsts)
@@ -128,7 +137,7 @@ def test_two_models_answer_side_by_side(run, bert_folder, elmo_folder, corpus):
             assert one["text"][word["start"] : word["end"]] == word["text"]
             assert len(word["heat"]) == len(word["hot"]) == 2
         for found in one["by_model"]:
-            assert set(found) == {"rank", "score", "cosine", "truncated", "span"}
+            assert set(found) == {"rank"} | OF_A_RESULT
 
 
 def test_compare_needs_no_corpus_but_two_models(run, bert_folder, elmo_folder):
@@ -153,7 +162,7 @@ def test_one_model_may_stand_twice_and_no_name_steers_the_terminal(run, elmo_fol
     evil = elmo_folder.rename(tmp_path / "b\x1b[31m\nX")
     status, out, _ = run("compare", "theory", "the theory", "--model", evil, "--model", evil)
     assert status == 0 and "\x1b" not in out
-    assert out.count(" ·") == 1, "a time for each"
+    assert len(re.findall(r"\d m?s ·", out)) == 1, "a time for each"
 
 
 def test_all_models_are_there_before_any_work(run, bert_folder, corpus, tmp_path):
@@ -172,9 +181,89 @@ def test_an_elmo_answers_as_a_bert_does(run, elmo_folder, corpus):
     assert_sentence(run("ask", "war", "--model", elmo_folder, "--corpus", corpus), "cannot be read as HDF5")
 
 
-def test_a_long_question_is_said_to_be_cut(run, bert_folder, corpus):
-    _, _, err = run("ask", "theory " * 99, "--model", bert_folder, "--corpus", corpus)
-    assert "The query is longer than the 64 tokens" in err
+def test_a_long_question_is_read_whole(run, bert_folder, corpus):
+    status, out, _ = run("ask", "theory " * 99, "--model", bert_folder, "--corpus", corpus, "--json")
+    assert status == 0
+    assert len(json.loads(out)["results"][0]["contributions"]) == 99
+
+
+def test_how_words_are_compared_can_be_chosen(run, bert_folder, corpus):
+    ask = ("ask", "war theory", "--model", bert_folder, "--corpus", corpus, "--json")
+    usual = json.loads(run(*ask)[1])
+    assert "layer 2 · centring none · weights idf" in usual["settings"]
+    for options, said in [
+        (("--layer", "0,1"), "layer 0+1 ·"),
+        (("--centring", "z-score"), "centring z-score ·"),
+        (("--weights", "none"), "weights none ·"),
+    ]:
+        status, out, _ = run(*ask, *options)
+        other = json.loads(out)
+        assert status == 0 and said in other["settings"]
+        assert other["settings"].split()[-1] != usual["settings"].split()[-1]
+        assert other["results"][0]["score"] != usual["results"][0]["score"]
+    status, out, _ = run(*ask, "--rerank", "0")
+    cosines = [result["cosine"] for result in json.loads(out)["results"]]
+    assert status == 0 and cosines == sorted(cosines, reverse=True)
+    assert_sentence(run(*ask, "--layer", "3"), "has layers 0 to 2, but layer 3 was asked for")
+
+
+@pytest.mark.parametrize("option", [("--layer", "last"), ("--rerank", "-1"), ("--centring", "median")])
+def test_odd_options_are_refused(run, capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        run("ask", "x", *option)
+    assert stop.value.code == 2
+    assert option[0] in capsys.readouterr().err
+
+
+def test_stored_tokens_are_read(run, bert_folder, corpus):
+    of = ("--model", bert_folder, "--corpus", corpus)
+    before = json.loads(run("ask", "war theory", *of, "--json")[1])
+    assert run("index", *of, "--store-tokens")[0] == 0
+    after = json.loads(run("ask", "war theory", *of, "--json")[1])
+    assert "read vectors" in after["seconds"] and "embed passages" not in after["seconds"]
+    assert [one["title"] for one in after["results"]] == [one["title"] for one in before["results"]]
+
+
+def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing_foreign(run, bert_folder, tmp_path):
+    page = tmp_path / "page.html"
+    evil = "theory <script>alert(1)</script> </script> & \x1b[31m \u202e"
+    status, _, _ = run("heat", evil, "the war " + evil, "--model", bert_folder, "--html", page)
+    text = page.read_text("utf-8")
+    assert status == 0
+    assert text.count("<script") == 2, "the data and the page's own"
+    assert "&lt;script" in text or "&lt;</b>" in text
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert "http:" not in text and "https:" not in text and "src=" not in text
+    data = json.loads(text.split('<script type="application/json">')[1].split("</script>")[0])
+    assert len(data["rows"][0]) == len(data["heat"]) == len(data["partner"])
+    assert "layer 2 · centring none" in text
+    (tmp_path / "no").write_text("")
+    for name in ("no/page.html", "."):
+        asked = run("heat", "theory", "war", "--model", bert_folder, "--html", tmp_path / name)
+        assert_sentence(asked, "cannot be written")
+    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == []
+
+
+def test_pages_of_one_and_of_several_models(run, bert_folder, elmo_folder, corpus, tmp_path):
+    page = tmp_path / "page.html"
+    both = ("--model", bert_folder, "--model", elmo_folder)
+    status, _, _ = run("ask", "war theory", *both, "--corpus", corpus, "--html", page)
+    text = page.read_text("utf-8")
+    assert status == 0 and text.count('class="query"') == 6
+    assert "Relativity" in text and str(elmo_folder) in text
+    run("ask", "war theory", "--model", bert_folder, "--corpus", corpus, "--html", page, "-k", "2")
+    assert page.read_text("utf-8").count('class="query"') == 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_figure_of_the_matrix(run, bert_folder, tmp_path, suffix):
+    pytest.importorskip("matplotlib", reason="the extra figure is not installed")
+    picture = tmp_path / f"map.{suffix}"
+    status, _, err = run("heat", "theory $x", "the $ war_{2} $", "--model", bert_folder, "--png", picture)
+    assert status == 0 and "Traceback" not in err
+    assert picture.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[suffix])
+    asked = run("heat", "theory", "war", "--model", bert_folder, "--png", tmp_path / "map.doc")
+    assert_sentence(asked, "cannot be written")
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "?!"])

@@ -5,6 +5,7 @@ import pytest
 from conftest import make_bert_folder, make_elmo_folder
 from hypothesis import given
 from hypothesis import strategies as st
+from test_heatmap import made_tokens, map_of
 
 import minqa
 from minqa import comparison as comparison_module
@@ -12,9 +13,9 @@ from minqa.ask import Result, embed_query, read
 from minqa.clock import Clock
 from minqa.comparison import Answer, compare, shared_words
 from minqa.corpus import Passage
-from minqa.heatmap import HeatMap, content_words
+from minqa.heatmap import content_words
 from minqa.spans import heat_span
-from minqa.tokens import Tokens
+from minqa.statistics import RANKING
 
 WORDS = "theory war world relativity played naive develop caf".split()
 
@@ -35,8 +36,10 @@ def passages():
 
 
 def answer(encoder, passages, k):
-    query = embed_query(encoder, "naive theory of war", clock=Clock())
-    return Answer(encoder, query, read(encoder, query, passages, clock=Clock())[:k], Clock())
+    statistics = minqa.gather(encoder, [passage.text for passage in passages])
+    query = embed_query(encoder, "naive theory of war", statistics, clock=Clock())
+    results = read(encoder, query, passages, statistics, clock=Clock())[:k]
+    return Answer(encoder, statistics, RANKING, query, results, Clock())
 
 
 def test_each_encoder_reads_what_the_other_found(encoders, passages):
@@ -51,7 +54,8 @@ def test_each_encoder_reads_what_the_other_found(encoders, passages):
         for column, encoder in enumerate(encoders):
             place = found[column].index(one.passage) + 1 if one.passage in found[column] else None
             assert one.ranks[column] == place
-            [alone] = answer(encoder, [one.passage], 1).results
+            asked = answers[column]
+            [alone] = read(encoder, asked.query, [one.passage], asked.statistics, clock=Clock())
             result = one.results[column]
             assert result.passage == one.passage
             np.testing.assert_allclose(result.heat_map.heat, alone.heat_map.heat, atol=1e-5)
@@ -73,12 +77,8 @@ def test_a_passage_that_is_there_twice_has_its_first_rank(encoders):
 
 def by_hand(text, words, heat):
     """A result with these words and heats."""
-    words = np.array(words, np.int32).reshape(-1, 2)
-    tokens = Tokens(text, np.zeros(len(words), np.int32), np.arange(len(words), dtype=np.int32), words)
-    heat = np.array(heat, np.float32)
-    nothing = np.zeros((1, len(words)), np.float32)
-    one = HeatMap(tokens, tokens, nothing, nothing, heat, 0.5)
-    return Result(Passage("", text), 0.5, one, heat_span(one))
+    heat = map_of(made_tokens(text, words), heat)
+    return Result(Passage("", text), 0.5, heat, heat_span(heat), None)
 
 
 def test_words_that_are_split_differently_meet():

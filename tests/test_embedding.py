@@ -15,6 +15,7 @@ from test_tokens import ANY_TEXT
 import minqa
 from minqa import demo
 from minqa.embedding import _batches, bucket, encode
+from minqa.statistics import Measure
 
 TEXTS = ["the theory of relativity", "who", "", "war, war: play played playing!", "a b c d e f g h " * 20]
 
@@ -199,11 +200,25 @@ def test_layers_are_those_of_the_model(either):
     ids = either.tokenize(["the theory"])[0].ids[None]
     hidden = either.model(ids, np.ones(ids.shape[:2], bool)).hidden
     for layer in (0, 1, 2, -1, -3):
-        [vectors] = minqa.embed(either, ["the theory"], layer=layer)
+        [vectors] = minqa.embed(either, ["the theory"], measure=Measure((layer,)))
         np.testing.assert_allclose(vectors.array, hidden[layer, 0], atol=1e-5)
     for layer in (3, -4):
         with pytest.raises(minqa.InputError, match="has layers 0 to 2, but layer"):
-            minqa.embed(either, ["the theory"], layer=layer)
+            minqa.embed(either, ["the theory"], measure=Measure((layer,)))
+
+
+def test_a_long_text_is_pooled_by_its_beginning_and_read_whole(tiny):
+    [long, first, rest] = minqa.embed(tiny, ["theory " * 62 + "war", "theory " * 62, "war"])
+    assert len(long.words) == 63
+    np.testing.assert_allclose(long.array, np.concatenate([first.array, rest.array]), atol=1e-5)
+    np.testing.assert_allclose(long.pooled, first.pooled, atol=1e-5)
+    np.testing.assert_allclose(minqa.embed_pooled(tiny, [long.tokens])[0], first.pooled, atol=1e-5)
+
+
+def test_a_words_vector_is_the_mean_of_its_tokens(either):
+    [one] = minqa.embed(either, ["relativity, the played theory"])
+    for number, vector in enumerate(one.words):
+        np.testing.assert_allclose(vector, one.array[one.tokens.word == number].mean(0), atol=1e-6)
 
 
 def test_no_texts_have_no_vectors(either):
@@ -215,7 +230,7 @@ def test_gradients_flow_through_encode(either):
     mask = np.ones(ids.shape[:2], bool)
 
     def loss(model):
-        vectors, pooled = encode(model, ids, mask, mask, layer=-1, pooling=either.pooling)
+        vectors, pooled = encode(model, ids, mask, mask, layers=(2,), pooling=either.pooling)
         return (vectors**3).sum() + (pooled**3).sum()
 
     gradients = jax.tree.leaves(jax.grad(loss)(either.model))

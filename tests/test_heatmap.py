@@ -1,16 +1,23 @@
 """Heat maps on hand-made vectors, and spans against brute force."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import minqa
-from minqa.heatmap import HeatMap, content_words, heat_map, similarities
-from minqa.spans import heat_span
+from minqa.heatmap import HeatMap, content_words, heat_map
+from minqa.spans import heat_sentence, heat_span
+from minqa.statistics import RANKING, Measure, Statistics
 from minqa.tokens import Tokens
+
+
+def made_tokens(text, words, word=None):
+    """Tokens with these words, one token each unless `word` says otherwise."""
+    words = np.array(words, np.int32).reshape(-1, 2)
+    word = np.arange(len(words)) if word is None else word
+    ids = np.zeros(len(word), np.int32)
+    return Tokens(text, ids, np.array(word, np.int32), words, prompt_tokens=0, windows=(len(word),))
 
 
 def vectors(text, rows, pieces=None):
@@ -24,40 +31,75 @@ def vectors(text, rows, pieces=None):
         words.append((start, start + len(word)))
         start += len(word)
     pieces = pieces or [1] * len(words)
-    word = np.array([-1, *np.repeat(np.arange(len(words)), pieces), -1], np.int32)
+    word = [-1, *np.repeat(np.arange(len(words)), pieces), -1]
     special = np.sum(rows, axis=0, keepdims=True)
     array = np.concatenate([special, rows, special]).astype(np.float32)
-    ids = np.zeros(len(word), np.int32)
-    tokens = Tokens(text, ids, word, np.array(words, np.int32).reshape(-1, 2))
-    return minqa.Vectors(tokens, array, array.mean(0))
+    return minqa.Vectors(made_tokens(text, words, word), array, array.mean(0))
+
+
+def statistics(frequency, documents=10):
+    """Statistics of two layers of vectors of 2, for their idf."""
+    moments = np.zeros((2, 2), np.float32)
+    unrelated = np.arange(6, dtype=np.float32).reshape(3, 2) / 10
+    return Statistics(documents, frequency, moments, moments + 1, unrelated)
 
 
 def test_a_heat_map_by_hand():
     query = vectors("who wrote it ?", [[1, 0], [3, 4], [0, 1], [1, 1]])
     passage = vectors("he wrote books .", [[0, 2], [4, 3], [5, 0], [0, -1], [1, 1]], pieces=[1, 2, 1, 1])
     heat = heat_map(query, passage)
-    assert content_words(query.tokens).tolist() == [False, True, False, False]
     # Tokens: cosine of [3, 4] / 5 with each of the passage's, nothing for [CLS] and [SEP].
     np.testing.assert_allclose(
         heat.token_similarity[2, 1:-1], [0.8, 0.96, 0.6, -0.8, 1.4 / 2**0.5], rtol=1e-5
     )
     assert (heat.token_similarity[[0, -1]] == -np.inf).all()
     assert (heat.token_similarity[:, [0, -1]] == -np.inf).all()
-    # Words: "wrote" is [4, 3] + [5, 0] = [9, 3].
+    # Words: "wrote" is the mean of [4, 3] and [5, 0], which points where [9, 3] does.
     wrote = (27 + 12) / (5 * 90**0.5)
     np.testing.assert_allclose(heat.word_similarity[1], [0.8, wrote, -0.8, 1.4 / 2**0.5], rtol=1e-5)
     assert heat.word_similarity.shape == (4, 4)
-    # Heat: the one content word's row, but punctuation never wins.
-    np.testing.assert_allclose(heat.heat[:3], [0.8, wrote, -0.8], rtol=1e-5)
+    # Three words count alike, the question mark does not; and the full stop, nearest to "wrote", never wins.
+    np.testing.assert_allclose(heat.weights, [1 / 3, 1 / 3, 1 / 3, 0], rtol=1e-6)
+    who, it = 9 / 90**0.5, 1.0
+    np.testing.assert_allclose(heat.contributions, [who / 3, wrote / 3, it / 3, 0], rtol=1e-5)
+    assert heat.score == pytest.approx((who + wrote + it) / 3, rel=1e-5)
+    np.testing.assert_allclose(heat.heat[:3], [1, max(who, wrote), 0], atol=1e-5)
     assert heat.heat[3] == -np.inf
-    assert heat.score == pytest.approx(wrote, rel=1e-5)
 
 
-def test_the_score_is_the_mean_of_each_content_words_best():
-    query = vectors("red fox", [[1, 0], [0, 1]])
-    heat = heat_map(query, vectors("crimson beast !", [[4, 3], [1, 0], [0, 9]]))
-    np.testing.assert_allclose(heat.heat[:2], [0.8, 1], rtol=1e-6)
-    assert heat.score == pytest.approx((1 + 0.6) / 2)
+def test_rare_words_count_for_more_by_their_idf():
+    known = statistics({"red": 9, "fox": 0})
+    query = vectors("Red fox ?", [[1, 0], [0, 1], [1, 1]])
+    passage = vectors("crimson beast", [[4, 3], [1, 0]])
+    heat = heat_map(query, passage, measure=Measure(weights="idf"), statistics=known)
+    rare = np.log1p(10 / np.array([9.5, 0.5]))
+    np.testing.assert_allclose(heat.weights, [*rare / rare.sum(), 0], rtol=1e-6)
+    np.testing.assert_allclose(heat.contributions, heat.weights * [1, 0.6, 0], rtol=1e-5)
+    np.testing.assert_allclose(heat.heat, [max(0.8 * rare[0] / rare[1], 0.6), rare[0] / rare[1]], rtol=1e-5)
+    assert heat.unrelated == pytest.approx(0.1), "of the last layer, without centring"
+    with pytest.raises(minqa.InputError, match=r"need the statistics of a corpus"):
+        heat_map(query, passage, measure=Measure(weights="idf"))
+
+
+@given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
+def test_the_score_is_the_sum_of_the_contributions(query_words, passage_words, seed):
+    rng = np.random.default_rng(seed)
+    query, passage = (
+        vectors(" ".join(["w"] * n), rng.normal(size=(n, 3)) if n else np.zeros((0, 3)))
+        for n in (query_words, passage_words)
+    )
+    heat = heat_map(query, passage, measure=RANKING, statistics=statistics({}))
+    if query_words and passage_words:
+        assert abs(heat.score - heat.contributions.sum(dtype=np.float64)) < 1e-6
+    else:
+        assert heat.score == -np.inf
+
+
+def test_a_notebook_shows_a_heat_map_that_holds_no_foreign_markup():
+    shown = heat_map(
+        vectors("fox", [[1, 0]]), vectors("<b>fox</b> <script>x</script>", np.eye(2))
+    )._repr_html_()
+    assert "&lt;script&gt;" in shown and "<script>x" not in shown
 
 
 def test_function_words_count_where_there_is_nothing_else():
@@ -79,21 +121,7 @@ def test_without_words_there_is_no_heat():
         assert heat.score == -np.inf
         assert (heat.heat == -np.inf).all()
         assert heat_span(heat) is None
-
-
-def test_the_array_core_maps_over_a_batch():
-    rng = np.random.default_rng(0)
-    query, passages = (rng.normal(size=shape).astype(np.float32) for shape in [(5, 8), (3, 7, 8)])
-    query_word, passage_word = np.array([-1, 0, 0, 1, -1]), np.array([[-1, 0, 1, 1, 2, -1, -1]] * 3)
-    batched = jax.vmap(similarities, in_axes=(None, None, 0, 0))(query, query_word, passages, passage_word)
-    for i in range(3):
-        alone = similarities(query, query_word, passages[i], passage_word[i])
-        for ours, theirs in zip(batched, alone, strict=True):
-            np.testing.assert_allclose(ours[i], theirs, atol=1e-6)
-    assert (np.asarray(batched[1])[:, 2:] == 0).all(), "rows that no word fills"
-    assert jnp.isfinite(
-        jax.grad(lambda x: similarities(query, query_word, x, passage_word[0])[1].sum())(passages[0])
-    ).all()
+        assert heat_sentence(heat) is None
 
 
 def test_real_words_are_hot_where_they_match(minilm):
@@ -106,13 +134,18 @@ def test_real_words_are_hot_where_they_match(minilm):
     assert heat_span(heat).text == "Mona Lisa"
 
 
-NOTHING = np.zeros((0, 0))
+def map_of(passage, heat, rows=()):
+    """A heat map with this heat, and one row of similarities for each word of its query."""
+    heat = np.array(heat, np.float32)
+    rows = np.array(rows, np.float32).reshape(len(rows), len(heat))
+    query = vectors(" ".join("q" * len(rows)), np.zeros((len(rows), 2))).tokens
+    weights = np.full(len(rows), 1 / max(len(rows), 1), np.float32)
+    tokens = np.zeros((len(query), len(passage)), np.float32)
+    return HeatMap(query, passage, tokens, rows, weights, weights, heat, 0.0, 0.0)
 
 
 def made_map(text, heat):
-    passage = vectors(text, np.zeros((len(text.split()), 2))).tokens
-    heat = np.array(heat, np.float32)
-    return HeatMap(passage, passage, NOTHING, np.zeros((0, len(heat))), heat, 0.0)
+    return map_of(vectors(text, np.zeros((len(text.split()), 2))).tokens, heat)
 
 
 def test_a_span_by_hand():
@@ -128,9 +161,7 @@ def glued(heat, *, glue):
         text += "" if glue[i] else " "
         words.append((len(text), len(text) + 3))
         text += "abc"
-    n = len(heat)
-    passage = Tokens(text, np.zeros(n, np.int32), np.arange(n, dtype=np.int32), np.array(words, np.int32))
-    return HeatMap(passage, passage, NOTHING, np.zeros((0, len(heat))), np.array(heat, np.float32), 0.0)
+    return map_of(made_tokens(text, words), heat)
 
 
 # Quarters, so that sums are exact and ties are real; None is punctuation.
@@ -184,8 +215,15 @@ def test_function_words_bridge_a_span_but_do_not_end_it():
 
 
 def test_punctuation_without_spaces_does_not_end_a_span():
-    joined = Tokens("x mass–energy, law", *[np.zeros(6, np.int32)] * 2, np.array(
-        [(0, 1), (2, 6), (6, 7), (7, 13), (13, 14), (15, 18)], np.int32))  # fmt: skip
-    heat = np.array([0, 0.9, -np.inf, 0.9, -np.inf, 0.9], np.float32)
-    span = heat_span(HeatMap(joined, joined, NOTHING, np.zeros((0, len(heat))), heat, 0.0))
+    joined = made_tokens("x mass–energy, law", [(0, 1), (2, 6), (6, 7), (7, 13), (13, 14), (15, 18)])
+    span = heat_span(map_of(joined, [0, 0.9, -np.inf, 0.9, -np.inf, 0.9]))
     assert span.text == "mass–energy"
+
+
+def test_the_sentence_with_the_most_heat_by_hand():
+    passage = vectors("Fox runs. He jumps high. Dogs bark.", np.zeros((7, 2))).tokens
+    words = [[0.9, 0, 0, 0.5, 0, 0, 0], [0, 0.1, 0, 0.6, 0.1, 0.2, 0.7]]
+    # Within a sentence: .9 + .1, .5 + .6, .2 + .7. "Fox" is still spoken of: .72 in the second, .576 then.
+    span = heat_sentence(map_of(passage, [1] * 7, words))
+    assert span.text == "He jumps high." and passage.text[span.start : span.end] == span.text
+    assert span.score == pytest.approx((0.8 * 0.9 + 0.6) / 2)

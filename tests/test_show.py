@@ -1,5 +1,7 @@
 """What is shown: safe, shaded where it is hot, and the same text as the passage."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,15 +11,17 @@ from test_tokens import ANY_TEXT
 
 from minqa import show
 from minqa.ask import Result
+from minqa.colours import SHADES, bounds, shade
 from minqa.comparison import Comparison
 from minqa.corpus import Passage
 from minqa.heatmap import heat_map
-from minqa.spans import heat_span
+from minqa.spans import heat_sentence, heat_span
 
 
-def result(text, rows, title="T"):
-    heat = heat_map(vectors("fox", [[1, 0]]), vectors(text, rows))
-    return Result(Passage(title, text), 0.5, heat, heat_span(heat))
+def result(text, rows, title="T", unrelated=0.0, query="fox"):
+    asked = vectors(query, [[1, 0]] * len(query.split()))
+    heat = replace(heat_map(asked, vectors(text, rows)), unrelated=unrelated)
+    return Result(Passage(title, text), 0.5, heat, heat_span(heat), heat_sentence(heat))
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def render(results, *, marks=False):
 
 def test_the_hotter_the_word_the_darker_its_shade(fox):
     shown = render([fox])
-    backgrounds = [tuple(int(shade[i : i + 2], 16) for i in (1, 3, 5)) for shade in show.SHADES]
+    backgrounds = [tuple(int(shade[i : i + 2], 16) for i in (1, 3, 5)) for shade in SHADES]
     brightness = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in backgrounds]
     assert brightness == sorted(brightness, reverse=True)
     codes = [";".join(map(str, (48, 2, *rgb))) + "m" for rgb in backgrounds]
@@ -43,17 +47,35 @@ def test_the_hotter_the_word_the_darker_its_shade(fox):
     assert "the" in shown and not any(code + "the" in shown for code in codes)
 
 
-def test_the_scale_spans_all_passages_of_an_answer(fox):
-    cold = result("grey wolf", [[0.2, 1], [0.1, 1]])
-    assert "48;2" in render([cold])
-    together = render([fox, cold])
+def test_colours_begin_above_what_unrelated_texts_reach_and_end_at_identity():
+    assert [shade(heat, 0.5) for heat in (-np.inf, 0.0, 0.5, 0.64)] == [None] * 4
+    assert shade(0.66, 0.5) == SHADES[0] and shade(0.99, 0.5) == shade(1.0, 0.5) == SHADES[-1]
+    assert [shade(limit, 0.2) for limit in bounds(0.2)] == list(SHADES)
+
+
+def passage_part(shown):
+    """Without the legend, which has all colours."""
+    return shown[: shown.index("unrelated")]
+
+
+def test_a_cold_passage_has_no_colour_and_no_picture_depends_on_the_next(fox):
+    cold = result("grey wolf", [[0.2, 1], [0.1, 1]], query="fox")
+    alone = passage_part(render([cold]))
+    assert "48;2" not in alone
+    together = passage_part(render([fox, cold]))
     assert "48;2" not in together[together.index("grey") - 20 :]
+    assert alone.splitlines()[-1] in together
+
+
+def test_the_querys_words_stand_with_what_they_contributed(fox):
+    assert "fox 1.00" in render([fox], marks=True)
+    assert "red 0.50  fox 0.50" in render([result("fox", [[1, 0]], query="red fox ?")], marks=True)
 
 
 def comparison(rows, cold):
     """What two encoders think of one passage; the second's cosines are small."""
     text = "the red fox ran"
-    results = [result(text, rows), result(text, cold)]
+    results = [result(text, rows), result(text, cold, unrelated=-8.0)]
     words = results[0].heat_map.passage.words
     heat = np.stack([one.heat_map.heat for one in results])
     return Comparison(results[0].passage, results, (1, None), words, heat, heat > 0.5, 0.25)
@@ -72,7 +94,7 @@ def render_comparison(comparisons, *, marks, width=100):
 def test_each_encoder_has_a_column_and_a_scale_of_its_own():
     one = comparison([[0, 1], [1, 1], [1, 0], [-1, 1]], [[1, 9], [1, 8], [1, 9], [1, 4]])
     shown = render_comparison([one], marks=False)
-    hottest = "48;2;" + ";".join(str(int(show.SHADES[-1][i : i + 2], 16)) for i in (1, 3, 5)) + "m"
+    hottest = "48;2;" + ";".join(str(int(SHADES[-1][i : i + 2], 16)) for i in (1, 3, 5)) + "m"
     assert hottest + "fox" in shown, "the first's hottest word"
     assert hottest + "ran" in shown, "the second's, though its cosine is low"
     plain = render_comparison([one], marks=True)

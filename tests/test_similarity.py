@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minqa import similarity
-from minqa.similarity import cosine, inverse_length, match
+from minqa.similarity import contributions, cosine, inverse_length, match, maxsim
 
 # Whole numbers of length 1 or 2 along axes give exact cosines, and so ties.
 AXES = np.concatenate([np.eye(4), -np.eye(4), 2 * np.eye(4), np.zeros((1, 4))]).astype(np.float32)
@@ -89,3 +89,80 @@ def test_cosines_are_cosines(vectors):
 
 def test_the_gradient_of_a_zero_vector_is_a_number():
     assert jnp.isfinite(jax.grad(lambda x: inverse_length(x).sum())(jnp.zeros((2, 3)))).all()
+
+
+def maxsim_by_hand(similarity, weights, mask, window, neighbours):
+    """Loops over everything, one number at a time."""
+    queries, rows = similarity.shape
+    counts = weights > 0
+
+    def near(q, t):
+        inside = 0 <= q < queries and 0 <= t < rows
+        return max(similarity[q, t], 0) if inside and counts[q] and mask[t] else 0
+
+    def value(q, t):
+        around = near(q - 1, t - 1) + near(q + 1, t + 1)
+        return (similarity[q, t] + neighbours * around) / (1 + 2 * neighbours) if mask[t] else -np.inf
+
+    values = np.array([[value(q, t) for t in range(rows)] for q in range(queries)]).reshape(queries, rows)
+    best = values.max(1, initial=-np.inf)
+    if window:
+        stretches = [values[:, t : t + window].max(1) for t in range(rows)]
+        totals = [weights[counts] @ one[counts] for one in stretches]
+        best = (best + stretches[int(np.argmax(totals))]) / 2
+    return np.array([w * b if w > 0 else 0 for w, b in zip(weights, best, strict=True)])
+
+
+@given(
+    rows=st.integers(1, 9),
+    queries=st.integers(1, 5),
+    window=st.sampled_from([0, 1, 2, 3, 4, 7, 30]),
+    neighbours=st.sampled_from([0.0, 0.1, 0.5]),
+    seed=st.integers(0, 10_000),
+)
+@settings(max_examples=150)
+def test_contributions_equal_loops(rows, queries, window, neighbours, seed):
+    rng = np.random.default_rng(seed)
+    similarity = rng.uniform(-1, 1, (queries, rows)).astype(np.float32)
+    weights = (rng.uniform(size=queries) * (rng.uniform(size=queries) < 0.8)).astype(np.float32)
+    mask = rng.uniform(size=rows) < 0.7
+    ours = contributions(similarity, weights, mask, window=window, neighbours=neighbours)
+    expected = maxsim_by_hand(similarity, weights, mask, window, neighbours)
+    np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_maxsim_is_that_of_the_paper_and_padding_never_wins():
+    rng = np.random.default_rng(0)
+    query, passages = (rng.normal(size=shape).astype(np.float32) for shape in [(6, 8), (5, 12, 8)])
+    lengths = np.array([12, 7, 1, 3, 9])
+    mask = np.arange(12) < lengths[:, None]
+    weights = np.array([1, 1, 1, 1, 0, 0], np.float32)
+    ours = maxsim(query, weights, passages, mask)
+    normed = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, passages)]
+    for passage, length, row in zip(normed[1], lengths, ours, strict=True):
+        similarity = normed[0] @ passage[:length].T
+        np.testing.assert_allclose(row, [*similarity[:4].max(1), 0, 0], atol=1e-6)
+    spoilt = np.where(mask[..., None], passages, 1e6 * query[0])
+    np.testing.assert_array_equal(maxsim(query, weights, spoilt, mask), ours)
+    longer = np.pad(passages, ((0, 0), (0, 4), (0, 0)))
+    padded = maxsim(query, weights, longer, np.pad(mask, ((0, 0), (0, 4))), window=3, neighbours=0.1)
+    alone = maxsim(query, weights, passages, mask, window=3, neighbours=0.1)
+    np.testing.assert_allclose(padded, alone, atol=1e-6)
+
+
+def test_maxsim_maps_over_queries_and_has_a_gradient():
+    rng = np.random.default_rng(1)
+    queries, passages = (rng.normal(size=shape).astype(np.float32) for shape in [(3, 4, 8), (2, 5, 8)])
+    weights, mask = np.ones((3, 4), np.float32), np.ones((2, 5), bool)
+    together = jax.vmap(maxsim, in_axes=(0, 0, None, None))(queries, weights, passages, mask)
+    for one, query in zip(together, queries, strict=True):
+        np.testing.assert_allclose(one, maxsim(query, weights[0], passages, mask), atol=1e-6)
+    loss = lambda x: maxsim(queries[0], weights[0], x, mask, window=2, neighbours=0.1).sum()  # noqa: E731
+    assert jnp.isfinite(jax.grad(loss)(passages)).all()
+
+
+def test_a_passage_without_rows_cannot_be_matched():
+    nothing = contributions(
+        np.zeros((2, 3), np.float32), np.array([0.5, 0], np.float32), np.zeros(3, bool), window=2
+    )
+    assert nothing.tolist() == [-np.inf, 0]

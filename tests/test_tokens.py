@@ -84,7 +84,8 @@ def test_offsets_reproduce_the_text(either, text):
         assert number in tokens.word
         assert _unread(tokens.text[ends:start])
         ends = end
-    assert tokens.truncated or _unread(tokens.text[ends:])
+    assert _unread(tokens.text[ends:])
+    assert sum(tokens.windows) == len(tokens)
     real = tokens.word[tokens.word >= 0]
     assert (np.diff(real) >= 0).all() and set(real) == set(range(len(tokens.words)))
 
@@ -94,11 +95,14 @@ def _unread(text):
     return all(char.isspace() or unicodedata.category(char)[0] in "ZCM" or char == "\ufffd" for char in text)
 
 
-def test_truncation_is_said(tiny):
-    short, long = tiny.tokenize(["a " * 62, "a " * 63])
-    assert (len(short), short.truncated) == (64, False)
-    assert (len(long), long.truncated) == (64, True)
-    assert long.ids[-1] == VOCABULARY.index("[SEP]")
+def test_a_long_text_is_read_in_windows(tiny):
+    cls, sep = (VOCABULARY.index(f"[{name}]") for name in ("CLS", "SEP"))
+    short, long = tiny.tokenize(["a " * 62, "a " * 60 + "relativity b"])
+    assert (len(short), short.windows) == (64, (64,))
+    assert long.windows == (64, 3), "and the third piece of 62 and 63 opens the next"
+    assert long.ids[[0, 63, 64, 66]].tolist() == [cls, sep, cls, sep]
+    assert len(long.words) == 62 and long.word_texts[-2:] == ["relativity", "b"]
+    assert long.word[61:66].tolist() == [60, 60, -1, -1, 61]
 
 
 def test_max_tokens_is_the_smallest_of_all_limits(bert_folder):
@@ -116,8 +120,7 @@ def test_padding_and_truncation_written_into_the_tokenizer_do_not_count(bert_fol
     tokenizer.enable_truncation(10)
     tokenizer.save(str(bert_folder / "tokenizer.json"))
     [tokens] = load_word_piece(bert_folder, max_tokens=20, max_positions=64)(["war " * 12])
-    assert len(tokens) == 14
-    assert not tokens.truncated
+    assert tokens.windows == (14,)
 
 
 def test_a_prompt_is_read_but_is_no_word(tiny):
@@ -155,10 +158,10 @@ def test_a_prompt_is_spelled_but_is_no_word():
     np.testing.assert_array_equal(prompted.ids[2:], plain.ids)
 
 
-def test_a_text_of_too_many_words_is_cut():
+def test_windows_of_words():
     short, long = make_speller(50, max_tokens=3)(["a b c", "a b c d"])
-    assert (len(short), short.truncated) == (3, False)
-    assert (len(long), long.truncated) == (3, True)
+    assert (short.windows, long.windows) == ((3,), (3, 1))
+    assert long.word.tolist() == [0, 1, 2, 3] and long.ids.shape == (4, 50)
 
 
 def test_one_string_is_not_taken_for_a_list(either):

@@ -1,0 +1,76 @@
+"""Heat map → Matplotlib figure: the whole matrix, for papers."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from minqa.colours import SHADES
+from minqa.errors import InputError
+from minqa.heatmap import HeatMap
+from minqa.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
+    """Every word of the query against every word of the passage, and the heat of the passage beneath.
+
+    Args:
+        heat: the colours begin at what unrelated texts reach, and end at identity.
+        settings: a line beneath that says how it was made.
+
+    Raises:
+        InputError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.colors import LinearSegmentedColormap
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError(
+            "A picture needs Matplotlib: install it with `uv sync --extra figure`, or ask for --html."
+        ) from None
+    colours = LinearSegmentedColormap.from_list("heat", ["#ffffff", *SHADES, "#a83206"])
+    query, passage = ([printable(word) for word in one.word_texts] for one in (heat.query, heat.passage))
+    rows = np.vstack([heat.word_similarity, np.where(np.isfinite(heat.heat), heat.heat, np.nan)[None]])
+    height, width = rows.shape[0] * 0.28 + 1.6, max(4.5, rows.shape[1] * 0.28 + 2.2)
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    axes = drawn.subplots()
+    picture = axes.pcolormesh(
+        np.arange(rows.shape[1] + 1), [*range(len(query) + 1), len(query) + 1.4], rows,
+        cmap=colours, vmin=heat.unrelated, vmax=1, edgecolors="white", linewidth=0.6,
+    )  # fmt: skip
+    axes.axhline(len(query), color="black", linewidth=1)
+    axes.invert_yaxis()
+    shares = [f"{word}  {added:.2f}" for word, added in zip(query, heat.contributions.clip(0), strict=True)]
+    labels = [*shares, f"heat, score {heat.score:.3f}"]
+    # Without mathematics, a $ in a text is a $.
+    axes.set_yticks([*(np.arange(len(query)) + 0.5), len(query) + 0.7], labels, parse_math=False)
+    axes.set_xticks(
+        np.arange(len(passage)) + 0.5,
+        passage,
+        rotation=60,
+        ha="right",
+        rotation_mode="anchor",
+        parse_math=False,
+    )
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = drawn.colorbar(picture, ax=axes, shrink=min(1, 2.5 / height), aspect=12)
+    bar.set_label("cosine, from unrelated to identical")
+    if settings:
+        drawn.supxlabel(printable(settings), fontsize=7, color="0.4", parse_math=False)
+    return drawn
+
+
+def save_figure(heat: HeatMap, path: Path, *, settings: str = "") -> None:
+    """Write the figure as the suffix says, PNG, SVG or PDF. Raises InputError where it cannot be written."""
+    drawn = figure(heat, settings=settings)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
+            drawn.savefig(path, dpi=160)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be written: {error}.") from error
