@@ -264,7 +264,7 @@ def main() -> None:
             rows = retrieval(encoder, contexts, questions, texts, statistics, measures)
             table(title, ("order", "R@1", "R@5", "MRR"), rows)
         if options.only != "retrieval":
-            rows = answer_sentence(encoder, questions, texts, statistics, [RANKING, *(measures[1:])])
+            rows = answer_sentence(encoder, questions, texts, statistics, measures)
             head = ("heat", "contains an accepted answer", "contains the marked one")
             table("The sentence with the most heat", head, rows)
     elif options.only != "alignment":

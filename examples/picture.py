@@ -15,10 +15,11 @@ from rich.text import Text
 
 import minqa
 from minqa import show
-from minqa.ask import ask, embed_query, read
+from minqa.ask import ask, embed_query, read, settings
 from minqa.clock import Clock
 from minqa.comparison import Answer, compare
-from minqa.index import SHARD, write_index
+from minqa.index import SHARD, demo_statistics, write_index
+from minqa.statistics import RANKING
 
 QUESTION = "Who developed the theory of relativity?"
 PASSAGE = (
@@ -32,31 +33,34 @@ def draw_ask():
     passages = minqa.demo_passages()[:SHARD]
     index = write_index(encoder, passages, platformdirs.user_cache_path("minqa"))
     for clock in (Clock(), Clock()):  # the second is free of compiling
-        query = embed_query(encoder, QUESTION, clock=clock)
-        results = ask(encoder, query, passages, index.vectors, k=2, clock=clock)
-    return f'ask "{QUESTION}" -k 2', show.terminal(results, marks=False), clock.seconds.items()
+        query = embed_query(encoder, QUESTION, index.statistics, clock=clock)
+        results = ask(encoder, query, passages, index, k=2, clock=clock)
+    lines = [settings(encoder, index.statistics, RANKING)]
+    return f'ask "{QUESTION}" -k 2', show.terminal(results, marks=False), lines, clock.seconds.items()
 
 
 def draw_compare(elmo):
     names = ["all-MiniLM-L6-v2", elmo]
     answers = []
     for encoder in map(minqa.load, names):
+        statistics = demo_statistics(encoder, platformdirs.user_cache_path("minqa"))
         for clock in (Clock(), Clock()):
-            query = embed_query(encoder, QUESTION, clock=clock)
-            results = read(encoder, query, [minqa.Passage("", PASSAGE)], clock=clock)
-        answers.append(Answer(encoder, query, results, clock))
+            query = embed_query(encoder, QUESTION, statistics, clock=clock)
+            results = read(encoder, query, [minqa.Passage("", PASSAGE)], statistics, clock=clock)
+        answers.append(Answer(encoder, statistics, RANKING, query, results, clock))
     shown = show.terminal_comparison(
         names, [answer.results for answer in answers], compare(answers), marks=False
     )
     seconds = [(answer.encoder.name, sum(answer.clock.seconds.values())) for answer in answers]
-    return f'compare "{QUESTION}" "$PASSAGE" --model {names[0]} --model {elmo}', shown, seconds
+    lines = [settings(answer.encoder, answer.statistics, answer.measure) for answer in answers]
+    return f'compare "{QUESTION}" "$PASSAGE" --model {names[0]} --model {elmo}', shown, lines, seconds
 
 
 what, file, *rest = sys.argv[1:]
-command, shown, seconds = {"ask": draw_ask, "compare": draw_compare}[what](*rest)
+command, shown, lines, seconds = {"ask": draw_ask, "compare": draw_compare}[what](*rest)
 console = Console(record=True, width=92, file=io.StringIO(), force_terminal=True, color_system="truecolor")
 console.print(Text(f"$ uv run minqa {command}\n"))
-show.print_answer(console, shown, seconds)
+show.print_answer(console, shown, lines, seconds)
 svg = console.export_svg(title=f"minqa {what}")
 # Fonts come from the reader's machine, not from a server.
 Path(file).write_text(re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL), "utf-8")

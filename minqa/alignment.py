@@ -60,10 +60,9 @@ def _itermax(
     similarity = (similarity + 1) / 2  # discounting wants positive numbers
     pairs = _mutual(similarity)
     for _ in range(rounds - 1):
-        row, column = pairs.any(1)[:, None], pairs.any(0)[None, :]
-        pairs |= _mutual(similarity * np.where(row & column, 0, np.where(row | column, discount, 1))) & ~(
-            row & column
-        )
+        rows, columns = pairs.any(1, keepdims=True), pairs.any(0, keepdims=True)
+        counts = np.where(rows & columns, 0, np.where(rows | columns, discount, 1))
+        pairs = np.where(counts > 0, _mutual(similarity * counts), pairs)
     return pairs
 
 

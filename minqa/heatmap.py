@@ -38,8 +38,9 @@ class HeatMap:
             being the mean of its tokens'.
         weights: float32 [query word], how much each word counts, 1 in sum; 0 for punctuation.
         contributions: float32 [query word], what each word adds to the score.
-        heat: float32 [passage word], the highest similarity to any word of the query, each of these
-            similarities times the word's weight, the heaviest word's counting in full; -inf for punctuation.
+        heat: float32 [passage word], the highest similarity to any word of the query, where the similarity to
+            a word that counts for half as much as the heaviest lies half as far above `unrelated`; -inf for
+            punctuation.
         score: how well the passage echoes the query, the sum of the contributions; -inf where nothing can be
             compared. This is MaxSim over words (Khattab and Zaharia 2020, arXiv:2004.12832, equation 3).
         unrelated: the score that texts which have nothing to do with each other reach.
@@ -92,7 +93,9 @@ def heat_map(
     )
     words = words[: len(weights), : len(spelled)]
     in_word = (query.tokens.word >= 0)[:, None] & (passage.tokens.word >= 0)[None, :]
-    counted = words[weights > 0] * (weights[weights > 0, None] / weights.max(initial=0))
+    unrelated = statistics.unrelated_score(measure) if statistics else 0.0
+    counts = weights > 0
+    counted = unrelated + (words[counts] - unrelated) * (weights[counts, None] / weights.max(initial=0))
     return HeatMap(
         query=query.tokens,
         passage=passage.tokens,
@@ -102,7 +105,7 @@ def heat_map(
         contributions=added[: len(weights)],
         heat=np.where(spelled, counted.max(0, initial=-np.inf), -np.inf),
         score=float(added.sum()) if weights.any() and spelled.any() else -np.inf,
-        unrelated=statistics.unrelated_score(measure) if statistics else 0.0,
+        unrelated=unrelated,
     )
 
 

@@ -58,7 +58,7 @@ _STYLE = """
 .minqa .query b[aria-pressed=true]{outline:2px solid currentColor}
 .minqa .phrase{text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:3px}
 .minqa .sentence{border-bottom:1px dotted}
-.minqa small{opacity:.8}
+.minqa small:not(.legend){opacity:.8}
 .minqa .legend i{display:inline-block;width:2.6em;text-align:center;font-style:normal;color:#000}
 """
 _SCRIPT = """
@@ -130,7 +130,7 @@ def block(
         sentence: underlined with dots.
         phrase: underlined.
     """
-    weighted = heat.word_similarity * heat.weights[:, None]
+    weighted = (heat.word_similarity - heat.unrelated) * heat.weights[:, None]
     shown = np.isfinite(heat.heat) & bool(heat.weights.any())
     partner = [int(weighted[:, i].argmax()) if shown[i] else -1 for i in range(len(shown))]
     words, query_words = heat.passage.word_texts, heat.query.word_texts
@@ -168,7 +168,8 @@ def block(
 
 def own_heat(heat: Drawable) -> Float[np.ndarray, " query_word"]:
     """The heat of the query's own words: their contributions on the scale of the passage's heat."""
-    return heat.contributions / max(heat.weights.max(initial=0), np.float32(1e-9))
+    above = heat.contributions - heat.unrelated * heat.weights
+    return heat.unrelated + above / max(heat.weights.max(initial=0), np.float32(1e-9))
 
 
 def _passage(tokens: Tokens, marks: dict[int, str], sentence: Place | None, phrase: Place | None) -> str:
@@ -201,7 +202,7 @@ def _legend(unrelated: float) -> str:
     steps = zip(SHADES, bounds(unrelated), strict=True)
     swatches = "".join(f'<i style="background:{colour}">{bound:.2f}</i>' for colour, bound in steps)
     return (
-        f'<small class="legend" title="Similarity times weight. Unrelated texts reach {unrelated:.2f}.">'
+        '<small class="legend" title="Similarity; less where the word of the query has little weight.">'
         f"unrelated {unrelated:.2f} {swatches} 1 identical</small>"
     )
 

