@@ -27,7 +27,7 @@ from minqa.alignment import align, alignment_measure
 from minqa.ask import RERANK, RERANK_STORED, rank
 from minqa.embedding import Vectors, embed_layers
 from minqa.heatmap import heat_map
-from minqa.index import _compact
+from minqa.index import compact
 from minqa.spans import heat_sentence
 from minqa.statistics import CENTRINGS, RANKING, WEIGHTS, Measure, centred
 
@@ -199,7 +199,7 @@ def string_match(source: str, target: str) -> set[tuple[int, int]]:
 
 
 def in_8_bits(array):
-    stored = _compact([array])
+    stored = compact([array])
     return stored["vectors"] * stored["scales"][:, None]
 
 

@@ -72,9 +72,13 @@ def embed(
 
 
 def embed_layers(
-    encoder: Encoder, tokens: Sequence[Tokens], layers: tuple[int, ...]
+    encoder: Encoder,
+    tokens: Sequence[Tokens],
+    layers: tuple[int, ...],
+    *,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Float[np.ndarray, "layer token dim"]], list[Float[np.ndarray, " pooled_dim"]]]:
-    """The token vectors of several layers, and the pooled vector, of each text."""
+    """The token vectors of several layers, and the pooled vector, of each text; see `embed_pooled`."""
     windows: dict[tuple[int, int], np.ndarray] = {}
     pooled: dict[int, np.ndarray] = {}
     for places, *outputs in _encode_all(encoder, tokens, layers, windows=None):
@@ -83,6 +87,7 @@ def embed_layers(
             windows[row, window] = hidden[:, i, : tokens[row].windows[window]]
             if window == 0:
                 pooled[row] = vectors[i]
+        progress(sum(window == 0 for _, window in places))
     texts = range(len(tokens))
     joined = [
         np.concatenate([windows[row, i] for i in range(len(tokens[row].windows))], axis=1) for row in texts

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -22,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
 from minqa.corpus import Passage, demo_passages
-from minqa.embedding import embed, embed_pooled, pool
+from minqa.embedding import embed_layers, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.statistics import Statistics, frequencies
@@ -39,14 +40,14 @@ FEW = 128
 class TokenStore:
     """Token vectors of the last layer on disk, in 8 bits with a scale for each vector; read memory-mapped."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = [safe_open(path, "numpy") for path in files]
+    def __init__(self, files: Sequence[Any]) -> None:
+        self._files = files
 
     def __getitem__(self, row: int) -> Float[np.ndarray, "token dim"]:
         """The vectors of all tokens of a passage, special tokens included."""
-        file = self._files[row // SHARD]
-        start, end = (int(file.get_slice("ends")[i]) if i >= 0 else 0 for i in (row % SHARD - 1, row % SHARD))
-        return file.get_slice("vectors")[start:end] * file.get_slice("scales")[start:end][:, None]
+        vectors, scales, ends = map(self._files[row // SHARD].get_slice, ("vectors", "scales", "ends"))
+        start, end = (int(ends[i]) if i >= 0 else 0 for i in (row % SHARD - 1, row % SHARD))
+        return vectors[start:end] * scales[start:end][:, None]
 
 
 @dataclass(frozen=True)
@@ -98,17 +99,17 @@ def write_index(
     found = []
     for path, texts in _shards(encoder, passages, cache):
         shard = _read(path, len(texts))
-        store = store_tokens and not _tokens_path(path).is_file()
+        store = store_tokens and _open_tokens(path) is None
         if shard is not None and not store:
             progress(len(texts))
         else:
             check_writable(path.parent)  # better told before the work than after it
             tokens = encoder.tokenize(texts, "passage")
             if store:
-                vectors = embed(encoder, texts, role="passage")
-                _write(_tokens_path(path), _compact([one.array for one in vectors]))
-                pooled = pool(vectors)
-                progress(len(texts))
+                last = (encoder.model.num_layers,)
+                hidden, vectors = embed_layers(encoder, tokens, last, progress=progress)
+                _write(_tokens_path(path), compact([one[0] for one in hidden]))
+                pooled = np.stack(vectors)
             else:
                 pooled = embed_pooled(encoder, tokens, progress=progress)
             if shard is None:
@@ -157,9 +158,8 @@ def _join(
     elif len(shards) > 1:
         frequency = sum((_as_counts(one) for one in shards), Counter())
         statistics = replace(statistics, documents=len(vectors), frequency=frequency)
-    stored = [_tokens_path(path) for path in paths]
-    tokens = TokenStore(stored) if all(path.is_file() for path in stored) else None
-    return Index(vectors, truncated, statistics, tokens)
+    stored = [_open_tokens(path) for path in paths]
+    return Index(vectors, truncated, statistics, None if None in stored else TokenStore(stored))
 
 
 def _statistics(encoder: Encoder, passages: Sequence[Passage], shard: Path) -> Statistics:
@@ -186,7 +186,8 @@ def _statistics(encoder: Encoder, passages: Sequence[Passage], shard: Path) -> S
     )
 
 
-def _compact(vectors: Sequence[Float[np.ndarray, "_ dim"]]) -> Arrays:
+def compact(vectors: Sequence[Float[np.ndarray, "_ dim"]]) -> Arrays:
+    """What a `TokenStore` reads: all vectors as int8, the scale of each, and where each text's end."""
     joined = np.concatenate(vectors)
     scales = np.maximum(np.abs(joined).max(1), 1e-9) / 127
     return {
@@ -208,6 +209,14 @@ def _as_counts(arrays: Arrays) -> Counter[str]:
 
 def _tokens_path(shard: Path) -> Path:
     return shard.with_suffix(".tokens.safetensors")
+
+
+def _open_tokens(shard: Path) -> Any:
+    """The stored tokens of a shard, memory-mapped; None where there are none, or not all of them."""
+    try:
+        return safe_open(_tokens_path(shard), "numpy")
+    except (OSError, SafetensorError):
+        return None
 
 
 def _read(path: Path, passages: int | None) -> Arrays | None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from html import escape
-from typing import Protocol, runtime_checkable
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -12,38 +12,9 @@ from minqa.colours import SHADES, bounds, shade
 from minqa.text import printable
 from minqa.tokens import Tokens
 
-
-@runtime_checkable
-class Drawable(Protocol):
-    """What is drawn of a heat map; see `heatmap.HeatMap`."""
-
-    @property
-    def query(self) -> Tokens: ...
-    @property
-    def passage(self) -> Tokens: ...
-    @property
-    def word_similarity(self) -> Float[np.ndarray, "query_word passage_word"]: ...
-    @property
-    def weights(self) -> Float[np.ndarray, " query_word"]: ...
-    @property
-    def contributions(self) -> Float[np.ndarray, " query_word"]: ...
-    @property
-    def heat(self) -> Float[np.ndarray, " passage_word"]: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def unrelated(self) -> float: ...
-
-
-@runtime_checkable
-class Place(Protocol):
-    """Where a span begins and ends, in characters."""
-
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-
+# A heat map knows how a notebook shows it, so these stand below this module and cannot be imported.
+HeatMap: TypeAlias = Any
+Span: TypeAlias = Any
 
 _STYLE = """
 .minqa{font:16px/1.75 system-ui,sans-serif;max-width:46em;margin:0 0 2.5em}
@@ -111,14 +82,12 @@ def side_by_side(blocks: Sequence[str]) -> str:
     return f'<div class="side">{"".join(blocks)}</div>'
 
 
-def notebook(heat: Drawable) -> str:
+def notebook(heat: HeatMap) -> str:
     """A heat map as notebooks show it."""
     return f"<style>{_STYLE}</style>{block(heat)}<script>{_SCRIPT}</script>"
 
 
-def block(
-    heat: Drawable, *, title: str = "", sentence: Place | None = None, phrase: Place | None = None
-) -> str:
+def block(heat: HeatMap, *, title: str = "", sentence: Span | None = None, phrase: Span | None = None) -> str:
     """A passage shaded by its heat, beneath the query shaded by what each of its words contributed.
 
     Pointing at a word of the query shades the passage by that word alone, clicking keeps it so; a word of the
@@ -166,13 +135,13 @@ def block(
     )
 
 
-def own_heat(heat: Drawable) -> Float[np.ndarray, " query_word"]:
+def own_heat(heat: HeatMap) -> Float[np.ndarray, " query_word"]:
     """The heat of the query's own words: their contributions on the scale of the passage's heat."""
     above = heat.contributions - heat.unrelated * heat.weights
     return heat.unrelated + above / max(heat.weights.max(initial=0), np.float32(1e-9))
 
 
-def _passage(tokens: Tokens, marks: dict[int, str], sentence: Place | None, phrase: Place | None) -> str:
+def _passage(tokens: Tokens, marks: dict[int, str], sentence: Span | None, phrase: Span | None) -> str:
     """The text with its words marked; spans are opened and closed between words, the sentence around."""
     ends = dict(zip(tokens.words[:, 0].tolist(), tokens.words[:, 1].tolist(), strict=True))
     text, pieces, place = printable(tokens.text), [], 0

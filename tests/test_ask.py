@@ -130,6 +130,13 @@ def test_stored_tokens_give_the_same_answer_without_embedding(
     assert "read vectors" in clock.seconds and "embed passages" not in clock.seconds
 
 
+def test_many_passages_are_ranked_block_by_block(tiny, passages, monkeypatch):
+    vectors = minqa.embed(tiny, [passage.text for passage in passages])
+    expected = rank(vectors[0], vectors, Measure(window=3), None)
+    monkeypatch.setattr(ask_module, "RANK_WORDS", 100)
+    np.testing.assert_allclose(rank(vectors[0], vectors, Measure(window=3), None), expected, atol=1e-6)
+
+
 def test_only_the_part_that_is_embedded_is_searched(encoder, passages, index):
     part = replace(index, vectors=index.vectors[:5], truncated=index.truncated[:5])
     results = ask(encoder, query_of(encoder, index), passages, part, k=99, clock=Clock())

@@ -166,3 +166,13 @@ def test_stored_tokens_come_back_in_8_bits(tiny, passages, tmp_path):
             assert array.shape == one.array.shape and array.dtype == np.float32
             step = np.abs(one.array).max(1, keepdims=True) / 127
             assert (np.abs(array - one.array) <= 0.51 * step + 1e-5).all()
+
+
+def test_stored_tokens_that_are_cut_short_are_made_again(tiny, passages, tmp_path):
+    write_index(tiny, passages, tmp_path, store_tokens=True)
+    path = sorted(tmp_path.rglob("*.tokens.safetensors"))[0]
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_index(tiny, passages, tmp_path).tokens is None
+    done = []
+    assert write_index(tiny, passages, tmp_path, store_tokens=True, progress=done.append).tokens is not None
+    assert sum(done) == len(passages)
