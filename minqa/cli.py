@@ -157,7 +157,7 @@ def _ask(options: argparse.Namespace) -> None:
             index = read_index(encoder, passages, cache)
         if index is None:
             with clock.step("embed corpus"):
-                index = _embed_corpus(encoder, passages[:SHARD], cache)
+                index = _embed_corpus(encoder, passages[:SHARD], cache, store_tokens=True)
         query = embed_query(encoder, text, index.statistics, measure=measure, clock=clock)
         results = ask(
             encoder, query, passages, index, k=options.k, rerank=options.rerank, measure=measure, clock=clock
@@ -187,6 +187,12 @@ def _heat(options: argparse.Namespace) -> None:
     for name in ("query", "passage"):
         if not getattr(options, name).strip():
             raise InputError(f"The {name} is empty.")
+    if getattr(options, "png", None):
+        from minqa.figure import check_format
+
+        if len(options.model or []) > 1:
+            raise InputError("--png draws the matrix of one model: name one --model.")
+        check_format(options.png)
     cache = _use_cache(options.cache)
     from minqa.ask import embed_query, read
     from minqa.comparison import Answer
@@ -210,7 +216,6 @@ def _compare(options: argparse.Namespace) -> None:
         raise InputError(
             f"There is nothing to compare: name two models or more, each with --model; {MODEL} is installed."
         )
-    options.png = None
     _heat(options)
 
 
@@ -284,14 +289,12 @@ def _print(options: argparse.Namespace, answers: Sequence, facts: Sequence[dict]
     lines = [settings(answer.encoder, answer.statistics, answer.measure) for answer in answers]
     query = answers[0].query.tokens.text
     if options.html:
-        several = show.page_comparison(query, comparisons, lines) if comparisons else None
-        _write(options.html, several or show.page(query, answers[0].results, lines[0]))
+        several = show.page_comparison(query, names, comparisons, lines) if comparisons else None
+        _write(options.html, (several or show.page(query, answers[0].results, lines[0])).encode("utf-8"))
     if getattr(options, "png", None):
-        from minqa.figure import save_figure
+        from minqa.figure import picture
 
-        if comparisons:
-            raise InputError("--png draws one model's matrix: name one --model.")
-        save_figure(answers[0].results[0].heat_map, options.png, settings=lines[0])
+        _write(options.png, picture(answers[0].results[0].heat_map, options.png, settings=lines[0]))
     console = Console()
     marks = not console.color_system
     if options.json:
@@ -317,13 +320,19 @@ def _print(options: argparse.Namespace, answers: Sequence, facts: Sequence[dict]
     else:
         shown = show.terminal(answers[0].results, marks=marks)
         show.print_answer(console, shown, lines, seconds[0].items())
+    for answer in answers:
+        if len(answer.query.tokens.windows) > 1:
+            _note(
+                f"The query is longer than the {answer.encoder.tokenizer.max_tokens} tokens that "
+                f"{answer.encoder.name} reads at once; its beginning alone picks the candidates."
+            )
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     """Write a file whole, or leave what was there."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside = path.parent / f"{path.name}.{os.getpid()}.tmp"
     try:
-        aside.write_text(text, "utf-8")
+        aside.write_bytes(content)
         aside.replace(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}).") from error

@@ -8,7 +8,7 @@ UNSHADED = 0.3
 
 
 def shade(heat: float, unrelated: float) -> str | None:
-    """The colour of a heat: none up to a third of the way from `unrelated` to 1, then five steps."""
+    """The colour of a heat: none up to 0.3 of the way from `unrelated` to 1, then five steps."""
     limits = bounds(unrelated)
     steps = sum(heat >= limit for limit in limits)
     return SHADES[steps - 1] if steps else None

@@ -49,7 +49,7 @@ class Comparison:
         words: int32 [word, 2], start and end in characters: the smallest pieces of the text that cut through
             no encoder's word.
         heat: float32 [encoder, word], the highest of the encoder's own words there; -inf for punctuation,
-            not a number where the encoder did not read that far.
+            not a number where the encoder has no word there.
         hot: bool [encoder, word], whether a content word there is hot by the encoder's own `level`.
         agreement: how the encoders' heats of the same words go together, -1 to 1: Pearson's correlation, the
             mean of all pairs of encoders; not a number where there is nothing to correlate.

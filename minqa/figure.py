@@ -1,6 +1,8 @@
 """Heat map → Matplotlib figure: the whole matrix, for papers."""
 
+import io
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from minqa.text import printable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+FORMATS = (".png", ".svg", ".pdf")
+
 
 def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     """Every word of the query against every word of the passage, and the heat of the passage beneath.
@@ -21,17 +25,10 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     Args:
         heat: the colours begin at what unrelated texts reach, and end at identity.
         settings: a line beneath that says how it was made.
-
-    Raises:
-        InputError: Matplotlib is not installed.
     """
-    try:
-        from matplotlib.colors import LinearSegmentedColormap
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError(
-            "A picture needs Matplotlib: install it with `uv sync --extra figure`, or ask for --html."
-        ) from None
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.figure import Figure
+
     colours = LinearSegmentedColormap.from_list("heat", ["#ffffff", *SHADES, "#a83206"])
     query, passage = ([printable(word) for word in one.word_texts] for one in (heat.query, heat.passage))
     rows = np.vstack([heat.word_similarity, np.where(np.isfinite(heat.heat), heat.heat, np.nan)[None]])
@@ -44,7 +41,7 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     )  # fmt: skip
     axes.axhline(len(query), color="black", linewidth=1)
     axes.invert_yaxis()
-    shares = [f"{word}  {added:.2f}" for word, added in zip(query, heat.contributions.clip(0), strict=True)]
+    shares = [f"{word}  {added:.2f}" for word, added in zip(query, heat.contributions, strict=True)]
     labels = [*shares, f"heat, score {heat.score:.3f}"]
     # Without mathematics, a $ in a text is a $.
     axes.set_yticks([*(np.arange(len(query)) + 0.5), len(query) + 0.7], labels, parse_math=False)
@@ -65,12 +62,21 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     return drawn
 
 
-def save_figure(heat: HeatMap, path: Path, *, settings: str = "") -> None:
-    """Write the figure as the suffix says, PNG, SVG or PDF. Raises InputError where it cannot be written."""
-    drawn = figure(heat, settings=settings)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
-            drawn.savefig(path, dpi=160)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be written: {error}.") from error
+def check_format(path: Path) -> None:
+    """Raise InputError where no figure can be made for a file of this name."""
+    if path.suffix not in FORMATS:
+        raise InputError(f"{path} should end in {', '.join(FORMATS)}, which says what to draw.")
+    if find_spec("matplotlib") is None:
+        raise InputError(
+            "A picture needs Matplotlib: install it with `uv sync --extra figure`, or ask for --html."
+        )
+
+
+def picture(heat: HeatMap, path: Path, *, settings: str = "") -> bytes:
+    """The figure as the content of a file of this name. Raises InputError as `check_format` does."""
+    check_format(path)
+    content = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
+        figure(heat, settings=settings).savefig(content, dpi=160, format=path.suffix[1:])
+    return content.getvalue()

@@ -151,11 +151,12 @@ def _join(
 ) -> Index:
     paths, shards = zip(*found, strict=True)
     vectors, truncated = (np.concatenate([one[name] for one in shards]) for name in ("vectors", "truncated"))
-    statistics = _statistics(encoder, passages[:SHARD], paths[0])
-    if len(vectors) < FEW:
-        with suppress(InputError):
-            statistics = demo_statistics(encoder, cache)
-    elif len(shards) > 1:
+    try:
+        few = demo_statistics(encoder, cache) if len(vectors) < FEW else None
+    except InputError:  # without the demo a small corpus has to do
+        few = None
+    statistics = few or _statistics(encoder, passages[:SHARD], paths[0])
+    if few is None and len(shards) > 1:
         frequency = sum((_as_counts(one) for one in shards), Counter())
         statistics = replace(statistics, documents=len(vectors), frequency=frequency)
     stored = [_open_tokens(path) for path in paths]

@@ -1,7 +1,9 @@
 """Heat map → HTML that needs nothing from elsewhere: to be read offline, or in a notebook."""
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from html import escape
 from typing import Any, TypeAlias
 
@@ -47,6 +49,7 @@ document.querySelectorAll('.minqa:not([data-ready])').forEach(map=>{
     colour?word.setAttribute('style','background:'+colour):word.removeAttribute('style');
     word.title=heat===null||partner<0?'':query[partner].dataset.text+' '+data.rows[partner][i].toFixed(2)});
   query.forEach((one,row)=>{
+    if(!one.hasAttribute('role'))return;
     const fix=()=>{fixed=fixed===row?-1:row;
       query.forEach((other,i)=>other.setAttribute('aria-pressed',i===fixed));paint(fixed)};
     one.onmouseenter=()=>paint(row);
@@ -61,18 +64,22 @@ document.querySelectorAll('.minqa:not([data-ready])').forEach(map=>{
 """
 
 
+# Of all scripts, a page runs this one alone.
+_SCRIPT_HASH = b64encode(sha256(_SCRIPT.encode()).digest()).decode()
+
+
 def document(heading: str, blocks: Sequence[str], settings: Sequence[str]) -> str:
     """A whole page of what `block` made, with the lines beneath that say how it was made."""
     lines = "<br>".join(map(_safe, settings))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; script-src 'unsafe-inline'\">"
+        f"style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'\">"
         '<meta name="viewport" content="width=device-width">'
         f"<title>{_safe(heading)}</title><style>:root{{color-scheme:light dark}}"
         "body{margin:2em auto;max-width:46em;padding:0 1em}.side{display:grid;gap:2em;"
         f"grid-template-columns:repeat(auto-fit,minmax(20em,1fr))}}{_STYLE}</style></head><body>"
-        f'{"".join(blocks)}<div class="minqa"><small>{lines}</small></div>'
+        f"{''.join(blocks)}<p><small>{lines}</small></p>"
         f"<script>{_SCRIPT}</script></body></html>\n"
     )
 
@@ -107,8 +114,8 @@ def block(heat: HeatMap, *, title: str = "", sentence: Span | None = None, phras
     asked = [
         f'<b tabindex="0" role="button" aria-pressed="false" data-text="{_safe(word)}"'
         f'{_background(own[i], heat.unrelated)} title="weight {heat.weights[i]:.2f}">{_safe(word)}'
-        f"<sub>{max(heat.contributions[i], 0):.2f}</sub></b>"
-        if heat.weights[i]
+        f"<sub>{heat.contributions[i]:.2f}</sub></b>"
+        if heat.weights[i] and np.isfinite(heat.contributions[i])
         else f'<b data-text="{_safe(word)}">{_safe(word)}</b>'
         for i, word in enumerate(query_words)
     ]

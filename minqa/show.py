@@ -159,16 +159,18 @@ def page(query: str, results: Sequence[Result], settings: str) -> str:
     return document(query, blocks, [settings])
 
 
-def page_comparison(query: str, comparisons: Sequence[Comparison], settings: Sequence[str]) -> str:
+def page_comparison(
+    query: str, names: Sequence[str], comparisons: Sequence[Comparison], settings: Sequence[str]
+) -> str:
     """The same for several encoders, side by side."""
     blocks = []
     for one in comparisons:
-        ranked = zip(one.results, one.ranks, settings, strict=True)
+        ranked = zip(one.results, one.ranks, names, strict=True)
         blocks.append(
             side_by_side(
                 [
-                    _block(result, f"{line.split(' · ')[0]}  {rank or '–'}  {one.passage.title}")
-                    for result, rank, line in ranked
+                    _block(result, f"{name}  {rank or '–'}  {one.passage.title}")
+                    for result, rank, name in ranked
                 ]
             )
         )

@@ -19,7 +19,7 @@ class Span:
         text: `passage.text[start:end]`.
         start: first character.
         end: one past the last character.
-        score: mean heat of its content words, a cosine.
+        score: of a phrase the mean heat of its content words, of a sentence how well it echoes the query.
     """
 
     text: str

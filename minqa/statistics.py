@@ -57,7 +57,7 @@ class Statistics:
     Attributes:
         documents: how many passages were counted.
         frequency: in how many of them each word occurs, in lower case.
-        mean: float32 [layer+1, dim], of the vectors of all tokens that belong to words.
+        mean: float32 [layer+1, dim], of the vectors of tokens that belong to words, in a sample.
         deviation: float32 [layer+1, dim], their standard deviation.
         unrelated: float32 [centring, layer+1], the score, plain MaxSim weighted by idf, that texts which have
             nothing to do with each other reach: in the order of `CENTRINGS`.
@@ -125,5 +125,5 @@ def _needed(statistics: Statistics | None) -> Statistics:
 
 
 def _inverse(deviation: Float[np.ndarray, "layer dim"]) -> Float[np.ndarray, "layer dim"]:
-    constant = deviation < 1e-3 * np.median(deviation, axis=1, keepdims=True)
+    constant = deviation <= 1e-3 * np.median(deviation, axis=1, keepdims=True)
     return np.where(constant, 0, 1 / np.where(constant, 1, deviation)).astype(np.float32)

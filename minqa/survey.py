@@ -57,13 +57,15 @@ def _unrelated(
     sample: Sequence[Tokens],
     weights: Sequence[Float[np.ndarray, " _"]],
 ) -> float:
-    """The mean score of each text's first words as a query on the texts behind it, plain MaxSim."""
+    """The mean score of each text's last words as a query on other texts, plain MaxSim; 0 without others."""
     words = [merge_words(one, text) for one, text in zip(vectors, sample, strict=True)]
     words = [one / np.maximum(np.linalg.norm(one, axis=1, keepdims=True), 1e-9) for one in words]
     scores = []
     for i, (query, weight) in enumerate(zip(words, weights, strict=True)):
-        others = [(i + step) % len(sample) for step in range(1, JOINED + 1)]
-        passage = np.concatenate([words[other][sample[other].spelled] for other in others])
-        best = (query[-QUERY_WORDS:] @ passage.T).max(1)
-        scores.append(weight[-QUERY_WORDS:] @ best / max(weight[-QUERY_WORDS:].sum(), 1e-9))
-    return float(np.mean(scores))
+        behind = [(i + step) % len(sample) for step in range(1, len(sample))]
+        others = [other for other in behind if sample[other].text != sample[i].text][:JOINED]
+        total = weight[-QUERY_WORDS:].sum()
+        if others and total:
+            passage = np.concatenate([words[other][sample[other].spelled] for other in others])
+            scores.append(weight[-QUERY_WORDS:] @ (query[-QUERY_WORDS:] @ passage.T).max(1) / total)
+    return float(np.mean(scores)) if scores else 0.0

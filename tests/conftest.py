@@ -18,10 +18,12 @@ from jaxtyping import install_import_hook
 
 with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dtypes of every call
     import minqa
+    import minqa.alignment
     import minqa.ask
     import minqa.cli
     import minqa.comparison
     import minqa.elmo
+    import minqa.figure
     import minqa.index
     import minqa.show
 

@@ -176,3 +176,26 @@ def test_stored_tokens_that_are_cut_short_are_made_again(tiny, passages, tmp_pat
     done = []
     assert write_index(tiny, passages, tmp_path, store_tokens=True, progress=done.append).tokens is not None
     assert sum(done) == len(passages)
+
+
+def test_unrelated_is_what_other_texts_reach(tiny, monkeypatch):
+    monkeypatch.setattr("minqa.survey.QUERY_WORDS", 2)
+    texts = ["naive theory of war", "world play", "world play"]
+    statistics = minqa.gather(tiny, texts)
+    measure = Measure((1,), weights="idf")
+    vectors = minqa.embed(tiny, texts, role="passage", measure=measure)
+    words = [one.words / np.linalg.norm(one.words, axis=1, keepdims=True) for one in vectors]
+
+    def score(asked, read):
+        weights = statistics.idf(vectors[asked].tokens.word_texts)[-2:]
+        return weights @ (words[asked][-2:] @ words[read].T).max(1) / weights.sum()
+
+    # The second and third text are the same, so neither is compared with the other.
+    expected = np.mean([score(0, 1), score(1, 0), score(2, 0)])
+    np.testing.assert_allclose(statistics.unrelated[0, 1], expected, atol=1e-5)
+    assert (minqa.gather(tiny, ["war"]).unrelated == 0).all()
+    with np.errstate(all="raise"):
+        [one] = minqa.embed(
+            tiny, ["war"], measure=Measure(centring="z-score"), statistics=minqa.gather(tiny, ["war"])
+        )
+    assert np.isfinite(one.array).all()

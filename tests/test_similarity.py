@@ -102,7 +102,8 @@ def maxsim_by_hand(similarity, weights, mask, window, neighbours):
 
     def value(q, t):
         around = near(q - 1, t - 1) + near(q + 1, t + 1)
-        return (similarity[q, t] + neighbours * around) / (1 + 2 * neighbours) if mask[t] else -np.inf
+        beside = sum(0 <= other < queries and counts[other] for other in (q - 1, q + 1))
+        return (similarity[q, t] + neighbours * around) / (1 + neighbours * beside) if mask[t] else -np.inf
 
     values = np.array([[value(q, t) for t in range(rows)] for q in range(queries)]).reshape(queries, rows)
     best = values.max(1, initial=-np.inf)
@@ -166,3 +167,12 @@ def test_a_passage_without_rows_cannot_be_matched():
         np.zeros((2, 3), np.float32), np.array([0.5, 0], np.float32), np.zeros(3, bool), window=2
     )
     assert nothing.tolist() == [-np.inf, 0]
+
+
+def test_a_text_matched_with_itself_scores_1():
+    words = np.eye(5, dtype=np.float32)
+    weights = np.full(5, 0.2, np.float32)
+    for window, neighbours in ((0, 0.0), (0, 0.1), (24, 0.1)):
+        mask = np.ones(5, bool)
+        score = contributions(words, weights, mask, window=window, neighbours=neighbours).sum()
+        assert score == pytest.approx(1, abs=1e-6)
