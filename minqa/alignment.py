@@ -1,6 +1,6 @@
 """Heat map → word alignment: which words of two texts say the same."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -36,12 +36,17 @@ def align(heat_map: HeatMap, *, method: Method = "neighbours") -> list[tuple[int
             wrong. "neighbours" takes pairs that are probable from both sides, where each word may also have
             no partner, and a pair is more probable beside an aligned pair.
 
+    Raises:
+        ValueError: there is no such method.
+
     Returns:
         Numbers of words in `heat_map.query.words` and `heat_map.passage.words`, in order.
     """
     similarity = heat_map.word_similarity
     if not similarity.size:
         return []
+    if method not in get_args(Method):
+        raise ValueError(f"method is {method!r}; there are {', '.join(get_args(Method))}.")
     methods = {"mutual": _mutual, "itermax": _itermax, "neighbours": _neighbours}
     return [(int(i), int(j)) for i, j in np.argwhere(methods[method](similarity))]
 

@@ -104,17 +104,23 @@ def ask(
         index: of the first of them, as `read_index` returns it; these are searched.
         k: how many passages to return at most.
         rerank: how many candidates to put in order, at least k; 0 leaves them in the order of their cosines,
-            None takes `RERANK`, or `RERANK_STORED` where the index stores token vectors.
+            None takes `RERANK`, or `RERANK_STORED` where the index stores the layer's token vectors.
         measure: how words are compared.
         clock: is told the time of each step.
     """
     statistics = index.statistics
+    last = encoder.model.num_layers
+    stored = index.tokens is not None and measure.layers_of(last) == (last,)
     if rerank is None:
-        rerank = RERANK if index.tokens is None else RERANK_STORED
+        rerank = RERANK_STORED if stored else RERANK
     with clock.step("match"):
         [cosines], [rows] = jax.device_get(match(query.pooled[None], index.vectors, k=max(k, rerank)))
-    with clock.step("embed passages" if index.tokens is None else "read vectors"):
-        candidates = _candidates(encoder, [passages[row].text for row in rows], rows, index, measure)
+    texts = [passages[row].text for row in rows]
+    with clock.step("read vectors" if stored else "embed passages"):
+        if stored:
+            candidates = _stored(encoder, texts, rows, index, measure)
+        else:
+            candidates = embed(encoder, texts, role="passage", measure=measure, statistics=statistics)
     order = np.arange(len(rows))
     if rerank:
         with clock.step("rank"):
@@ -168,12 +174,10 @@ def rank(
     return np.concatenate(scores)
 
 
-def _candidates(
+def _stored(
     encoder: Encoder, texts: Sequence[str], rows: Int[np.ndarray, " _"], index: Index, measure: Measure
 ) -> list[Vectors]:
-    last = encoder.model.num_layers
-    if index.tokens is None or measure.layers_of(last) != (last,):
-        return embed(encoder, texts, role="passage", measure=measure, statistics=index.statistics)
+    assert index.tokens is not None
     return [
         Vectors(tokens, centred(index.tokens[int(row)][None], measure, index.statistics), index.vectors[row])
         for tokens, row in zip(encoder.tokenize(texts, "passage"), rows, strict=True)

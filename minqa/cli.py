@@ -330,6 +330,9 @@ def _print(options: argparse.Namespace, answers: Sequence, facts: Sequence[dict]
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file whole, or leave what was there."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} cannot be written: it is there, and is no file.")
     aside = path.parent / f"{path.name}.{os.getpid()}.tmp"
     try:
         aside.write_bytes(content)

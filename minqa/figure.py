@@ -4,6 +4,7 @@ import io
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
+# A figure of more words is wider than what a viewer opens.
+WORDS = 400
 
 
 def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     """Every word of the query against every word of the passage, and the heat of the passage beneath.
+
+    Raises:
+        InputError: the passage has more than `WORDS` words.
 
     Args:
         heat: the colours begin at what unrelated texts reach, and end at identity.
@@ -29,6 +35,8 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
+    if max(len(heat.query.words), len(heat.passage.words)) > WORDS:
+        raise InputError(f"A figure holds at most {WORDS} words of a text: ask for --html.")
     colours = LinearSegmentedColormap.from_list("heat", ["#ffffff", *SHADES, "#a83206"])
     query, passage = ([printable(word) for word in one.word_texts] for one in (heat.query, heat.passage))
     rows = np.vstack([heat.word_similarity, np.where(np.isfinite(heat.heat), heat.heat, np.nan)[None]])
@@ -58,7 +66,8 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     bar = drawn.colorbar(picture, ax=axes, shrink=min(1, 2.5 / height), aspect=12)
     bar.set_label("cosine, from unrelated to identical")
     if settings:
-        drawn.supxlabel(printable(settings), fontsize=7, color="0.4", parse_math=False)
+        lines = "\n".join(wrap(printable(settings), int(width * 16)))
+        drawn.supxlabel(lines, fontsize=7, color="0.4", parse_math=False)
     return drawn
 
 
@@ -78,5 +87,5 @@ def picture(heat: HeatMap, path: Path, *, settings: str = "") -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
-        figure(heat, settings=settings).savefig(content, dpi=160, format=path.suffix[1:])
+        figure(heat, settings=settings).savefig(content, dpi=160, format=path.suffix[1:], bbox_inches="tight")
     return content.getvalue()

@@ -133,7 +133,7 @@ def block(heat: HeatMap, *, title: str = "", sentence: Span | None = None, phras
         "bounds": bounds(heat.unrelated),
         "shades": SHADES,
     }
-    score = f" <small>{heat.score:.3f}</small>" if np.isfinite(heat.score) else ""
+    score = f" <small>score {heat.score:.3f}</small>" if np.isfinite(heat.score) else ""
     return (
         f'<div class="minqa"><h2>{_safe(title)}{score}</h2>'
         f'<p class="query">{_spaced(heat.query, asked)}</p>'
