@@ -13,6 +13,7 @@ import minqa
 from minqa import demo
 from minqa.ask import ask, embed_query
 from minqa.clock import Clock
+from minqa.index import write_index
 
 TEXTS = 256
 DIM = 384
@@ -73,12 +74,14 @@ def bench_match_numpy(benchmark, vectors, queries):
     run(benchmark, search)
 
 
-@pytest.mark.benchmark(group="a question, vectors of the corpus at hand")
-def bench_ask(benchmark, encoder, leads):
-    index = minqa.embed_pooled(encoder, encoder.tokenize([lead.text for lead in leads], "passage"))
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.benchmark(group="a question, vectors of the corpus at hand, those of tokens stored or not")
+def bench_ask(benchmark, encoder, leads, tmp_path, stored):
+    index = write_index(encoder, leads, tmp_path, store_tokens=stored)
 
     def question():
-        query = embed_query(encoder, "What did people trade along the rivers?", clock=Clock())
+        text = "What did people trade along the rivers?"
+        query = embed_query(encoder, text, index.statistics, clock=Clock())
         return ask(encoder, query, leads, index, k=3, clock=Clock())
 
     assert len(run(benchmark, question)) == 3

@@ -130,7 +130,7 @@ def test_the_top_layer_equals_the_original_with_carried_state(fixture):
     for k, sentences in enumerate(lists):
         words = sentences[0].split()
         ids, mask = pad([sentences[0]])
-        [alone], _ = encode(fixture.model, ids, mask, mask, layer=-1, pooling=fixture.pooling)
+        [[alone]], _ = encode(fixture.model, ids, mask, mask, layers=(2,), pooling=fixture.pooling)
         np.testing.assert_allclose(alone, stateless[-1, k, : len(words)], atol=1e-6)
         expected = np.concatenate(files[k]["0"][...], -1)
         assert np.allclose(alone, expected, atol=1e-6)
@@ -187,7 +187,9 @@ def test_the_ordinary_path_is_stateless(elmo_folder):
     texts = ["who played ?", *TEXTS, "who played ?"]
     vectors = minqa.embed(encoder, texts)
     for layer in range(3):
-        for text, one in zip(texts, minqa.embed(encoder, texts, layer=layer), strict=True):
+        for text, one in zip(
+            texts, minqa.embed(encoder, texts, measure=minqa.Measure((layer,))), strict=True
+        ):
             np.testing.assert_allclose(one.array, numpy(text)[0][layer], atol=2e-6, rtol=0)
     np.testing.assert_allclose(vectors[0].array, vectors[-1].array, atol=1e-6)
     np.testing.assert_allclose(vectors[0].pooled, numpy(texts[0])[0][-1].mean(0), atol=2e-6)
