@@ -121,7 +121,7 @@ def maxsim_by_hand(similarity, weights, mask, window, neighbours):
     neighbours=st.sampled_from([0.0, 0.1, 0.5]),
     seed=st.integers(0, 10_000),
 )
-@settings(max_examples=150)
+@settings(max_examples=50)
 def test_contributions_equal_loops(rows, queries, window, neighbours, seed):
     rng = np.random.default_rng(seed)
     similarity = rng.uniform(-1, 1, (queries, rows)).astype(np.float32)
