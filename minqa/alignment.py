@@ -11,6 +11,8 @@ from minqa.statistics import Measure
 
 Method = Literal["mutual", "itermax", "neighbours"]
 
+# For "itermax", as its authors have it: what is left of a word that is aligned already.
+DISCOUNT = 0.9
 # For "neighbours". On benchmarks/quality.py each may move by a third and F1 by less than 0.3.
 TEMPERATURE = 0.08  # a partner that is this much more similar than another is e times as likely
 NO_PARTNER = 0.4  # a word finds none at a cosine that unrelated texts seldom reach
@@ -58,17 +60,13 @@ def _mutual(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, 
     return pairs
 
 
-def _itermax(
-    similarity: Float[np.ndarray, "query passage"], *, rounds: int = 2, discount: float = 0.9
-) -> Bool[np.ndarray, "query passage"]:
+def _itermax(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, "query passage"]:
     """Mutual best matches, and again: words aligned before count less, and pairs of two such not at all."""
     similarity = (similarity + 1) / 2  # discounting wants positive numbers
     pairs = _mutual(similarity)
-    for _ in range(rounds - 1):
-        rows, columns = pairs.any(1, keepdims=True), pairs.any(0, keepdims=True)
-        counts = np.where(rows & columns, 0, np.where(rows | columns, discount, 1))
-        pairs = np.where(counts > 0, _mutual(similarity * counts), pairs)
-    return pairs
+    rows, columns = pairs.any(1, keepdims=True), pairs.any(0, keepdims=True)
+    counts = np.where(rows & columns, 0, np.where(rows | columns, DISCOUNT, 1))
+    return np.where(counts > 0, _mutual(similarity * counts), pairs)
 
 
 def _neighbours(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, "query passage"]:

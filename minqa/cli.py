@@ -81,8 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         "--rerank",
         metavar="N",
         type=_count,
-        help="how many passages, the nearest by their pooled vectors, to order word by word (default: 50, "
-        "or 100 of a corpus indexed with --store-tokens; 0 leaves them in that order)",
+        help="how many passages, the nearest by their pooled vectors, to order word by word, at least "
+        "-k (default: 100, or 50 where token vectors are not stored; 0 leaves them in that order)",
     )
     about = "Embed a whole corpus, for ask to search. Every 1,024 passages are kept, should it be stopped."
     index = command("index", _index, about)
