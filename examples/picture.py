@@ -32,10 +32,11 @@ def draw_ask():
     encoder = minqa.load()
     passages = minqa.demo_passages()[:SHARD]
     index = write_index(encoder, passages, platformdirs.user_cache_path("minqa"))
+    head = minqa.load_span_head()
     for clock in (Clock(), Clock()):  # the second is free of compiling
         query = embed_query(encoder, QUESTION, index.statistics, clock=clock)
-        results = ask(encoder, query, passages, index, k=2, clock=clock)
-    lines = [settings(encoder, index.statistics, RANKING)]
+        results = ask(encoder, query, passages, index, k=2, finder=head, clock=clock)
+    lines = [settings(encoder, index.statistics, RANKING, head)]
     return f'ask "{QUESTION}" -k 2', show.terminal(results, marks=False), lines, clock.seconds.items()
 
 
@@ -47,12 +48,12 @@ def draw_compare(elmo):
         for clock in (Clock(), Clock()):
             query = embed_query(encoder, QUESTION, statistics, clock=clock)
             results = read(encoder, query, [minqa.Passage("", PASSAGE)], statistics, clock=clock)
-        answers.append(Answer(encoder, statistics, RANKING, query, results, clock))
+        answers.append(Answer(encoder, statistics, query, results, RANKING, None, clock))
     shown = show.terminal_comparison(
         names, [answer.results for answer in answers], compare(answers), marks=False
     )
     seconds = [(answer.encoder.name, sum(answer.clock.seconds.values())) for answer in answers]
-    lines = [settings(answer.encoder, answer.statistics, answer.measure) for answer in answers]
+    lines = [settings(one.encoder, one.statistics, one.measure, one.finder) for one in answers]
     return f'compare "{QUESTION}" "$PASSAGE" --model {names[0]} --model {elmo}', shown, lines, seconds
 
 

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from minqa.encoder import Encoder, load, load_elmo
     from minqa.errors import InputError
     from minqa.heatmap import HeatMap, heat_map
+    from minqa.reader import Reader, answer, load_reader
     from minqa.similarity import cosine, match, maxsim
-    from minqa.spans import Span, heat_sentence, heat_span
+    from minqa.span_head import SpanHead, load_span_head, read_answers
+    from minqa.spans import Span, best_spans, heat_sentence, heat_span, span_scores
     from minqa.statistics import RANKING, Measure, Statistics
     from minqa.survey import gather
 
@@ -27,8 +29,10 @@ _MODULES = {
     "encoder": ("Encoder", "load", "load_elmo"),
     "errors": ("InputError",),
     "heatmap": ("HeatMap", "heat_map"),
+    "reader": ("Reader", "answer", "load_reader"),
     "similarity": ("cosine", "match", "maxsim"),
-    "spans": ("Span", "heat_sentence", "heat_span"),
+    "span_head": ("SpanHead", "load_span_head", "read_answers"),
+    "spans": ("Span", "best_spans", "heat_sentence", "heat_span", "span_scores"),
     "statistics": ("RANKING", "Measure", "Statistics"),
     "survey": ("gather",),
 }

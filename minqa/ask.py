@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TypeAlias
 
 import jax
 import numpy as np
@@ -16,10 +17,14 @@ from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.heatmap import HeatMap, heat_map
 from minqa.index import Index
+from minqa.reader import Reader, answer
 from minqa.similarity import match, maxsim
+from minqa.span_head import SpanHead, read_answers
 from minqa.spans import Span, heat_sentence, heat_span
 from minqa.statistics import RANKING, Measure, Statistics, centred, word_weights
 
+# What finds answers: a head for the encoder's vectors, or a model of its own.
+Finder: TypeAlias = SpanHead | Reader
 # How many candidates are read closely: fewer where they must be embedded for it, 50 in 0.8 s on 2 cores.
 RERANK = 50
 RERANK_STORED = 100
@@ -35,8 +40,10 @@ class Result:
         passage: its title and text.
         cosine: of the pooled vectors of query and passage.
         heat_map: of the query on the passage; its `score` ranks the results.
-        span: the phrase that the heat points to.
+        span: the answer, where one was looked for, and otherwise the phrase that the heat points to; None
+            where no answer is plausible, or no phrase hot.
         sentence: the sentence with the most heat.
+        answered: whether an answer was looked for.
     """
 
     passage: Passage
@@ -44,6 +51,7 @@ class Result:
     heat_map: HeatMap
     span: Span | None
     sentence: Span | None
+    answered: bool = False
 
 
 def check_query(encoder: Encoder, text: str) -> None:
@@ -70,6 +78,7 @@ def read(
     statistics: Statistics,
     *,
     measure: Measure = RANKING,
+    finder: Finder | None = None,
     clock: Clock,
 ) -> list[Result]:
     """Ask of a few passages that are embedded on the spot; all of them are returned, best first."""
@@ -78,7 +87,14 @@ def read(
         truncated = np.array([len(one.windows) > 1 for one in tokens])
         index = Index(embed_pooled(encoder, tokens), truncated, statistics)
     number = len(passages)
-    return ask(encoder, query, passages, index, k=number, rerank=number, measure=measure, clock=clock)
+    return ask(
+        *(encoder, query, passages, index),
+        k=number,
+        rerank=number,
+        measure=measure,
+        finder=finder,
+        clock=clock,
+    )
 
 
 def ask(
@@ -90,6 +106,7 @@ def ask(
     k: int,
     rerank: int | None = None,
     measure: Measure = RANKING,
+    finder: Finder | None = None,
     clock: Clock,
 ) -> list[Result]:
     """Find the passages that echo the query most, and where they do.
@@ -106,6 +123,7 @@ def ask(
         rerank: how many candidates to put in order, at least k; 0 leaves them in the order of their cosines,
             None takes `RERANK`, or `RERANK_STORED` where the index stores the layer's token vectors.
         measure: how words are compared.
+        finder: finds the answer in each passage returned; without one the heat marks a phrase.
         clock: is told the time of each step.
     """
     statistics = index.statistics
@@ -133,19 +151,44 @@ def ask(
             for row in order[:k]
         ]
     with clock.step("spans"):
+        if finder is None:
+            spans = [heat_span(heat) for _, heat in best]
+        else:
+            spans = find_answers(encoder, finder, query.tokens.text, [heat.passage.text for _, heat in best])
         return [
-            Result(passages[rows[row]], float(cosines[row]), heat, heat_span(heat), heat_sentence(heat))
-            for row, heat in best
+            Result(
+                passages[rows[row]], float(cosines[row]), heat, span, heat_sentence(heat), finder is not None
+            )
+            for (row, heat), span in zip(best, spans, strict=True)
         ]
 
 
-def settings(encoder: Encoder, statistics: Statistics, measure: Measure) -> str:
-    """One line that says how a heat map was made; its end is a hash of that, to be quoted beside numbers."""
+def find_answers(
+    encoder: Encoder, finder: Finder, question: str, passages: Sequence[str]
+) -> list[Span | None]:
+    """The best answer that each passage holds; None where there being none is at least as plausible.
+
+    Raises:
+        InputError: the question is too long for the finder.
+    """
+    if isinstance(finder, Reader):
+        found = answer(finder, question, passages)
+    else:
+        measure = Measure(layers=(finder.layer,))
+        asked = embed(encoder, [question], role="query", measure=measure) * len(passages)
+        found = read_answers(finder, asked, embed(encoder, passages, role="passage", measure=measure))
+    return [spans[0] if spans else None for spans in found]
+
+
+def settings(encoder: Encoder, statistics: Statistics, measure: Measure, finder: Finder | None = None) -> str:
+    """One line that says how a result was made; its end is a hash of that, to be quoted beside numbers."""
+    marks = {Reader: "answers of {0.name}", SpanHead: "answers of the span head"}
+    found = marks[type(finder)].format(finder) if finder else "spans by heat"
     layers = "+".join(map(str, measure.layers_of(encoder.model.num_layers)))
     said = (
         f"layer {layers} · centring {measure.centring} · weights {measure.weights} · "
         f"window {measure.window} · neighbours {measure.neighbours} · "
-        f"statistics of {statistics.documents:,} passages · minqa {version('minqa')}"
+        f"{found} · statistics of {statistics.documents:,} passages · minqa {version('minqa')}"
     )
     digest = hashlib.sha256(f"{encoder.fingerprint} {said} {sorted(statistics.frequency.items())}".encode())
     return f"{encoder.name} · {said} · {digest.hexdigest()[:8]}"

@@ -137,6 +137,26 @@ class Bert(nnx.Module):
         return BertOutput(jnp.concatenate([embedded[None], hidden]), maps)
 
 
+class BertForQuestionAnswering(nnx.Module):
+    """A BERT that reads question and passage together and marks the answer (section 4.2)."""
+
+    def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
+        self.encoder = Bert(config, rngs=rngs)
+        self.output = nnx.Linear(config.hidden_size, 2, rngs=rngs)
+
+    def __call__(
+        self,
+        ids: Int[Array | np.ndarray, "batch token"],
+        mask: Bool[Array | np.ndarray, "batch token"],
+        token_types: Int[Array | np.ndarray, "batch token"],
+        *,
+        key: Array | None = None,
+    ) -> tuple[Float[Array, "batch token"], Float[Array, "batch token"]]:
+        """How well each token begins the answer, and how well it ends it; see `Bert`."""
+        logits = self.output(self.encoder(ids, mask, token_types, key=key).hidden[-1])
+        return logits[..., 0], logits[..., 1]
+
+
 class Embeddings(nnx.Module):
     """The sum of token, segment and position embeddings (section 3, figure 2), then layer norm."""
 
@@ -238,6 +258,11 @@ TENSORS = {
     for path, prefix in _PREFIXES.items()
     for kind, (suffix, layout) in _SUFFIXES.items()
 }
+QA_TENSORS = {f"encoder.{path}": tensor for path, tensor in TENSORS.items()} | {
+    "output.kernel": ("qa_outputs.weight", TRANSPOSED),
+    "output.bias": ("qa_outputs.bias", AS_IS),
+}
 OLDER_NAMES = {r"^bert\.": "", r"\.gamma$": ".weight", r"\.beta$": ".bias"}
-# Heads, which an encoder has no use for, and two buffers that old transformers wrote down.
-UNUSED_TENSORS = r"(pooler|cls|classifier|qa_outputs)\.|embeddings\.(position_ids|token_type_ids)$"
+# Heads that are of no use, and two buffers that old transformers wrote down.
+QA_UNUSED_TENSORS = r"(pooler|cls|classifier)\.|embeddings\.(position_ids|token_type_ids)$"
+UNUSED_TENSORS = rf"qa_outputs\.|{QA_UNUSED_TENSORS}"

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -147,10 +147,8 @@ def fill(
         return None
 
     def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> Array | jax.ShapeDtypeStruct:
-        parts = path[:-1]  # behind them stands an nnx.Param's `value`
-        numbers = [part.idx for part in parts if isinstance(part, jax.tree_util.SequenceKey)]
-        module = [part.name for part in parts if isinstance(part, jax.tree_util.GetAttrKey)]
-        name, layout = names[".".join(module)]
+        place, numbers = _place(path)
+        name, layout = names[place]
         stacked = "{stack}" in name
         rows = [name.format(*numbers, stack=row) for row in range(leaf.shape[0] if stacked else 1)]
         shape = leaf.shape[1:] if stacked else leaf.shape
@@ -166,6 +164,31 @@ def fill(
         listed = "; ".join(dict.fromkeys(complaints))  # two parameters may share a tensor
         raise InputError(f"The weights do not fit {settings}: {listed}.")
     return model
+
+
+def dump(model: Any, names: Mapping[str, tuple[str, Layout]]) -> dict[str, np.ndarray]:
+    """A model's parameters as `fill` reads them, of layouts that undo themselves, as `TRANSPOSED` does."""
+    tensors = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+        place, numbers = _place(path)
+        name, layout = names[place]
+        for row, tensor in enumerate(np.asarray(leaf) if "{stack}" in name else [np.asarray(leaf)]):
+            tensors[name.format(*numbers, stack=row)] = np.array(layout.read(tensor), order="C")
+    return tensors
+
+
+def own_names(model: Any) -> dict[str, tuple[str, Layout]]:
+    """The table of a model that is written down as it is."""
+    places = [_place(path)[0] for path, _ in jax.tree_util.tree_leaves_with_path(model)]
+    return {place: (place, AS_IS) for place in places}
+
+
+def _place(path: tuple) -> tuple[str, list[int]]:
+    """Where a parameter lies in its model: the attributes' names, and the numbers of the lists passed."""
+    parts = path[:-1]  # behind them stands an nnx.Param's `value`
+    numbers = [part.idx for part in parts if isinstance(part, jax.tree_util.SequenceKey)]
+    names = [part.name for part in parts if isinstance(part, jax.tree_util.GetAttrKey)]
+    return ".".join(names), numbers
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:

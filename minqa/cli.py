@@ -22,12 +22,13 @@ from minqa.text import printable
 JSON_HELP = """\
 --json prints one object: query; results, each with rank, title, score, cosine, contributions (of each query
 word: text, start, end, weight, contribution; they add up to the score), text, truncated, words (text, start,
-end, heat), span and sentence (text, start, end, score) or null; model; settings; with ask, searched and
-passages, the number of passages searched and in the corpus; seconds by step. Offsets count characters of the
-text; score and heat are null where there is nothing to compare, as for punctuation. With more than one
---model, models lists what is said of each (model, settings, searched, passages, seconds); a result holds
-title, text, by_model (rank or null, score, cosine, contributions, truncated, span, sentence), agreement (the
-correlation of the models' heats) and words (text, start, end, heat and hot of each model), in their order."""
+end, heat), answered (whether an answer was looked for), span (text, start, end, score and, of an answer,
+probability) and sentence (the same) or null; model; settings; with ask, searched and passages, the number of
+passages searched and in the corpus; seconds by step. Offsets count characters of the text; score and heat
+are null where there is nothing to compare, as for punctuation. With more than one --model, models lists what
+is said of each (model, settings, searched, passages, seconds); a result holds title, text, by_model (rank or
+null, score, cosine, contributions, truncated, answered, span, sentence), agreement (the correlation of the
+models' heats) and words (text, start, end, heat and hot of each model), in their order."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -118,6 +119,13 @@ def _parser() -> argparse.ArgumentParser:
             "--html", metavar="FILE", type=_path, help="write a page to look at, point and click"
         )
         sub.add_argument(
+            "--reader",
+            metavar="MODEL",
+            type=_named,
+            help="folder or hub id of a BERT for question answering, to find the answers (default: with the "
+            "default model a small head finds them, with others heat marks a phrase)",
+        )
+        sub.add_argument(
             "--layer",
             dest="layers",
             metavar="LAYERS",
@@ -148,6 +156,7 @@ def _ask(options: argparse.Namespace) -> None:
 
     measure = _measure(options)
     encoders, clocks = _load(options.model, measure)
+    finder = _finder(options.reader)
     passages = _passages(options.corpus)
     for encoder in encoders:
         check_query(encoder, text)  # before a corpus is embedded for it
@@ -159,10 +168,9 @@ def _ask(options: argparse.Namespace) -> None:
             with clock.step("embed corpus"):
                 index = _embed_corpus(encoder, passages[:SHARD], cache, store_tokens=True)
         query = embed_query(encoder, text, index.statistics, measure=measure, clock=clock)
-        results = ask(
-            encoder, query, passages, index, k=options.k, rerank=options.rerank, measure=measure, clock=clock
-        )
-        answers.append(Answer(encoder, index.statistics, measure, query, results, clock))
+        how = {"measure": measure, "finder": finder(encoder), "clock": clock}
+        results = ask(encoder, query, passages, index, k=options.k, rerank=options.rerank, **how)
+        answers.append(Answer(encoder, index.statistics, query, results, **how))
         facts.append({"searched": len(index.vectors), "passages": len(passages)})
         if len(index.vectors) < len(passages):
             _note(
@@ -199,15 +207,16 @@ def _heat(options: argparse.Namespace) -> None:
     from minqa.corpus import Passage
     from minqa.index import demo_statistics
 
-    measure = _measure(options)
+    measure, finder = _measure(options), _finder(options.reader)
     answers = []
     for encoder, clock in zip(*_load(options.model, measure), strict=True):
         with clock.step("statistics"):
             statistics = demo_statistics(encoder, cache)
         query = embed_query(encoder, options.query, statistics, measure=measure, clock=clock)
         passages = [Passage("", options.passage)]
-        results = read(encoder, query, passages, statistics, measure=measure, clock=clock)
-        answers.append(Answer(encoder, statistics, measure, query, results, clock))
+        how = {"measure": measure, "finder": finder(encoder), "clock": clock}
+        results = read(encoder, query, passages, statistics, **how)
+        answers.append(Answer(encoder, statistics, query, results, **how))
     _print(options, answers, [{} for _ in answers])
 
 
@@ -240,6 +249,18 @@ def _load(models: Sequence[str] | None, measure=None) -> tuple[list, list]:
         if measure:
             measure.layers_of(encoders[-1].model.num_layers)
     return encoders, clocks
+
+
+def _finder(reader: str | None) -> Callable:
+    """What finds answers for an encoder: the reader that was named, or the head for its vectors, if any."""
+    from minqa.reader import load_reader
+    from minqa.span_head import load_span_head
+
+    if reader:
+        loaded = load_reader(reader)
+        return lambda encoder: loaded
+    head = load_span_head()
+    return lambda encoder: head if head.encoder == encoder.fingerprint else None
 
 
 def _passages(corpus: Path | None) -> list:
@@ -286,7 +307,7 @@ def _print(options: argparse.Namespace, answers: Sequence, facts: Sequence[dict]
     comparisons = compare(answers) if len(answers) > 1 else []
     names = [answer.encoder.name for answer in answers]
     seconds = [answer.clock.seconds for answer in answers]
-    lines = [settings(answer.encoder, answer.statistics, answer.measure) for answer in answers]
+    lines = [settings(one.encoder, one.statistics, one.measure, one.finder) for one in answers]
     query = answers[0].query.tokens.text
     if options.html:
         several = show.page_comparison(query, names, comparisons, lines) if comparisons else None

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from minqa.ask import Result, read
+from minqa.ask import Finder, Result, read
 from minqa.clock import Clock
 from minqa.corpus import Passage
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder
-from minqa.heatmap import content_words
-from minqa.spans import level
+from minqa.heatmap import HeatMap, content_words
 from minqa.statistics import Measure, Statistics
 
 
@@ -24,17 +23,19 @@ class Answer(NamedTuple):
     Attributes:
         encoder: as `load` returns it.
         statistics: of the corpus.
-        measure: how words are compared.
         query: as `embed_query` returns it.
         results: as `ask` returns them.
+        measure: how words are compared.
+        finder: finds the answers.
         clock: is told the time of what the encoder is asked to read besides.
     """
 
     encoder: Encoder
     statistics: Statistics
-    measure: Measure
     query: Vectors
     results: Sequence[Result]
+    measure: Measure
+    finder: Finder | None
     clock: Clock
 
 
@@ -50,7 +51,8 @@ class Comparison:
             no encoder's word.
         heat: float32 [encoder, word], the highest of the encoder's own words there; -inf for punctuation,
             not a number where the encoder has no word there.
-        hot: bool [encoder, word], whether a content word there is hot by the encoder's own `level`.
+        hot: bool [encoder, word], whether a content word there is hot to the encoder: at least halfway from
+            the mean of the content words to the hottest of them.
         agreement: how the encoders' heats of the same words go together, -1 to 1: Pearson's correlation, the
             mean of all pairs of encoders; not a number where there is nothing to correlate.
     """
@@ -73,12 +75,12 @@ def compare(answers: Sequence[Answer]) -> list[Comparison]:
     by_rank = zip_longest(*[answer.results for answer in answers])
     passages = list(dict.fromkeys(result.passage for row in by_rank for result in row if result))
     columns = []
-    for encoder, statistics, measure, query, results, clock in answers:
+    for encoder, statistics, query, results, measure, finder, clock in answers:
         found: dict[Passage, tuple[int | None, Result]] = {}
         for rank, result in enumerate(results, 1):
             found.setdefault(result.passage, (rank, result))
         if missing := [passage for passage in passages if passage not in found]:
-            others = read(encoder, query, missing, statistics, measure=measure, clock=clock)
+            others = read(encoder, query, missing, statistics, measure=measure, finder=finder, clock=clock)
             found |= {result.passage: (None, result) for result in others}
         columns.append([found[passage] for passage in passages])
     return [_compare(*zip(*row, strict=True)) for row in zip(*columns, strict=True)]
@@ -113,8 +115,14 @@ def _compare(ranks: Sequence[int | None], results: Sequence[Result]) -> Comparis
     hot = np.zeros((len(maps), len(words)), bool)
     for row, one in enumerate(maps):
         np.fmax.at(heat[row], places[row], one.heat)
-        np.logical_or.at(hot[row], places[row], content_words(one.passage) & (one.heat >= level(one)))
+        np.logical_or.at(hot[row], places[row], _hot(one))
     return Comparison(results[0].passage, results, ranks, words, heat, hot, _agreement(heat))
+
+
+def _hot(one: HeatMap) -> Bool[np.ndarray, " word"]:
+    content = content_words(one.passage) & np.isfinite(one.heat)
+    warm = one.heat[content]
+    return content & (one.heat >= (warm.mean() + warm.max()) / 2) if len(warm) else content
 
 
 def _agreement(heat: Float[np.ndarray, "encoder word"]) -> float:

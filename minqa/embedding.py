@@ -1,7 +1,7 @@
 """Texts → vectors: batching by length, layer choice, centring, pooling."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -191,8 +191,8 @@ def _encode_all(
     """
     places = [(row, i) for row, one in enumerate(tokens) for i in range(len(one.windows))[:windows]]
     waiting: deque[tuple] = deque()
-    budget = encoder.batch_tokens["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-    for batch, length in _batches([tokens[row].windows[window] for row, window in places], budget):
+    lengths = [tokens[row].windows[window] for row, window in places]
+    for batch, length in batches(lengths, encoder.batch_tokens):
         length = min(length, encoder.tokenizer.max_tokens)
         ids = np.zeros((len(batch), length, *tokens[0].ids.shape[1:]), np.int32)
         mask = np.zeros((len(batch), length), bool)
@@ -210,8 +210,14 @@ def _encode_all(
     yield from waiting
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[tuple[list[int], int]]:
-    """Group texts of like length: (their positions, padded length), rows a power of two, none of padding."""
+def batches(lengths: Sequence[int], batch_tokens: Mapping[str, int]) -> Iterator[tuple[list[int], int]]:
+    """Group texts of like length: (their positions, padded length), rows a power of two, none of padding.
+
+    Args:
+        lengths: of the texts, in tokens.
+        batch_tokens: how many tokens to take at once on "cpu" and on an "accelerator".
+    """
+    budget = batch_tokens["cpu" if jax.default_backend() == "cpu" else "accelerator"]
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0
     while start < len(order):

@@ -108,8 +108,7 @@ def load(source: str | Path = demo.MODEL, *, dtype: jax.typing.DTypeLike = jnp.f
     Raises:
         InputError: there is no such model, or it is broken, or it is neither a BERT nor an ELMo.
     """
-    installed = source == demo.MODEL and not Path(source).is_dir()
-    folder = demo.model_folder() if installed else _folder(source)
+    folder = model_folder(source)
     parts = {kind: sorted(folder.glob(f"*{kind}")) for kind in ("options.json", "weights.hdf5")}
     if any((folder / name).is_file() for name in ("config.json", "modules.json")):
         return _load_bert(folder, str(source), dtype)
@@ -145,7 +144,7 @@ def load_elmo(
         InputError: a file is missing or broken, or they do not belong together.
     """
     options, weights = Path(options), Path(weights)
-    config = _config(elmo.ElmoConfig.from_dict, options)
+    config = read_config(elmo.ElmoConfig.from_dict, options)
     tensors = read_hdf5(weights)
     template = jax.eval_shape(lambda: elmo.Elmo(config, rngs=nnx.Rngs(0)))
     tokenizer = make_speller(config.characters_per_word)
@@ -163,7 +162,7 @@ def load_elmo(
 
 def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     transformer, pooling = _modules(folder)
-    config = _config(bert.BertConfig.from_dict, transformer / "config.json")
+    config = read_config(bert.BertConfig.from_dict, transformer / "config.json")
     limits = read_settings(transformer / "sentence_bert_config.json", optional=True)
     tokenizer = load_word_piece(
         transformer,
@@ -197,7 +196,8 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     )
 
 
-def _config(read: Callable[[Mapping[str, Any]], Config], path: Path) -> Config:
+def read_config(read: Callable[[Mapping[str, Any]], Config], path: Path) -> Config:
+    """A model's sizes from its JSON file. Raises InputError, with the file's name, where it is refused."""
     values = read_settings(path).values
     try:
         return read(values)
@@ -205,7 +205,14 @@ def _config(read: Callable[[Mapping[str, Any]], Config], path: Path) -> Config:
         raise InputError(f"{path}: {error}") from None
 
 
-def _folder(source: str | Path) -> Path:
+def model_folder(source: str | Path) -> Path:
+    """The folder of a model: itself, or the installed default's, or one fetched from the Hugging Face hub.
+
+    Raises:
+        InputError: there is none.
+    """
+    if source == demo.MODEL and not Path(source).is_dir():
+        return demo.model_folder()
     try:
         folder = Path(source).expanduser()
         if folder.is_dir():

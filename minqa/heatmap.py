@@ -84,9 +84,9 @@ def heat_map(
     tokens, words, added = map(
         np.asarray,
         _compare(
-            *_padded(query.array, passage.array),
-            *_padded(query.words, passage.words),
-            *_padded(weights, spelled),
+            *padded(query.array, passage.array),
+            *padded(query.words, passage.words),
+            *padded(weights, spelled),
             window=measure.window,
             neighbours=measure.neighbours,
         ),
@@ -138,7 +138,7 @@ def _compare(
     return cosine(query_tokens, passage_tokens), words, added
 
 
-def _padded(*arrays: np.ndarray) -> list[np.ndarray]:
+def padded(*arrays: np.ndarray) -> list[np.ndarray]:
     """The arrays, their first axes padded to powers of two, so that few shapes are compiled."""
     return [
         np.pad(

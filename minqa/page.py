@@ -149,14 +149,15 @@ def own_heat(heat: HeatMap) -> Float[np.ndarray, " query_word"]:
 
 
 def _passage(tokens: Tokens, marks: dict[int, str], sentence: Span | None, phrase: Span | None) -> str:
-    """The text with its words marked; spans are opened and closed between words, the sentence around."""
+    """The text with its words, and the two spans, marked; where spans overlap, their parts are."""
     ends = dict(zip(tokens.words[:, 0].tolist(), tokens.words[:, 1].tolist(), strict=True))
-    text, pieces, place = printable(tokens.text), [], 0
+    spans = [(name, span) for name, span in (("sentence", sentence), ("phrase", phrase)) if span]
+    text, pieces, place, inside = printable(tokens.text), [], 0, ""
     while place <= len(text):
-        pieces += ["</span>" for span in (phrase, sentence) if span and span.end == place]
-        for name, span in (("sentence", sentence), ("phrase", phrase)):
-            if span and span.start == place:
-                pieces.append(f'<span class="{name}">')
+        now = " ".join(name for name, span in spans if span.start <= place < span.end)
+        if now != inside:
+            pieces += ["</span>" if inside else "", f'<span class="{now}">' if now else ""]
+            inside = now
         if place in marks:
             pieces.append(marks[place])
             place = ends[place]

@@ -192,13 +192,17 @@ def _numbers(result: Result) -> dict[str, Any]:
             for word, (weight, added) in zip(_places(heat.query.text, heat.query.words), query, strict=True)
         ],
         "truncated": len(heat.passage.windows) > 1,
+        "answered": result.answered,
         "span": _span(result.span),
         "sentence": _span(result.sentence),
     }
 
 
 def _span(span: Span | None) -> dict[str, Any] | None:
-    return dataclasses.asdict(span) | {"score": _number(span.score)} if span else None
+    if span is None:
+        return None
+    probability = None if span.probability is None else _number(span.probability)
+    return dataclasses.asdict(span) | {"score": _number(span.score), "probability": probability}
 
 
 def _places(text: str, words: Int[np.ndarray, "word 2"]) -> list[dict[str, Any]]:
@@ -233,10 +237,12 @@ def _shaded(
 
 
 def _phrase(result: Result) -> Text:
-    if not result.span:
-        return Text("no phrase stands out", style="dim italic")
-    phrase = (printable(result.span.text), "bold")
-    return Text.assemble(("→ ", "dim"), phrase, (f"  {result.span.score:.2f}", "dim"))
+    span = result.span
+    if not span:
+        found = "no plausible answer" if result.answered else "no phrase stands out"
+        return Text(found, style="dim italic")
+    number = f"heat {span.score:.2f}" if span.probability is None else f"{span.probability:.0%}"
+    return Text.assemble(("→ ", "dim"), (printable(span.text), "bold"), (f"  {number}", "dim"))
 
 
 def _legend(unrelated: float) -> Text:

@@ -151,13 +151,13 @@ def contributions(
     similarity = jnp.where(mask[None, :], similarity, -jnp.inf)
     best = similarity.max(1, initial=-jnp.inf)
     if window and similarity.shape[1]:
-        inside = _sliding_max(similarity, window)
+        inside = sliding_max(similarity, window)
         total = jnp.where(counts[:, None], weights[:, None] * inside, 0).sum(0)
         best = (best + inside[:, total.argmax()]) / 2
     return jnp.where(counts, weights * best, 0)
 
 
-def _sliding_max(array: Float[Array, "query row"], window: int) -> Float[Array, "query row"]:
+def sliding_max(array: Float[Array, "query row"], window: int) -> Float[Array, "query row"]:
     """The highest of each row and the `window - 1` behind it."""
 
     def behind(rows, steps):

@@ -81,17 +81,26 @@ class TextReader(ABC):
             for text, code in zip(texts, encodings, strict=True)
         ]
 
-    def _tokens(self, text: str, prompt: str, windows: Sequence[Encoding]) -> Tokens:
-        word = np.array([-1 if w is None else w for one in windows for w in one.word_ids], np.int32)
+    def _tokens(self, text: str, prompt: str, windows: Sequence[Encoding], sequence: int = 0) -> Tokens:
+        """The windows of one text, or of a pair of texts, of which `sequence` says which one is meant."""
+        word = np.array(
+            [
+                w if s == sequence else -1
+                for one in windows
+                for w, s in zip(one.word_ids, one.sequence_ids, strict=True)
+            ],
+            np.int32,
+        )
         offsets = np.array([place for one in windows for place in one.offsets], np.int32).reshape(-1, 2)
         offsets -= len(prompt)
         in_prompt = (word >= 0) & (offsets[:, 1] <= 0)
         word[in_prompt] = -1
 
         real = np.flatnonzero(word >= 0)
-        _, first, word[real] = np.unique(word[real], return_index=True, return_inverse=True)
-        last = np.append(first[1:], len(real))[: len(first)] - 1
-        words = np.stack([offsets[real[first], 0].clip(0), offsets[real[last], 1]], axis=1)
+        numbers, word[real] = np.unique(word[real], return_inverse=True)
+        words = np.tile(np.array([len(text), 0], np.int32), (len(numbers), 1))
+        np.minimum.at(words[:, 0], word[real], offsets[real, 0].clip(0))
+        np.maximum.at(words[:, 1], word[real], offsets[real, 1])
         return Tokens(
             text=text,
             ids=np.concatenate([self.ids(prompt + text, one) for one in windows]),
@@ -111,6 +120,34 @@ class WordPiece(TextReader):
 
     def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, " token"]:
         return np.array(encoding.ids, np.int32)
+
+    def pairs(
+        self, question: str, passages: Sequence[str], *, overlap: int
+    ) -> list[tuple[Tokens, Int[np.ndarray, " token"]]]:
+        """A question before each passage: the passage's tokens, and 0 or 1 for the text a token is of.
+
+        Windows of a long passage share `overlap` tokens of it, half of their room at most; each begins with
+        the question, whose tokens, like special ones, belong to no word.
+
+        Raises:
+            InputError: the question leaves no room for a passage.
+        """
+        question, passages = well_formed(question), [well_formed(passage) for passage in passages]
+        backend = Tokenizer.from_str(self.backend.to_str())
+        backend.no_truncation()
+        room = self.max_tokens - len(backend.encode(question, "").ids)
+        if room < 1:
+            raise InputError(
+                f"The question is too long: at most {self.max_tokens} tokens are read at once, and it leaves "
+                "none for the passage."
+            )
+        backend.enable_truncation(self.max_tokens, stride=min(overlap, room // 2), strategy="only_second")
+        encodings = backend.encode_batch([(question, passage) for passage in passages])
+        windows = [[code, *code.overflowing] for code in encodings]
+        return [
+            (self._tokens(text, "", some, 1), np.array([i for one in some for i in one.type_ids], np.int32))
+            for text, some in zip(passages, windows, strict=True)
+        ]
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,8 @@ VOCABULARY = [
 ]
 
 
-def make_bert_folder(folder: Path, *, seed: int = 0, **sizes) -> Path:
-    """Save a random BERT and its tokenizer as transformers saves them.
+def make_bert_folder(folder: Path, *, seed: int = 0, kind=transformers.BertModel, **sizes) -> Path:
+    """Save a random BERT, or one with a head, and its tokenizer as transformers saves them.
 
     The weights are large enough that attention is uneven and GELU is used where its variants differ.
     """
@@ -51,9 +51,12 @@ def make_bert_folder(folder: Path, *, seed: int = 0, **sizes) -> Path:
         intermediate_size=48, max_position_embeddings=64, initializer_range=0.3,
     ) | sizes  # fmt: skip
     torch.manual_seed(seed)
-    model = transformers.BertModel(transformers.BertConfig(**sizes), add_pooling_layer=False)
+    pooling = {"add_pooling_layer": False} if kind is transformers.BertModel else {}
+    model = kind(transformers.BertConfig(**sizes), **pooling)
     for name, parameter in model.named_parameters():
-        if "bias" in name or "LayerNorm" in name:  # transformers starts them all at 0 and 1
+        if (
+            "bias" in name or "LayerNorm" in name or "qa_outputs" in name
+        ):  # transformers starts them all at 0 and 1
             parameter.data += 0.3 * torch.randn_like(parameter)
     model.save_pretrained(folder)
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY), "utf-8")

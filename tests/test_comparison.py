@@ -39,7 +39,7 @@ def answer(encoder, passages, k):
     statistics = minqa.gather(encoder, [passage.text for passage in passages])
     query = embed_query(encoder, "naive theory of war", statistics, clock=Clock())
     results = read(encoder, query, passages, statistics, clock=Clock())[:k]
-    return Answer(encoder, statistics, RANKING, query, results, Clock())
+    return Answer(encoder, statistics, query, results, RANKING, None, Clock())
 
 
 def test_each_encoder_reads_what_the_other_found(encoders, passages):

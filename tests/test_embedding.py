@@ -14,7 +14,7 @@ from test_tokens import ANY_TEXT
 
 import minqa
 from minqa import demo
-from minqa.embedding import _batches, bucket, encode
+from minqa.embedding import batches, bucket, encode
 from minqa.statistics import Measure
 
 TEXTS = ["the theory of relativity", "who", "", "war, war: play played playing!", "a b c d e f g h " * 20]
@@ -244,9 +244,9 @@ def test_lengths_fall_into_few_buckets():
 
 
 @given(st.lists(st.integers(0, 512), max_size=80), st.sampled_from([256, 1000]))
-def test_batches_hold_every_text_once_and_no_more_than_fits(lengths, budget):
+def testbatches_hold_every_text_once_and_no_more_than_fits(lengths, budget):
     seen = []
-    for rows, length in _batches(lengths, budget):
+    for rows, length in batches(lengths, {"cpu": budget, "accelerator": budget}):
         seen += rows
         assert all(lengths[row] <= length for row in rows) and length > 0
         assert len(rows).bit_count() == 1 and (len(rows) == 1 or len(rows) * length <= budget)

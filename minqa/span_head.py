@@ -1,0 +1,289 @@
+"""The span head: question and passage, embedded apart, and their similarity → where the answer lies.
+
+Passages are embedded without the question being known, as by Seo et al. 2019 (arXiv:1906.05807), so a corpus
+is embedded once; what question and passage have to do with each other is left to this small network, after
+BiDAF (Seo et al. 2016, arXiv:1611.01603, section 2).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from minqa.checkpoint import dump, fill, own_names
+from minqa.embedding import Vectors, bucket
+from minqa.errors import InputError
+from minqa.similarity import cosine, sliding_max
+from minqa.spans import MAX_LENGTH, Span, as_spans, best_spans
+
+# Within how many neighbouring words the question is looked for as a whole.
+WINDOWS = (3, 8, 24)
+# How many words of passages are read at once, which bounds the memory.
+READ_WORDS = 16384
+
+
+class Pairs(NamedTuple):
+    """Questions, each with a passage, as vectors of their words.
+
+    Attributes:
+        question: float32, a row for each word.
+        question_mask: False for padding.
+        passage: as question.
+        mask: False for padding.
+        echoed: 1 where the word of the passage stands in the question too, in whatever case; 0 elsewhere.
+    """
+
+    question: Float[Array | np.ndarray, "batch question_word dim"]
+    question_mask: Bool[Array | np.ndarray, "batch question_word"]
+    passage: Float[Array | np.ndarray, "batch word dim"]
+    mask: Bool[Array | np.ndarray, "batch word"]
+    echoed: Float[Array | np.ndarray, "batch word"]
+
+
+def pair(
+    questions: Sequence[Vectors], passages: Sequence[Vectors], *, padded: Callable[[int], int] = bucket
+) -> Pairs:
+    """The n-th question with the n-th passage; `padded` gives the length that they are padded to."""
+    rows, words = (padded(max(len(one.tokens.words) for one in some)) for some in (questions, passages))
+    dim = questions[0].array.shape[1]
+    pairs = Pairs(
+        np.zeros((len(questions), rows, dim), np.float32),
+        np.zeros((len(questions), rows), bool),
+        np.zeros((len(questions), words, dim), np.float32),
+        np.zeros((len(questions), words), bool),
+        np.zeros((len(questions), words), np.float32),
+    )
+    for i, (question, passage) in enumerate(zip(questions, passages, strict=True)):
+        asked = {
+            word.lower()
+            for word, spelled in zip(question.tokens.word_texts, question.tokens.spelled, strict=True)
+            if spelled
+        }
+        for vectors, mask, one in ((*pairs[:2], question), (*pairs[2:4], passage)):
+            vectors[i, : len(one.words)] = one.words
+            mask[i, : len(one.words)] = True
+        echoed = [word.lower() in asked for word in passage.tokens.word_texts]
+        pairs.echoed[i, : len(echoed)] = echoed
+    return pairs
+
+
+class SpanHead(nnx.Module):
+    """A network of one recurrent layer that reads what a heat map shows.
+
+    Args:
+        dim: of the vectors.
+        encoder: the fingerprint of the encoder that makes them.
+        layer: the encoder's layer that they are of.
+        hidden: the width of the network, and of either direction of the recurrent layer.
+        dropout: of what is read, and of what is computed.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        encoder: str = "",
+        layer: int = 0,
+        hidden: int = 128,
+        dropout: tuple[float, float] = (0.2, 0.3),
+        rngs: nnx.Rngs,
+    ):
+        self.encoder, self.layer = encoder, layer
+        linear = partial(nnx.Linear, rngs=rngs)
+        self.scale = Scale(dim)
+        self.project = linear(dim, hidden, use_bias=False)
+        self.relate = linear(hidden, hidden, use_bias=False)
+        self.sharpness = nnx.Param(jnp.full((), np.log(10), jnp.float32))
+        self.sum_up = linear(hidden, 1, use_bias=False)
+        self.weigh = linear(hidden, 1, use_bias=False)
+        self.join = linear(4 * hidden, hidden, use_bias=False)
+        self.hint = linear(2 + len(WINDOWS), hidden)
+        self.condition = linear(hidden, hidden, use_bias=False)
+        self.recurrent = BidirectionalGRU(hidden, hidden, rngs=rngs)
+        self.output = linear(2 * hidden, 2)
+        self.no_answer = linear(2 * hidden, 1)
+        # A whole row of words shares what is dropped.
+        self.drop_input, self.drop = (nnx.Dropout(rate, broadcast_dims=(1,)) for rate in dropout)
+
+    def __call__(
+        self, pairs: Pairs, key: Array | None = None
+    ) -> tuple[Float[Array, "batch word"], Float[Array, "batch word"], Float[Array, " batch"]]:
+        """How well each word begins the answer, how well it ends it, and how likely there is none.
+
+        Args:
+            pairs: of questions and passages.
+            key: a key turns dropout on, for training; None is deterministic.
+        """
+        keys = iter([None] * 6 if key is None else jax.random.split(key, 6))
+
+        def drop(x, layer=self.drop):
+            key = next(keys)
+            return layer(x, deterministic=key is None, rngs=key)
+
+        question, passage = self.scale(pairs.question), self.scale(pairs.passage)
+        similarity = jax.vmap(cosine)(question, passage)
+        question, passage = (drop(self.project(drop(x, self.drop_input))) for x in (question, passage))
+        # Each word of the passage sums up the question by its column of the similarity (BiDAF, equation 2).
+        related = jnp.einsum("bqd,btd->btq", question, self.relate(passage)) * question.shape[-1] ** -0.5
+        asked = pairs.question_mask
+        by_word = similarity.swapaxes(1, 2) * jnp.exp(self.sharpness[...]) + related
+        attended = _softmax(by_word, asked[:, None]) @ question
+        whole = _softmax(self.sum_up(question)[..., 0], asked)[:, None] @ question
+        weights = _softmax(self.weigh(question)[..., 0], asked)
+        best = jnp.where(asked[..., None], similarity, -1).max(1)
+        around = jax.vmap(_closeness)(similarity, weights, pairs.mask)
+        hints = jnp.concatenate([jnp.stack([pairs.echoed, best], -1), around], -1)
+        joined = jnp.concatenate([passage, attended, passage * attended, passage * whole], -1)
+        x = jax.nn.gelu(self.join(joined) + self.condition(whole) + self.hint(hints))
+        x = drop(self.recurrent(drop(x), pairs.mask))
+        start, end = jnp.moveaxis(self.output(x), -1, 0)
+        highest = jnp.where(pairs.mask[..., None], x, -1).max(1)  # the states of a GRU lie above -1
+        return start, end, self.no_answer(highest)[..., 0]
+
+
+class BidirectionalGRU(nnx.Module):
+    """Gated recurrent units that read a text in both directions (Cho et al. 2014, arXiv:1406.1078)."""
+
+    def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs):
+        self.input = nnx.Linear(inputs, 6 * hidden, rngs=rngs)
+        start = jax.nn.initializers.orthogonal()
+        self.recurrent = nnx.Param(jnp.stack([start(rngs.params(), (hidden, 3 * hidden)) for _ in range(2)]))
+        self.bias = nnx.Param(jnp.zeros((2, hidden)))
+
+    def __call__(
+        self, x: Float[Array, "batch word inputs"], mask: Bool[Array | np.ndarray, "batch word"]
+    ) -> Float[Array, "batch word 2*hidden"]:
+        # What a step reads of its word is computed for all words at once.
+        inputs = jnp.split(self.input(x.swapaxes(0, 1)), 2, axis=-1)
+        read = jnp.swapaxes(jnp.asarray(mask), 0, 1)[..., None]
+
+        def direction(inputs, recurrent, bias, *, reverse):
+            def step(state, word):
+                inputs, read = word
+                reset, keep, new = jnp.split(inputs, 3, -1)
+                reset_by, keep_by, new_by = jnp.split(state @ recurrent, 3, -1)
+                keep = jax.nn.sigmoid(keep + keep_by)
+                new = jnp.tanh(new + jax.nn.sigmoid(reset + reset_by) * (new_by + bias))
+                # Behind its end, where the backward direction begins, a text leaves the state alone.
+                state = jnp.where(read, keep * state + (1 - keep) * new, state)
+                return state, state
+
+            nothing = jnp.zeros((x.shape[0], len(recurrent)), x.dtype)
+            return jax.lax.scan(step, nothing, (inputs, read), reverse=reverse)[1]
+
+        states = [
+            direction(inputs[i], self.recurrent[i], self.bias[i][None], reverse=i == 1) for i in range(2)
+        ]
+        return jnp.concatenate(states, -1).swapaxes(0, 1)
+
+
+class Scale(nnx.Module):
+    """Vectors less their mean, over their deviation, dimension by dimension; not trained."""
+
+    def __init__(self, dim: int):
+        self.mean = nnx.Param(jnp.zeros(dim))
+        self.inverse_deviation = nnx.Param(jnp.ones(dim))
+
+    def __call__(self, x):
+        mean, inverse = map(jax.lax.stop_gradient, (self.mean[...], self.inverse_deviation[...]))
+        return (x - mean) * inverse
+
+
+def read_answers(
+    head: SpanHead,
+    questions: Sequence[Vectors],
+    passages: Sequence[Vectors],
+    *,
+    k: int = 1,
+    max_length: int = MAX_LENGTH,
+    apart: bool = False,
+    no_answer: bool = True,
+) -> list[list[Span]]:
+    """The k best answers to the n-th question that the n-th passage holds, best first.
+
+    Args:
+        head: as `load_span_head` returns it.
+        questions: as `embed` returns them for the head's layer alone.
+        passages: likewise.
+        k: how many answers at most.
+        max_length: the most words of an answer.
+        apart: whether no two answers may overlap.
+        no_answer: whether to leave out answers that are no better than there being none.
+    """
+    longest = bucket(max((len(one.tokens.words) for one in passages), default=1))
+    block = max(1, READ_WORDS // longest)
+    found = []
+    for start in range(0, len(passages), block):
+        some = passages[start : start + block]
+        pairs = pair(questions[start : start + block], some)
+        best = _read(head, pairs, k=k + 1, max_length=max_length, apart=apart)  # none may take a place
+        spans = as_spans(best, [one.tokens for one in some], no_answer=no_answer)
+        found += [one[:k] for one in spans]
+    return found
+
+
+def load_span_head(path: str | Path | None = None) -> SpanHead:
+    """Read a span head as `save_span_head` wrote it; without a path the one for the embedded default model.
+
+    Raises:
+        InputError: there is no such file, or it is broken or something else.
+    """
+    path = Path(path) if path else Path(__file__).with_name("span_head.safetensors")
+    try:
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            written = file.metadata() or {}
+        dim, hidden = tensors["project.kernel"].shape
+        encoder, layer = written["encoder"], int(written["layer"])
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a span head, is it cut short? ({error})") from error
+    template = jax.eval_shape(
+        lambda: SpanHead(dim, encoder=encoder, layer=layer, hidden=hidden, rngs=nnx.Rngs(0))
+    )
+    return fill(template, tensors, own_names(template), settings="a span head")
+
+
+def save_span_head(head: SpanHead, **facts: str) -> bytes:
+    """A head as the content of a safetensors file, in 16 bits; `facts` say how it was made."""
+    tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head, own_names(head)).items()}
+    return save(tensors, {"encoder": head.encoder, "layer": str(head.layer), **facts})
+
+
+@partial(jax.jit, static_argnames=("k", "max_length", "apart"))
+def _read(head: SpanHead, pairs: Pairs, *, k, max_length, apart):
+    start, end, none = head(pairs)
+    return best_spans(start, end, pairs.mask, k=k, max_length=max_length, apart=apart, no_answer=none)
+
+
+def _closeness(
+    similarity: Float[Array, "question_word word"],
+    weights: Float[Array, " question_word"],
+    mask: Bool[Array | np.ndarray, " word"],
+) -> Float[Array, "word window"]:
+    """How well the question as a whole is matched around each word, against where it is matched best.
+
+    Within each of the `WINDOWS`, as `contributions` looks for the place of a match.
+    """
+    similarity = jnp.where(mask[None], similarity, -1)
+    found = []
+    for window in WINDOWS:
+        behind = sliding_max(similarity, window)
+        around = jnp.pad(behind, ((0, 0), (window // 2, 0)), constant_values=-1)[:, : len(mask)]
+        found.append(weights @ around)
+    around = jnp.stack(found, axis=-1)
+    # The differences are small beside the other things read.
+    return jnp.where(mask[:, None], 5 * (around - around.max(0, keepdims=True)), 0)
+
+
+def _softmax(scores, mask):
+    return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), -1)
