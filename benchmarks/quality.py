@@ -28,7 +28,9 @@ from minqa.ask import RERANK, RERANK_STORED, rank
 from minqa.embedding import Vectors, embed_layers
 from minqa.heatmap import heat_map
 from minqa.index import compact
-from minqa.spans import heat_sentence
+from minqa.span_head import read_answers
+from minqa.spans import heat_sentence, heat_span
+from minqa.squad import exact_match, f1
 from minqa.statistics import CENTRINGS, RANKING, WEIGHTS, Measure, centred
 
 Row = Sequence[str | float]
@@ -109,6 +111,40 @@ def answer_sentence(encoder, questions, texts, statistics, measures) -> Iterator
         if measure is measures[0]:
             yield "a random sentence", *percent(np.mean(chance, axis=0))
         yield describe(measure, encoder), *percent(np.mean(hits, axis=0))
+
+
+def answer_spans(contexts, questions, texts, statistics, head) -> Iterator[Row]:
+    """Exact match and F1 of answers: the paragraph given, and found among all."""
+    passages, queries = (side.vectors(RANKING, statistics) for side in texts)
+    middle = Measure(layers=(head.layer,))
+    read, asked = (side.vectors(middle, statistics) for side in texts)
+    gold = [one["context"] for one in questions]
+    heats = zip(queries, gold, strict=True)
+    phrases = [
+        heat_span(heat_map(query, passages[row], measure=RANKING, statistics=statistics))
+        for query, row in progress(list(heats), "heat spans")
+    ]
+    yield "the heat span of its paragraph", *matches([one.text if one else "" for one in phrases], questions)
+    given = read_answers(head, asked, [read[row] for row in gold], no_answer=False)
+    yield "the span head on its paragraph", *matches([spans[0].text for spans in given], questions)
+
+    _, candidates = minqa.match(np.stack(texts[1].pooled), np.stack(texts[0].pooled), k=RERANK_STORED)
+    firsts, likeliest = [], []
+    for i, rows in enumerate(progress(list(np.asarray(candidates)), "answers from all paragraphs")):
+        scores = rank(queries[i], [passages[row] for row in rows], RANKING, statistics)
+        best = [read[row] for row in rows[np.argsort(-scores, kind="stable")[:5]]]
+        spans = [found[0] for found in read_answers(head, [asked[i]] * 5, best, no_answer=False)]
+        firsts.append(spans[0].text)
+        likeliest.append(max(spans, key=lambda span: span.probability).text)
+    among = f"of {len(contexts):,} paragraphs"
+    yield f"the same on the first {among}, as `ask` ranks them", *matches(firsts, questions)
+    yield f"the likeliest answer in the first five {among}", *matches(likeliest, questions)
+
+
+def matches(found: Sequence[str], questions) -> tuple[str, ...]:
+    accepted = [[answer["text"] for answer in one["answers"]] for one in questions]
+    scored = [(exact_match(*pair), f1(*pair)) for pair in zip(found, accepted, strict=True)]
+    return percent(np.mean(scored, axis=0))
 
 
 def alignment(encoder, pairs, statistics, measures) -> Iterator[Row]:
@@ -232,7 +268,12 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="the defaults alone, not every setting")
-    parser.add_argument("--only", choices=["retrieval", "sentence", "alignment"])
+    parser.add_argument("--only", choices=["retrieval", "sentence", "answers", "alignment"])
+    parser.add_argument(
+        "--trained",
+        type=Path,
+        help="what examples/train_span_head.py wrote: its head is put to its test articles",
+    )
     options = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("minqa") / "compiled"))
     encoder = minqa.load(options.model)
@@ -243,15 +284,26 @@ def main() -> None:
         contexts, questions = [], []
         for article in json.loads(squad.read_text("utf-8"))["data"]:
             for paragraph in article["paragraphs"]:
-                questions += [one | {"context": len(contexts)} for one in paragraph["qas"]]
+                known = {"context": len(contexts), "article": article["title"]}
+                questions += [one | known for one in paragraph["qas"]]
                 contexts.append(paragraph["context"])
+        statistics = minqa.gather(encoder, contexts)
+        paragraphs = Texts(encoder, contexts, "passage", "paragraphs")
+        if options.only in (None, "answers") and options.trained:
+            head = minqa.load_span_head(options.trained / "span_head.safetensors")
+            report = json.loads((options.trained / "report.json").read_text("utf-8"))
+            tested = [one for one in questions if one["article"] in report["test articles"]]
+            texts = (paragraphs, Texts(encoder, [one["question"] for one in tested], "query", "questions"))
+            title = f"Answers to {len(tested):,} questions on {len(report['test articles'])} articles"
+            rows = answer_spans(contexts, tested, texts, statistics, head)
+            table(title, ("answer", "exact match", "F1"), rows)
+        elif options.only in (None, "answers"):
+            note("Answers are left out: name a folder of examples/train_span_head.py with --trained.")
+        if options.only == "answers":
+            return
         drawn = np.random.default_rng(options.seed).permutation(len(questions))[: options.questions or None]
         questions = [questions[i] for i in drawn]
-        statistics = minqa.gather(encoder, contexts)
-        texts = (
-            Texts(encoder, contexts, "passage", "paragraphs"),
-            Texts(encoder, [one["question"] for one in questions], "query", "questions"),
-        )
+        texts = (paragraphs, Texts(encoder, [one["question"] for one in questions], "query", "questions"))
         grid = [
             replace(RANKING, layers=(layer,), centring=centring, weights=weights)
             for layer in layers

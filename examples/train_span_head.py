@@ -3,8 +3,8 @@
     uv run python examples/train_span_head.py SQUAD.json --out trained
 
 Passages and questions are embedded once, apart from each other; from their words' vectors the head learns
-where the answer lies. Some questions are put to another paragraph of their article, so that it learns as
-well when there is none. Articles are set aside for validation and for the test: no question of theirs is
+where the answer lies. Some questions are put to another paragraph of their article too, so that it learns
+as well when there is none. Articles are set aside for validation and for the test: no question of theirs is
 trained on. Stop with Ctrl-C; the same command goes on behind the last whole epoch.
 
 With --finetune question and passage are read together by all of BERT, which is trained as well (Devlin et al.
@@ -47,7 +47,7 @@ from minqa.squad import exact_match, f1, read_squad
 from minqa.tokens import load_word_piece
 from minqa.training import Marked, TokenPairs, head_loss, reader_loss, train_step
 
-NO_ANSWER = 0.15  # of the questions, the part that is put to another paragraph
+NO_ANSWER = 0.15  # of the questions, the part that is put to another paragraph as well
 AVERAGED = 0.005  # how much of a step's weights goes into their average, which is what is kept
 PATIENCE = 4  # epochs without a better F1
 
@@ -77,6 +77,7 @@ class Data:
         if len(articles) <= validation + test:
             raise minqa.InputError(f"{path} has {len(articles)} articles, too few to set some aside.")
         order = np.random.default_rng(seed).permutation(len(articles))
+        self.test_articles = [articles[j] for j in order[:test]]
         part = {articles[j]: i for i, j in enumerate(order)}
         places = [part[one.article] for one in questions]
         bounds = (0, test, test + validation, len(articles))
@@ -318,7 +319,8 @@ def write(path, content):
 
 def train(task, data, options, settings):
     """Train until validation no longer gets better; the best weights are kept by `task.save`."""
-    steps = options.epochs * (len(data.train) // options.batch)
+    extra = int(NO_ANSWER * len(data.train))
+    steps = options.epochs * ((len(data.train) + extra) // options.batch)
     rate = optax.warmup_cosine_decay_schedule(0, options.rate, min(200, steps // 10), steps + 1)
     matrices = lambda tree: jax.tree.map(lambda one: one.ndim > 1, tree)  # noqa: E731, these alone decay
     optimizer = optax.chain(
@@ -336,7 +338,8 @@ def train(task, data, options, settings):
             begun, epoch = time.monotonic(), facts["epochs"]
             rng = np.random.default_rng([options.seed, epoch])
             key = jax.random.fold_in(jax.random.key(options.seed), epoch)
-            examples = [data.elsewhere(one, rng) if rng.random() < NO_ANSWER else one for one in data.train]
+            elsewhere = rng.choice(len(data.train), extra, replace=False)
+            examples = data.train + [data.elsewhere(data.train[i], rng) for i in elsewhere]
             losses = []
             for some in batches(task, examples, options.batch, rng):
                 key, dropout = jax.random.split(key)
@@ -395,7 +398,7 @@ def main():
     )
     parser.add_argument("--finetune", action="store_true", help="train all of BERT instead of a head")
     parser.add_argument("--layer", type=int, default=3, help="the layer that the head reads (default: 3)")
-    parser.add_argument("--hidden", type=int, default=96, help="the head's width (default: 96)")
+    parser.add_argument("--hidden", type=int, default=128, help="the head's width (default: 128)")
     parser.add_argument("--epochs", type=int, help="at most (default: 16, or 2 with --finetune)")
     parser.add_argument("--batch", type=int, help="questions a step (default: 32, or 16 with --finetune)")
     parser.add_argument("--rate", type=float, help="of learning (default: 2e-3, or 1e-4 with --finetune)")
@@ -432,6 +435,9 @@ def run(options):
     rng = np.random.default_rng(options.seed)
     *_, wrong = evaluate(task, model, data, [data.elsewhere(one, rng) for one in data.test])
     told = auroc([one.probability for one in right], [one.probability for one in wrong])
+    report = {"test articles": data.test_articles, "questions": len(data.test)}
+    report |= {"exact match": round(exact, 2), "F1": round(mean_f1, 2), "AUROC": round(told, 4)}
+    write(options.out / "report.json", json.dumps(report, indent=2).encode())
     print(
         f"{len(data.test)} questions on {options.test} articles that were not trained on: EM {exact:.1f}, "
         f"F1 {mean_f1:.1f}; right paragraphs against others of the article: AUROC {told:.3f}"

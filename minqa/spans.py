@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from minqa.colours import bounds
 from minqa.heatmap import HeatMap, content_words, padded
 from minqa.text import sentences
 from minqa.tokens import Tokens
@@ -195,21 +194,23 @@ def _best_apart(scores: Float[Array, "token length"], *, k: int):
 def heat_span(heat: HeatMap) -> Span | None:
     """The contiguous words that the heat points to; they mark the match, which is seldom the answer itself.
 
-    Of all runs of at most `MAX_LENGTH` words, the one with the largest sum of heat above the level at which
-    colours begin, which is set by what unrelated texts of the corpus reach; of equal runs the first, and of
-    those the shortest. Function words and punctuation add nothing and stand at no end, and punctuation breaks
-    a run unless it is written without a space on either side, as in "mass–energy".
+    Of all runs of at most `MAX_LENGTH` words, the one with the largest sum of heat above a level halfway
+    from what unrelated texts of the corpus reach to the hottest word (the hottest itself, where they reach
+    more); of equal runs the first, and of those the shortest. Function words and punctuation add nothing and
+    stand at no end, and punctuation breaks a run unless it is written without a space on either side, as in
+    "mass–energy".
 
     Returns:
-        None where no word is hot.
+        None where the passage has no word, or the query none to compare it with.
     """
     words = heat.passage.words
     finite = np.isfinite(heat.heat)
     counted = content_words(heat.passage) & finite
-    excess = np.where(counted, heat.heat - bounds(heat.unrelated)[0], 0)
-    hot = counted & (excess > 0)
-    if not hot.any():
+    if not counted.any():
         return None
+    hottest = heat.heat[counted].max()
+    excess = np.where(counted, heat.heat - min((heat.unrelated + hottest) / 2, hottest), 0)
+    hot = counted & (excess >= 0)
     joined = words[1:, 0] == words[:-1, 1]
     inside = np.append(False, joined) & np.append(joined, False)
     # A run's sum is the total up to its end less the total before its start.

@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 from conftest import make_bert_folder
+from flax import nnx
 
 import minqa
 from minqa import ask as ask_module
@@ -13,6 +16,7 @@ from minqa.ask import ask, embed_query, rank, settings
 from minqa.clock import Clock
 from minqa.corpus import Passage
 from minqa.index import write_index
+from minqa.span_head import SpanHead
 from minqa.statistics import RANKING, Measure
 
 WORDS = "theory war world relativity played naive develop who caf".split()
@@ -186,3 +190,29 @@ def test_the_clock_keeps_compiling_apart():
     assert list(clock.seconds) == ["work", "compile"]
     assert 0.04 <= clock.seconds["work"] < 0.2
     assert clock.seconds["compile"] > 0.001
+
+
+def test_answers_of_a_head_are_those_of_its_layer(encoder, passages, index):
+    head = SpanHead(32, encoder=encoder.fingerprint, layer=1, hidden=4, rngs=nnx.Rngs(0))
+    head.no_answer.bias[...] = jnp.full(1, -9.0)  # so that every passage has an answer
+    results = ask(encoder, query_of(encoder, index), passages, index, k=3, finder=head, clock=Clock())
+    how = {"measure": Measure(layers=(1,))}
+    question = minqa.embed(encoder, [QUERY], role="query", **how)
+    for result in results:
+        read = minqa.embed(encoder, [result.passage.text], role="passage", **how)
+        [[expected]] = minqa.read_answers(head, question, read)
+        assert result.answered
+        assert (result.span.start, result.span.end) == (expected.start, expected.end)
+        assert result.span.probability == pytest.approx(expected.probability, abs=1e-5)
+    head.no_answer.bias[...] = jnp.full(1, 99.0)
+    [result] = ask(encoder, query_of(encoder, index), passages, index, k=1, finder=head, clock=Clock())
+    assert result.answered and result.span is None, "none is more plausible than any"
+    assert "answers of the span head" in settings(encoder, index.statistics, RANKING, head)
+
+
+def test_answers_of_a_reader_are_its_own(encoder, passages, index, tmp_path):
+    reader = minqa.load_reader(make_bert_folder(tmp_path, kind=transformers.BertForQuestionAnswering))
+    results = ask(encoder, query_of(encoder, index), passages, index, k=3, finder=reader, clock=Clock())
+    found = minqa.answer(reader, QUERY, [result.passage.text for result in results])
+    assert [[result.span] if result.span else [] for result in results] == found
+    assert f"answers of {tmp_path}" in settings(encoder, index.statistics, RANKING, reader)

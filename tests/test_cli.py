@@ -13,9 +13,11 @@ import time
 
 import numpy as np
 import pytest
-from conftest import edit_json
+import transformers
+from conftest import edit_json, make_bert_folder
 from safetensors.numpy import load_file, save_file
 
+import minqa
 from minqa import cli
 from minqa import index as index_module
 
@@ -45,7 +47,7 @@ def corpus(tmp_path):
     return path
 
 
-OF_A_RESULT = {"score", "cosine", "contributions", "truncated", "span", "sentence"}
+OF_A_RESULT = {"score", "cosine", "contributions", "truncated", "answered", "span", "sentence"}
 
 
 def assert_sentence(result, text):
@@ -115,6 +117,22 @@ def test_heat_needs_no_corpus(run, bert_folder):
     assert status == 0
     assert "inf" not in out
     assert "no phrase stands out" in out
+
+
+def test_a_reader_finds_the_answers(run, bert_folder, tmp_path):
+    reader = make_bert_folder(tmp_path / "reader", kind=transformers.BertForQuestionAnswering)
+    heat = ("heat", "who developed it?", "a theory of war", "--model", bert_folder, "--json")
+    [without] = json.loads(run(*heat)[1])["results"]
+    assert not without["answered"] and without["span"]["probability"] is None, "no head fits this encoder"
+    status, out, _ = run(*heat, "--reader", reader)
+    answer = json.loads(out)
+    assert status == 0 and f"answers of {reader}" in answer["settings"]
+    [result] = answer["results"]
+    [found] = minqa.answer(minqa.load_reader(reader), "who developed it?", ["a theory of war"])
+    assert result["answered"]
+    assert (result["span"] and result["span"]["text"]) == (found[0].text if found else None)
+    status, _, err = run(*heat, "--reader", bert_folder)
+    assert status == 1 and "qa_outputs.weight is missing" in err and err.count("\n") == 1
 
 
 def test_two_models_answer_side_by_side(run, bert_folder, elmo_folder, corpus):

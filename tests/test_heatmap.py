@@ -178,7 +178,7 @@ def test_the_span_is_the_best_of_all_runs(words):
     if not hot:
         return
     heat_map = glued(heat, glue=glue)
-    level = (np.mean(hot, dtype=np.float32) + np.float32(max(hot))) / 2
+    level = min(max(hot) / 2, max(hot))  # unrelated texts reach 0
 
     def total(first, last):
         sum_ = 0.0
@@ -203,7 +203,7 @@ def test_the_span_is_the_best_of_all_runs(words):
 
 
 def test_the_first_of_equal_runs_is_taken():
-    span = heat_span(made_map("v w x y z", [1, 0, 1, 0, 1]))
+    span = heat_span(made_map("v w x y z", [1, -1, 1, -1, 1]))
     assert (span.start, span.end) == (0, 1)
 
 

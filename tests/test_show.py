@@ -1,5 +1,6 @@
 """What is shown: safe, shaded where it is hot, and the same text as the passage."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from minqa.colours import SHADES, bounds, shade
 from minqa.comparison import Comparison
 from minqa.corpus import Passage
 from minqa.heatmap import heat_map
-from minqa.spans import heat_sentence, heat_span
+from minqa.spans import Span, heat_sentence, heat_span
 
 
 def result(text, rows, title="T", unrelated=0.0, query="fox"):
@@ -158,3 +159,23 @@ def test_titles_and_passages_cannot_steer_the_terminal():
     assert shown.count("[bold]x[/bold]") >= 2, "no markup is read"
     assert "\n2  Fake" not in shown
     assert not {"\u202e", "\x07"} & set(render(results))
+
+
+def test_answers_come_with_their_probability_and_none_is_said(fox):
+    span = Span("red fox", 4, 11, 3.0, 0.5)
+    shown = render([replace(fox, span=span, answered=True)], marks=True)
+    assert "the [[red fox]] ran" in shown and "→ red fox  50%" in shown
+    assert "no plausible answer" in render([replace(fox, span=None, answered=True)], marks=True)
+    assert "heat 0." in render([fox], marks=True), "a phrase is no answer, and says so"
+
+
+def test_a_page_marks_spans_that_overlap():
+    text = "A fox ran. It hid."
+    one = result(text, np.eye(5, 2))
+    crossing = replace(one, span=Span("ran. It", 6, 13, 1.0), sentence=Span("A fox ran.", 0, 10, 1.0))
+    page = show.page("fox", [crossing], "")
+    passage = re.sub(r"</?b[^>]*>", "", page[page.index('<p class="passage">') :].split("</p>")[0])
+    assert passage.endswith(
+        '<span class="sentence">A fox </span><span class="sentence phrase">ran.</span>'
+        '<span class="phrase"> It</span> hid.'
+    )
