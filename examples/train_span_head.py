@@ -355,6 +355,7 @@ def train(task, data, options, settings):
                 if stopped():
                     raise KeyboardInterrupt
                 told = f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.2f}"
+                told += f", F1 {facts['validation F1']:.1f}" if epoch else ""
                 bar.update(row, advance=1, description=told)
             exact, mean_f1, _ = evaluate(task, averaged, data, data.validation)
             better = mean_f1 > facts["validation F1"]
@@ -434,7 +435,7 @@ def run(options):
     exact, mean_f1, right = evaluate(task, model, data, data.test)
     rng = np.random.default_rng(options.seed)
     *_, wrong = evaluate(task, model, data, [data.elsewhere(one, rng) for one in data.test])
-    told = auroc([one.probability for one in right], [one.probability for one in wrong])
+    told = auroc([one.margin for one in right], [one.margin for one in wrong])
     report = {"test articles": data.test_articles, "questions": len(data.test)}
     report |= {"exact match": round(exact, 2), "F1": round(mean_f1, 2), "AUROC": round(told, 4)}
     write(options.out / "report.json", json.dumps(report, indent=2).encode())

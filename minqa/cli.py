@@ -23,12 +23,13 @@ JSON_HELP = """\
 --json prints one object: query; results, each with rank, title, score, cosine, contributions (of each query
 word: text, start, end, weight, contribution; they add up to the score), text, truncated, words (text, start,
 end, heat), answered (whether an answer was looked for), span (text, start, end, score and, of an answer,
-probability) and sentence (the same) or null; model; settings; with ask, searched and passages, the number of
-passages searched and in the corpus; seconds by step. Offsets count characters of the text; score and heat
-are null where there is nothing to compare, as for punctuation. With more than one --model, models lists what
-is said of each (model, settings, searched, passages, seconds); a result holds title, text, by_model (rank or
-null, score, cosine, contributions, truncated, answered, span, sentence), agreement (the correlation of the
-models' heats) and words (text, start, end, heat and hot of each model), in their order."""
+probability and margin, its score above that of none) and sentence (the same) or null; model; settings; with
+ask, searched and passages, the number of passages searched and in the corpus; seconds by step. Offsets count
+characters of the text; score and heat are null where there is nothing to compare, as for punctuation. With
+more than one --model, models lists what is said of each (model, settings, searched, passages, seconds); a
+result holds title, text, by_model (rank or null, score, cosine, contributions, truncated, answered, span,
+sentence), agreement (the correlation of the models' heats) and words (text, start, end, heat and hot of each
+model), in their order."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

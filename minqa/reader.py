@@ -131,7 +131,7 @@ def answer(
         apart=apart,
         no_answer=none,
     )
-    return [spans[:k] for spans in as_spans(best, texts, no_answer=no_answer)]
+    return [spans[:k] for spans in as_spans(best, none, texts, no_answer=no_answer)]
 
 
 @jax.jit

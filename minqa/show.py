@@ -201,8 +201,9 @@ def _numbers(result: Result) -> dict[str, Any]:
 def _span(span: Span | None) -> dict[str, Any] | None:
     if span is None:
         return None
-    probability = None if span.probability is None else _number(span.probability)
-    return dataclasses.asdict(span) | {"score": _number(span.score), "probability": probability}
+    numbers = {name: getattr(span, name) for name in ("score", "probability", "margin")}
+    rounded = {name: None if value is None else _number(value) for name, value in numbers.items()}
+    return dataclasses.asdict(span) | rounded
 
 
 def _places(text: str, words: Int[np.ndarray, "word 2"]) -> list[dict[str, Any]]:

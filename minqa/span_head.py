@@ -165,7 +165,7 @@ class BidirectionalGRU(nnx.Module):
         self, x: Float[Array | np.ndarray, "batch word inputs"], mask: Bool[Array | np.ndarray, "batch word"]
     ) -> Float[Array, "batch word outputs"]:
         # What a step reads of its word is computed for all words at once.
-        inputs = jnp.split(self.input(x.swapaxes(0, 1)), 2, axis=-1)
+        inputs = jnp.split(self.input(jnp.swapaxes(jnp.asarray(x), 0, 1)), 2, axis=-1)
         read = jnp.swapaxes(jnp.asarray(mask), 0, 1)[..., None]
 
         def direction(inputs, recurrent, *, reverse):
@@ -220,7 +220,7 @@ def read_answers(
     """
     longest = bucket(max((len(one.tokens.words) for one in passages), default=1))
     block = max(1, READ_WORDS // longest)
-    best = [
+    blocks = [
         # No answer may take a place.
         _read(
             head,
@@ -232,12 +232,11 @@ def read_answers(
         for i in range(0, len(passages), block)
     ]
     texts = [one.tokens for one in passages]
-    found = [
+    return [
         spans[:k]
-        for i, some in enumerate(best)
-        for spans in as_spans(some, texts[i * block : (i + 1) * block], no_answer=no_answer)
+        for i, (best, none) in enumerate(blocks)
+        for spans in as_spans(best, none, texts[i * block : (i + 1) * block], no_answer=no_answer)
     ]
-    return found
 
 
 def load_span_head(path: str | Path | None = None) -> SpanHead:
@@ -272,7 +271,8 @@ def save_span_head(head: SpanHead, **facts: str) -> bytes:
 @partial(jax.jit, static_argnames=("k", "max_length", "apart"))
 def _read(head: SpanHead, pairs: Pairs, *, k, max_length, apart):
     start, end, none = head(pairs)
-    return best_spans(start, end, pairs.mask, k=k, max_length=max_length, apart=apart, no_answer=none)
+    found = best_spans(start, end, pairs.mask, k=k, max_length=max_length, apart=apart, no_answer=none)
+    return found, none
 
 
 def _closeness(

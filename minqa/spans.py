@@ -32,6 +32,7 @@ class Span:
         score: what it was chosen by: of a phrase in a heat map the mean heat of its content words, of a
             sentence how well it echoes the query, of an answer the sum of its start's and end's scores.
         probability: of an answer, among all spans of its passage and there being none; None of the others.
+        margin: how far an answer's score lies above that of there being none; None of the others.
     """
 
     text: str
@@ -39,6 +40,7 @@ class Span:
     end: int
     score: float
     probability: float | None = None
+    margin: float | None = None
 
 
 class BestSpans(NamedTuple):
@@ -135,17 +137,27 @@ def best_spans(
     return BestSpans(score, jnp.where(found, first, -1), jnp.where(found, last, -1), log_total)
 
 
-def as_spans(best: BestSpans, passages: Sequence[Tokens], *, no_answer: bool) -> list[list[Span]]:
-    """Each passage's spans, best first; `no_answer` leaves out those that are no better than none at all."""
-    rows = zip(*map(np.asarray, best), passages, strict=True)
+def as_spans(
+    best: BestSpans, none: Float[Array | np.ndarray, " batch"], passages: Sequence[Tokens], *, no_answer: bool
+) -> list[list[Span]]:
+    """Each passage's spans, best first.
+
+    Args:
+        best: of words, as `best_spans` returns them with `none` among them.
+        none: the score of there being no answer.
+        passages: the texts.
+        no_answer: whether to leave out those that are no better than none.
+    """
+    rows = zip(*map(np.asarray, best), np.asarray(none).tolist(), passages, strict=True)
     found = []
-    for scores, first, last, log_total, passage in rows:
+    for scores, first, last, log_total, nothing, passage in rows:
         spans = []
         for score, i, j in zip(scores.tolist(), first.tolist(), last.tolist(), strict=True):
             if i >= 0:
                 start, end = int(passage.words[i, 0]), int(passage.words[j, 1])
                 probability = math.exp(min(score - float(log_total), 0))
-                spans.append(Span(passage.text[start:end], start, end, score, probability))
+                text = passage.text[start:end]
+                spans.append(Span(text, start, end, score, probability, score - nothing))
             elif no_answer:
                 break
         found.append(spans)
