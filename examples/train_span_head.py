@@ -15,12 +15,14 @@ import argparse
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -39,12 +41,11 @@ from safetensors.numpy import save
 import minqa
 from minqa import bert
 from minqa.checkpoint import dump
-from minqa.encoder import model_folder, read_config
+from minqa.encoder import model_folder, read_bert
 from minqa.reader import OVERLAP, WINDOW, Reader, answer
 from minqa.span_head import SpanHead, pair, read_answers, save_span_head
 from minqa.spans import MAX_LENGTH
 from minqa.squad import exact_match, f1, read_squad
-from minqa.tokens import load_word_piece
 from minqa.training import Marked, TokenPairs, head_loss, reader_loss, train_step
 
 NO_ANSWER = 0.15  # of the questions, the part that is put to another paragraph as well
@@ -65,6 +66,7 @@ class Data:
 
     def __init__(self, path, *, seed, validation, test):
         questions = read_squad(path)
+        self.digest = sha256(path.read_bytes()).hexdigest()
         self.questions = [one.text for one in questions]
         self.accepted = [one.accepted for one in questions]
         self.passages = list(dict.fromkeys(one.passage for one in questions))
@@ -86,12 +88,14 @@ class Data:
             for low, high in pairwise(bounds)
         )
         self.article = {one.passage: place for one, place in zip(examples, places, strict=True)}
+        self.together = defaultdict(list)
+        for passage, place in self.article.items():
+            self.together[place].append(passage)
 
     def elsewhere(self, example, rng):
         """The same question, put to another passage of the article; itself, where there is none."""
-        article = self.article[example.passage]
-        others = [i for i, place in self.article.items() if place == article and i != example.passage]
-        return Example(example.question, rng.choice(others), Counter()) if others else example
+        others = [i for i in self.together[self.article[example.passage]] if i != example.passage]
+        return Example(example.question, int(rng.choice(others)), Counter()) if others else example
 
 
 class HeadTask:
@@ -101,8 +105,8 @@ class HeadTask:
 
     def __init__(self, data, options):
         encoder = minqa.load(options.model)
-        layer = options.layer % (encoder.model.num_layers + 1)
-        measure = minqa.Measure(layers=(layer,))
+        measure = minqa.Measure(layers=(options.layer,))
+        [layer] = measure.layers_of(encoder.model.num_layers)
         self.questions = embed(encoder, data.questions, "query", measure)
         self.passages = embed(encoder, data.passages, "passage", measure)
         self.model = SpanHead(
@@ -121,16 +125,14 @@ class HeadTask:
     def length(self, example):
         return len(self.passages[example.passage].tokens.words)
 
+    def marks(self, example):
+        return mark(example.answers, *self.passages[example.passage].tokens.words.T)
+
     def batch(self, examples):
-        questions, passages = self._vectors(examples)
-        rows = [
-            mark(one.answers, *passage.tokens.words.T)
-            for one, passage in zip(examples, passages, strict=True)
-        ]
-        return pair(questions, passages, padded=coarse), stack(rows)
+        return pair(*self._vectors(examples), padded=coarse), stack(list(map(self.marks, examples)))
 
     def answer(self, model, examples):
-        return [found[0] for found in read_answers(model, *self._vectors(examples), no_answer=False)]
+        return read_answers(model, *self._vectors(examples), no_answer=False)
 
     def save(self, model, out, facts):
         facts = {key: str(value) for key, value in facts.items()}
@@ -152,41 +154,43 @@ class ReaderTask:
         self.loss = in_bfloat16(reader_loss) if options.bfloat16 else reader_loss
         self.data = data
         self.folder = model_folder(options.model)
-        config = read_config(bert.BertConfig.from_dict, self.folder / "config.json")
-        self.tokenizer = load_word_piece(
-            self.folder, max_tokens=WINDOW, max_positions=config.max_position_embeddings
-        )
+        config, self.tokenizer, _ = read_bert(self.folder, max_tokens=WINDOW)
         self.model = bert.BertForQuestionAnswering(config, rngs=nnx.Rngs(options.seed))
         self.model.encoder = minqa.load(options.model).model
 
     def length(self, example):
         return len(self.data.passages[example.passage])
 
+    def marks(self, example):
+        return self._window(example)[-1]
+
+    def _window(self, example):
+        """Ids, types, words and marks of what is read: of several windows the first that holds an answer."""
+        passage = self.data.passages[example.passage]
+        [(tokens, types)] = self.tokenizer.pairs(
+            self.data.questions[example.question], [passage], overlap=OVERLAP
+        )
+        ends = np.cumsum(tokens.windows).tolist()
+        places = np.append(tokens.words, [[0, 0]], 0)[tokens.word]  # no word's tokens have no place
+        windows = [slice(end - count, end) for end, count in zip(ends, tokens.windows, strict=True)]
+        found = [mark(example.answers, *places[window].T) for window in windows]
+        best = next((i for i, marks in enumerate(found) if marks), 0)
+        window = windows[best]
+        return tokens.ids[window], types[window], tokens.word[window] >= 0, found[best]
+
     def batch(self, examples):
-        read = []
-        for one in examples:
-            [(tokens, types)] = self.tokenizer.pairs(
-                self.data.questions[one.question], [self.data.passages[one.passage]], overlap=OVERLAP
-            )
-            # Of several windows the first that holds an answer.
-            ends = np.cumsum(tokens.windows).tolist()
-            places = tokens.words[tokens.word] * (tokens.word >= 0)[:, None]
-            windows = [slice(end - count, end) for end, count in zip(ends, tokens.windows, strict=True)]
-            found = [mark(one.answers, *places[window].T) for window in windows]
-            best = next((i for i, marks in enumerate(found) if marks), 0)
-            window = windows[best]
-            read.append((tokens.ids[window], types[window], tokens.word[window] >= 0, found[best]))
+        read = list(map(self._window, examples))
         length = min(coarse(max(len(ids) for ids, *_ in read)), self.tokenizer.max_tokens)
-        ids, types, mask, real = np.zeros((4, len(read), length), np.int32)
+        ids, types, in_passage, real = np.zeros((4, len(read), length), np.int32)
         for i, (some, kinds, words, _) in enumerate(read):
-            ids[i, : len(some)], types[i, : len(some)], mask[i, : len(some)] = some, kinds, words
+            ids[i, : len(some)], types[i, : len(some)], in_passage[i, : len(some)] = some, kinds, words
             real[i, : len(some)] = 1
-        return TokenPairs(ids, real > 0, types, mask > 0), stack([marks for *_, marks in read])
+        return TokenPairs(ids, real > 0, types, in_passage > 0), stack([marks for *_, marks in read])
 
     def answer(self, model, examples):
-        reader = Reader("", model, self.tokenizer)
+        reader = Reader("", model, self.tokenizer, "")
         asked = ((self.data.questions[one.question], [self.data.passages[one.passage]]) for one in examples)
-        return [answer(reader, *one, no_answer=False)[0][0] for one in asked]
+        return [answer(reader, *one, no_answer=False)[0] for one in asked]
 
     def save(self, model, out, facts):
         tensors = {
@@ -194,7 +198,7 @@ class ReaderTask:
             for name, tensor in dump(model, bert.QA_TENSORS).items()
         }
         for path in self.folder.glob("*"):
-            if path.name == "vocab.txt" or ("token" in path.name and path.suffix == ".json"):
+            if path.name == "vocab.txt" or (re.search("token|bert", path.name) and path.suffix == ".json"):
                 shutil.copyfile(path, out / path.name)
         config = json.loads((self.folder / "config.json").read_text("utf-8"))
         config |= {"architectures": ["BertForQuestionAnswering"], "trained": facts}
@@ -246,14 +250,15 @@ def mark(answers, starts, ends):
 def stack(rows):
     marked = Marked(*(np.zeros((len(rows), 8), kind) for kind in (np.int32, np.int32, np.float32)))
     for i, marks in enumerate(rows):
-        for j, ((first, last), annotators) in enumerate(marks.most_common(8)):
+        best = marks.most_common(8)
+        for j, ((first, last), annotators) in enumerate(best):
             marked.first[i, j], marked.last[i, j] = first, last
-            marked.weight[i, j] = annotators / sum(count for _, count in marks.most_common(8))
+            marked.weight[i, j] = annotators / sum(count for _, count in best)
     return marked
 
 
 def batches(task, examples, size, rng):
-    """Examples in random order, batched with others of like length."""
+    """Examples in random order, batched with others of like length; the few that are left over wait."""
     examples = [examples[i] for i in rng.permutation(len(examples))]
     pool = 32 * size
     found = []
@@ -264,19 +269,21 @@ def batches(task, examples, size, rng):
 
 
 def evaluate(task, model, data, examples):
-    """Exact match and F1 in percent, of SQuAD's definition, and the answers."""
+    """Exact match and F1 in percent, of SQuAD's definition, and each answer's margin over there being none.
+
+    Where some of the questions have no answer, as in SQuAD 2.0, none may be given.
+    """
     examples = sorted(examples, key=task.length)
-    found = []
+    optional = any(data.accepted[one.question] == [""] for one in examples)
+    scored, margins = [], []
     for start in range(0, len(examples), 64):
-        found += task.answer(model, examples[start : start + 64])
-    scored = [
-        (
-            exact_match(one.text, data.accepted[example.question]),
-            f1(one.text, data.accepted[example.question]),
-        )
-        for example, one in zip(examples, found, strict=True)
-    ]
-    return *(100 * np.mean(scored, axis=0)).tolist(), found
+        some = examples[start : start + 64]
+        for example, spans in zip(some, task.answer(model, some), strict=True):
+            margins.append(spans[0].margin if spans else -np.inf)
+            text = spans[0].text if spans and not (optional and margins[-1] <= 0) else ""
+            accepted = data.accepted[example.question]
+            scored.append((exact_match(text, accepted), f1(text, accepted)))
+    return *(100 * np.mean(scored, axis=0)).tolist(), margins
 
 
 def auroc(right, wrong):
@@ -295,20 +302,28 @@ class Run:
         leaves = {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(tree))}
         write(self.path, save(leaves, {"settings": self.settings, "facts": json.dumps(facts)}))
 
-    def restore(self, tree, facts):
-        """What was saved, or what is given, where nothing was."""
+    def check(self):
+        """Raise InputError where another run was saved; return what is known of this one."""
         if not self.path.exists():
-            return tree, facts
+            return None
         try:
             with safe_open(self.path, "numpy") as file:
                 saved = file.metadata() or {}
-                leaves, structure = jax.tree.flatten(tree)
-                if saved.get("settings") == self.settings:
-                    leaves = [jnp.asarray(file.get_tensor(str(i))) for i in range(len(leaves))]
-                    return structure.unflatten(leaves), json.loads(saved["facts"])
         except (SafetensorError, OSError) as error:
             raise minqa.InputError(f"{self.path} cannot be read ({error}): delete it.") from error
-        raise minqa.InputError(f"{self.path} belongs to a run with other settings: name another --out.")
+        if saved.get("settings") != self.settings:
+            raise minqa.InputError(f"{self.path} belongs to a run with other settings: name another --out.")
+        return json.loads(saved["facts"])
+
+    def restore(self, tree, facts):
+        """What was saved, or what is given, where nothing was."""
+        saved = self.check()
+        if saved is None:
+            return tree, facts
+        leaves, structure = jax.tree.flatten(tree)
+        with safe_open(self.path, "numpy") as file:
+            leaves = [jnp.asarray(file.get_tensor(str(i))) for i in range(len(leaves))]
+        return structure.unflatten(leaves), saved
 
 
 def write(path, content):
@@ -319,17 +334,24 @@ def write(path, content):
 
 def train(task, data, options, settings):
     """Train until validation no longer gets better; the best weights are kept by `task.save`."""
-    extra = int(NO_ANSWER * len(data.train))
-    steps = options.epochs * ((len(data.train) + extra) // options.batch)
+    # What is too long to be marked must not be learnt to have no answer.
+    known = [one for one in data.train if not one.answers or task.marks(one)]
+    extra = int(NO_ANSWER * len(known))
+    steps = options.epochs * ((len(known) + extra) // options.batch)
     rate = optax.warmup_cosine_decay_schedule(0, options.rate, min(200, steps // 10), steps + 1)
     matrices = lambda tree: jax.tree.map(lambda one: one.ndim > 1, tree)  # noqa: E731, these alone decay
     optimizer = optax.chain(
         optax.clip_by_global_norm(2.0), optax.adamw(rate, b2=0.98, weight_decay=0.01, mask=matrices)
     )
-    average = jax.jit(lambda old, new: optax.incremental_update(new, old, AVERAGED))
+    average = jax.jit(lambda old, new, part: optax.incremental_update(new, old, part))
+    finite = jax.jit(
+        lambda tree: jnp.all(jnp.array([jnp.isfinite(one).all() for one in jax.tree.leaves(tree)]))
+    )
     run = Run(options.out / "run.safetensors", settings)
     tree = (task.model, task.model, optimizer.init(task.model))
-    tree, facts = run.restore(tree, {"epochs": 0, "validation F1": -1.0, "waited": 0, "minutes": 0.0})
+    tree, facts = run.restore(
+        tree, {"epochs": 0, "steps": 0, "validation F1": -1.0, "waited": 0, "minutes": 0.0}
+    )
     model, averaged, state = tree
 
     with interrupted() as stopped, progress() as bar:
@@ -338,17 +360,18 @@ def train(task, data, options, settings):
             begun, epoch = time.monotonic(), facts["epochs"]
             rng = np.random.default_rng([options.seed, epoch])
             key = jax.random.fold_in(jax.random.key(options.seed), epoch)
-            elsewhere = rng.choice(len(data.train), extra, replace=False)
-            examples = data.train + [data.elsewhere(data.train[i], rng) for i in elsewhere]
+            elsewhere = rng.choice(len(known), extra, replace=False)
+            examples = known + [data.elsewhere(known[i], rng) for i in elsewhere]
             losses = []
             for some in batches(task, examples, options.batch, rng):
                 key, dropout = jax.random.split(key)
                 model, state, loss = train_step(
                     model, state, task.batch(some), dropout, loss=task.loss, optimizer=optimizer
                 )
-                averaged = average(averaged, model)
+                # At first the mean of all steps, so that nothing of the beginning is kept.
+                averaged = average(averaged, model, max(AVERAGED, 1 / (facts["steps"] + len(losses) + 1)))
                 losses.append(float(loss))
-                if not math.isfinite(losses[-1]):
+                if not (math.isfinite(losses[-1]) and finite(model)):
                     raise minqa.InputError(
                         f"The loss is {losses[-1]} at step {len(losses)} of epoch {epoch + 1}: lower --rate."
                     )
@@ -361,6 +384,7 @@ def train(task, data, options, settings):
             better = mean_f1 > facts["validation F1"]
             facts = {
                 "epochs": epoch + 1,
+                "steps": facts["steps"] + len(losses),
                 "validation F1": max(mean_f1, facts["validation F1"]),
                 "waited": 0 if better else facts["waited"] + 1,
                 "minutes": facts["minutes"] + (time.monotonic() - begun) / 60,
@@ -368,6 +392,8 @@ def train(task, data, options, settings):
             if better:
                 task.save(averaged, options.out, settings | facts)
             run.save((model, averaged, state), facts)
+            if stopped():
+                raise KeyboardInterrupt
             bar.console.print(
                 f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, validation EM {exact:.1f} F1 {mean_f1:.1f}, "
                 f"{facts['minutes']:.1f} minutes"
@@ -425,8 +451,14 @@ def main():
 def run(options):
     data = Data(options.squad, seed=options.seed, validation=options.validation, test=options.test)
     settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "squad")}
-    settings |= {"questions": len(data.train), "data": options.squad.name}
+    settings |= {"questions": len(data.train), "data": options.squad.name, "digest": data.digest}
+    for name, least in (("epochs", 1), ("batch", 1), ("validation", 1), ("test", 0), ("hidden", 1)):
+        if getattr(options, name) < least:
+            raise minqa.InputError(f"--{name} must be at least {least}.")
+    if len(data.train) < options.batch:
+        raise minqa.InputError(f"{len(data.train)} questions are left to train on, fewer than --batch.")
     options.out.mkdir(parents=True, exist_ok=True)
+    Run(options.out / "run.safetensors", settings).check()
     task = (ReaderTask if options.finetune else HeadTask)(data, options)
     train(task, data, options, settings)
     if not data.test:
@@ -435,7 +467,7 @@ def run(options):
     exact, mean_f1, right = evaluate(task, model, data, data.test)
     rng = np.random.default_rng(options.seed)
     *_, wrong = evaluate(task, model, data, [data.elsewhere(one, rng) for one in data.test])
-    told = auroc([one.margin for one in right], [one.margin for one in wrong])
+    told = auroc(right, wrong)
     report = {"test articles": data.test_articles, "questions": len(data.test)}
     report |= {"exact match": round(exact, 2), "F1": round(mean_f1, 2), "AUROC": round(told, 4)}
     write(options.out / "report.json", json.dumps(report, indent=2).encode())

@@ -169,11 +169,13 @@ def find_answers(
     """The best answer that each passage holds; None where there being none is at least as plausible.
 
     Raises:
-        InputError: the question is too long for the finder.
+        InputError: the question is too long for the finder, or the head is for another encoder.
     """
     if isinstance(finder, Reader):
         found = answer(finder, question, passages)
     else:
+        if finder.encoder != encoder.fingerprint:
+            raise InputError(f"The span head was not trained on vectors of {encoder.name}.")
         measure = Measure(layers=(finder.layer,))
         asked = embed(encoder, [question], role="query", measure=measure) * len(passages)
         found = read_answers(finder, asked, embed(encoder, passages, role="passage", measure=measure))
@@ -182,15 +184,15 @@ def find_answers(
 
 def settings(encoder: Encoder, statistics: Statistics, measure: Measure, finder: Finder | None = None) -> str:
     """One line that says how a result was made; its end is a hash of that, to be quoted beside numbers."""
-    marks = {Reader: "answers of {0.name}", SpanHead: "answers of the span head"}
-    found = marks[type(finder)].format(finder) if finder else "spans by heat"
+    found = "spans by heat" if finder is None else f"answers of {finder.name}"
     layers = "+".join(map(str, measure.layers_of(encoder.model.num_layers)))
     said = (
         f"layer {layers} · centring {measure.centring} · weights {measure.weights} · "
         f"window {measure.window} · neighbours {measure.neighbours} · "
         f"{found} · statistics of {statistics.documents:,} passages · minqa {version('minqa')}"
     )
-    digest = hashlib.sha256(f"{encoder.fingerprint} {said} {sorted(statistics.frequency.items())}".encode())
+    used = encoder.fingerprint, finder and finder.fingerprint
+    digest = hashlib.sha256(f"{used} {said} {sorted(statistics.frequency.items())}".encode())
     return f"{encoder.name} · {said} · {digest.hexdigest()[:8]}"
 
 

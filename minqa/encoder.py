@@ -15,7 +15,7 @@ from minqa import bert, demo, elmo
 from minqa.checkpoint import fill, read_hdf5, read_tensors
 from minqa.errors import InputError
 from minqa.settings import Settings, read_json, read_settings
-from minqa.tokens import TextReader, Tokens, load_word_piece, make_speller
+from minqa.tokens import TextReader, Tokens, WordPiece, load_word_piece, make_speller
 
 Role = Literal["query", "passage"]
 Config = TypeVar("Config")
@@ -144,7 +144,7 @@ def load_elmo(
         InputError: a file is missing or broken, or they do not belong together.
     """
     options, weights = Path(options), Path(weights)
-    config = read_config(elmo.ElmoConfig.from_dict, options)
+    config = _read_config(elmo.ElmoConfig.from_dict, options)
     tensors = read_hdf5(weights)
     template = jax.eval_shape(lambda: elmo.Elmo(config, rngs=nnx.Rngs(0)))
     tokenizer = make_speller(config.characters_per_word)
@@ -156,24 +156,14 @@ def load_elmo(
         pooling=Pooling(),
         prompts={},
         default_prompt="",
-        fingerprint=_fingerprint((config, tokenizer.max_tokens, jnp.dtype(dtype).name), tokenizer, tensors),
+        fingerprint=fingerprint_of((config, tokenizer.max_tokens, jnp.dtype(dtype).name), tokenizer, tensors),
     )
 
 
 def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     transformer, pooling = _modules(folder)
-    config = read_config(bert.BertConfig.from_dict, transformer / "config.json")
-    limits = read_settings(transformer / "sentence_bert_config.json", optional=True)
-    tokenizer = load_word_piece(
-        transformer,
-        max_tokens=limits.get("max_seq_length", int),
-        max_positions=config.max_position_embeddings,
-        lowercase=limits.get("do_lower_case", bool) or False,
-    )
-    if max(tokenizer.backend.get_vocab().values()) >= config.vocab_size:
-        raise InputError(f"The tokenizer in {transformer} knows more tokens than vocab_size in config.json.")
+    config, tokenizer, tensors = read_bert(transformer)
     prompts, default_prompt = _prompts(folder)
-    tensors = read_tensors(transformer)
     model = fill(
         jax.eval_shape(lambda: bert.Bert(config, rngs=nnx.Rngs(0))),
         tensors,
@@ -192,12 +182,32 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
         pooling=pooling,
         prompts=prompts,
         default_prompt=default_prompt,
-        fingerprint=_fingerprint(described, tokenizer, tensors),
+        fingerprint=fingerprint_of(described, tokenizer, tensors),
     )
 
 
-def read_config(read: Callable[[Mapping[str, Any]], Config], path: Path) -> Config:
-    """A model's sizes from its JSON file. Raises InputError, with the file's name, where it is refused."""
+def read_bert(
+    folder: Path, *, max_tokens: int | None = None
+) -> tuple[bert.BertConfig, WordPiece, dict[str, np.ndarray]]:
+    """Sizes, tokenizer and tensors of a folder; `max_tokens` takes the place of the limit that it sets.
+
+    Raises:
+        InputError: something is missing or broken, or they do not belong together.
+    """
+    config = _read_config(bert.BertConfig.from_dict, folder / "config.json")
+    limits = read_settings(folder / "sentence_bert_config.json", optional=True)
+    tokenizer = load_word_piece(
+        folder,
+        max_tokens=max_tokens or limits.get("max_seq_length", int),
+        max_positions=config.max_position_embeddings,
+        lowercase=limits.get("do_lower_case", bool) or False,
+    )
+    if max(tokenizer.backend.get_vocab().values()) >= config.vocab_size:
+        raise InputError(f"The tokenizer in {folder} knows more tokens than vocab_size in config.json.")
+    return config, tokenizer, read_tensors(folder)
+
+
+def _read_config(read: Callable[[Mapping[str, Any]], Config], path: Path) -> Config:
     values = read_settings(path).values
     try:
         return read(values)
@@ -281,7 +291,8 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str]:
     return {name: prompts.get(name, str) or "" for name in prompts.values}, default
 
 
-def _fingerprint(settings: tuple, tokenizer: TextReader, tensors: Mapping[str, np.ndarray]) -> str:
+def fingerprint_of(settings: tuple, tokenizer: TextReader, tensors: Mapping[str, np.ndarray]) -> str:
+    """A hash of what a model is made of."""
     digest = hashlib.sha256(f"{settings}\n{tokenizer.backend.to_str()}".encode())
     for name in sorted(tensors):
         digest.update(name.encode())

@@ -10,11 +10,11 @@ import numpy as np
 from flax import nnx
 
 from minqa import bert
-from minqa.checkpoint import fill, read_tensors
+from minqa.checkpoint import fill
 from minqa.embedding import batches, bucket
-from minqa.encoder import model_folder, read_config
+from minqa.encoder import fingerprint_of, model_folder, read_bert
 from minqa.spans import MAX_LENGTH, Span, as_spans, best_spans
-from minqa.tokens import WordPiece, load_word_piece
+from minqa.tokens import WordPiece
 
 # How much a window holds, and how much of it the next one holds too, as the original has them (Devlin et al.
 # 2018): 384 tokens in all, and 128 of the passage.
@@ -30,11 +30,13 @@ class Reader:
         name: as it was asked for, to be shown.
         model: a pytree, called as `model(ids, mask, token_types)`.
         tokenizer: joins question and passage.
+        fingerprint: a hash of all of the above but the name.
     """
 
     name: str
     model: bert.BertForQuestionAnswering
     tokenizer: WordPiece
+    fingerprint: str
 
 
 def load_reader(
@@ -51,19 +53,18 @@ def load_reader(
     Raises:
         InputError: there is no such model, or it is broken, or is another kind of model.
     """
-    folder = model_folder(source)
-    config = read_config(bert.BertConfig.from_dict, folder / "config.json")
-    tokenizer = load_word_piece(folder, max_tokens=window, max_positions=config.max_position_embeddings)
+    config, tokenizer, tensors = read_bert(model_folder(source), max_tokens=window)
     model = fill(
         jax.eval_shape(lambda: bert.BertForQuestionAnswering(config, rngs=nnx.Rngs(0))),
-        read_tensors(folder),
+        tensors,
         bert.QA_TENSORS,
         settings="config.json",
         older_names=bert.OLDER_NAMES,
         unused=bert.QA_UNUSED_TENSORS,
         dtype=dtype,
     )
-    return Reader(str(source), model, tokenizer)
+    described = (config, tokenizer.max_tokens, jnp.dtype(dtype).name)
+    return Reader(str(source), model, tokenizer, fingerprint_of(described, tokenizer, tensors))
 
 
 def answer(

@@ -7,6 +7,7 @@ BiDAF (Seo et al. 2016, arXiv:1611.01603, section 2).
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,11 +77,12 @@ def pair(
 
 
 class SpanHead(nnx.Module):
-    """A network of one recurrent layer that reads what a heat map shows.
+    """A network of one recurrent layer that reads the words' vectors and what a heat map shows.
 
     Args:
         dim: of the vectors.
         encoder: the fingerprint of the encoder that makes them.
+        fingerprint: a hash of the file that the head was read from.
         layer: the encoder's layer that they are of.
         hidden: the width of the network, and of either direction of the recurrent layer.
         dropout: of what is read, and of what is computed.
@@ -91,12 +93,14 @@ class SpanHead(nnx.Module):
         dim: int,
         *,
         encoder: str = "",
+        fingerprint: str = "",
         layer: int = 0,
         hidden: int = 128,
         dropout: tuple[float, float] = (0.2, 0.3),
         rngs: nnx.Rngs,
     ):
-        self.encoder, self.layer = encoder, layer
+        self.name = "the span head"
+        self.encoder, self.fingerprint, self.layer = encoder, fingerprint, layer
         linear = partial(nnx.Linear, rngs=rngs)
         self.scale = Scale(dim)
         self.project = linear(dim, hidden, use_bias=False)
@@ -116,7 +120,7 @@ class SpanHead(nnx.Module):
     def __call__(
         self, pairs: Pairs, key: Array | None = None
     ) -> tuple[Float[Array, "batch word"], Float[Array, "batch word"], Float[Array, " batch"]]:
-        """How well each word begins the answer, how well it ends it, and how likely there is none.
+        """How well each word begins the answer, how well it ends it, and the score of there being none.
 
         Args:
             pairs: of questions and passages.
@@ -131,7 +135,7 @@ class SpanHead(nnx.Module):
         question, passage = self.scale(pairs.question), self.scale(pairs.passage)
         similarity = jax.vmap(cosine)(question, passage)
         question, passage = (drop(self.project(drop(x, self.drop_input))) for x in (question, passage))
-        # Each word of the passage sums up the question by its column of the similarity (BiDAF, equation 2).
+        # Each word of the passage sums up the question by its column of the similarity (BiDAF, 2.4).
         related = jnp.einsum("bqd,btd->btq", question, self.relate(passage)) * question.shape[-1] ** -0.5
         asked = pairs.question_mask
         by_word = similarity.swapaxes(1, 2) * jnp.exp(self.sharpness[...]) + related
@@ -257,7 +261,14 @@ def load_span_head(path: str | Path | None = None) -> SpanHead:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a span head, is it cut short? ({error})") from error
     template = jax.eval_shape(
-        lambda: SpanHead(dim, encoder=encoder, layer=layer, hidden=hidden, rngs=nnx.Rngs(0))
+        lambda: SpanHead(
+            dim,
+            encoder=encoder,
+            fingerprint=sha256(path.read_bytes()).hexdigest(),
+            layer=layer,
+            hidden=hidden,
+            rngs=nnx.Rngs(0),
+        )
     )
     return fill(template, tensors, own_names(template), settings="a span head")
 
@@ -265,7 +276,7 @@ def load_span_head(path: str | Path | None = None) -> SpanHead:
 def save_span_head(head: SpanHead, **facts: str) -> bytes:
     """A head as the content of a safetensors file, in 16 bits; `facts` say how it was made."""
     tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head, own_names(head)).items()}
-    return save(tensors, {"encoder": head.encoder, "layer": str(head.layer), **facts})
+    return save(tensors, facts | {"encoder": head.encoder, "layer": str(head.layer)})
 
 
 @partial(jax.jit, static_argnames=("k", "max_length", "apart"))

@@ -75,7 +75,7 @@ def span_scores(
         start: how well each token begins an answer.
         end: how well each token ends one.
         mask: False for tokens that no span may hold: special tokens, the question, padding.
-        max_length: the most tokens of a span.
+        max_length: the most tokens of a span, at least 1.
 
     Returns:
         -inf for a span that would hold a masked token or leave the text.
@@ -113,7 +113,7 @@ def best_spans(
         end: likewise.
         mask: likewise.
         k: how many, at least 1.
-        max_length: the most tokens of a span.
+        max_length: the most tokens of a span, at least 1.
         word: the number of the word that each token belongs to; then spans are of whole words, and of all
             spans of tokens that touch the same words the best one counts. Windows of a long text may stand
             in one row with a masked token between them: a word in two of them has one number, so nothing is
@@ -225,7 +225,9 @@ def heat_span(heat: HeatMap) -> Span | None:
     hot = counted & (excess >= 0)
     joined = words[1:, 0] == words[:-1, 1]
     inside = np.append(False, joined) & np.append(joined, False)
-    # A run's sum is the total up to its end less the total before its start.
+    # A run's sum is the total up to its end less the total before its start: exact in steps of 2⁻¹², so that
+    # equal runs have equal sums.
+    excess = np.round(excess * 4096) / 4096
     totals = np.cumsum(excess)
     scores = [np.where(hot, one, -np.inf).astype(np.float32) for one in (excess - totals, totals)]
     rows = [one[None] for one in padded(*scores, finite | inside)]

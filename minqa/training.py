@@ -36,15 +36,15 @@ class TokenPairs(NamedTuple):
 
     Attributes:
         ids: of tokens, padded.
-        read: False for padding.
+        mask: False for padding.
         token_types: 0 for the question, 1 for the passage.
-        mask: True for the passage's words.
+        in_passage: True for the passage's words.
     """
 
     ids: Int[Array | np.ndarray, "batch token"]
-    read: Bool[Array | np.ndarray, "batch token"]
-    token_types: Int[Array | np.ndarray, "batch token"]
     mask: Bool[Array | np.ndarray, "batch token"]
+    token_types: Int[Array | np.ndarray, "batch token"]
+    in_passage: Bool[Array | np.ndarray, "batch token"]
 
 
 def span_loss(
@@ -58,8 +58,8 @@ def span_loss(
 ) -> Float[Array, ""]:
     """Cross-entropy of the answers under one softmax over all spans and no answer; the mean of the batch.
 
-    Where the original normalizes starts and ends apart (Devlin et al. 2018, arXiv:1810.04805, section 4.2),
-    this trains what decoding compares, after Lee et al. 2016 (arXiv:1611.01436, section 2.2).
+    Devlin et al. 2018 (arXiv:1810.04805, section 4.2) normalize starts and ends apart; here, after Lee et al.
+    2016 (arXiv:1611.01436), spans compete as they do in decoding.
 
     Args:
         start: see `span_scores`.
@@ -86,8 +86,8 @@ def reader_loss(
     model: BertForQuestionAnswering, pairs: TokenPairs, marked: Marked, key: Array | None = None
 ) -> Float[Array, ""]:
     """The loss of a model that reads question and passage together; [CLS] stands for no answer."""
-    start, end = model(pairs.ids, pairs.read, pairs.token_types, key=key)
-    return span_loss(start, end, start[:, 0] + end[:, 0], pairs.mask, marked)
+    start, end = model(pairs.ids, pairs.mask, pairs.token_types, key=key)
+    return span_loss(start, end, start[:, 0] + end[:, 0], pairs.in_passage, marked)
 
 
 @partial(jax.jit, static_argnames=("loss", "optimizer"))

@@ -244,7 +244,7 @@ def test_lengths_fall_into_few_buckets():
 
 
 @given(st.lists(st.integers(0, 512), max_size=80), st.sampled_from([256, 1000]))
-def testbatches_hold_every_text_once_and_no_more_than_fits(lengths, budget):
+def test_batches_hold_every_text_once_and_no_more_than_fits(lengths, budget):
     seen = []
     for rows, length in batches(lengths, {"cpu": budget, "accelerator": budget}):
         seen += rows

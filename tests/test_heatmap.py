@@ -207,6 +207,13 @@ def test_the_first_of_equal_runs_is_taken():
     assert (span.start, span.end) == (0, 1)
 
 
+@given(st.lists(st.sampled_from([0.1, 0.3, 0.7]), min_size=30, max_size=30))
+def test_sums_before_a_run_do_not_decide_between_equals(heat):
+    text = " ".join(["w"] * 33)
+    span = heat_span(made_map(text, [0.9, -1, *(one - 1 for one in heat), 0.9]))
+    assert (span.start, span.end) == (0, 1)
+
+
 def test_function_words_bridge_a_span_but_do_not_end_it():
     span = heat_span(
         made_map("by the theory of relativity it was famous", [0.9, 0.9, 0.8, 0.1, 0.8, 0.9, 0.9, 0])

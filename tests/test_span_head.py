@@ -148,7 +148,7 @@ def test_dropout_needs_a_key():
 
 def test_a_head_survives_its_file_in_16_bits(tmp_path):
     head, pairs = made_head(), made_pairs([9, 4, 6])
-    (tmp_path / "head.safetensors").write_bytes(save_span_head(head, data="made"))
+    (tmp_path / "head.safetensors").write_bytes(save_span_head(head, data="made", layer="9"))
     again = load_span_head(tmp_path / "head.safetensors")
     assert (again.encoder, again.layer) == ("made", 2)
     for one, other in zip(head(pairs), again(pairs), strict=True):
@@ -182,7 +182,8 @@ def test_answers_come_with_their_place_and_batch_mates_change_nothing():
             assert one.probability == pytest.approx(other.probability, abs=1e-5)
     assert len(found[1]) == 6, "all spans of three words"
     better = read_answers(head, [question] * 3, passages, k=9)
-    assert [len(some) for some in better] <= [len(some) for some in found]
+    assert all(len(some) <= len(all_) for some, all_ in zip(better, found, strict=True))
+    assert all(span.margin > 0 for some in better for span in some)
     assert read_answers(head, [], []) == []
 
 
