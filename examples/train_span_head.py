@@ -419,17 +419,21 @@ def progress():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("squad", type=Path, help="questions in the layout of SQuAD 1.1 or 2.0")
-    parser.add_argument("--out", type=Path, required=True, help="folder for what is trained")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the head (or model), and for going on later"
+    )
     parser.add_argument(
         "--model", default=minqa.demo.MODEL, help="the encoder, a BERT (default: %(default)s)"
     )
     parser.add_argument("--finetune", action="store_true", help="train all of BERT instead of a head")
     parser.add_argument("--layer", type=int, default=3, help="the layer that the head reads (default: 3)")
     parser.add_argument("--hidden", type=int, default=128, help="the head's width (default: 128)")
-    parser.add_argument("--epochs", type=int, help="at most (default: 16, or 2 with --finetune)")
+    parser.add_argument("--epochs", type=int, help="at most so many (default: 16, or 2 with --finetune)")
     parser.add_argument("--batch", type=int, help="questions a step (default: 32, or 16 with --finetune)")
-    parser.add_argument("--rate", type=float, help="of learning (default: 2e-3, or 1e-4 with --finetune)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--rate", type=float, help="the highest learning rate (default: 2e-3, or 1e-4 with --finetune)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and split (default: 0)")
     parser.add_argument("--validation", type=int, default=3, help="articles to validate on (default: 3)")
     parser.add_argument("--test", type=int, default=4, help="articles to test on (default: 4)")
     parser.add_argument("--bfloat16", action="store_true", help="finetune in half the bits, for accelerators")

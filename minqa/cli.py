@@ -123,8 +123,8 @@ def _parser() -> argparse.ArgumentParser:
             "--reader",
             metavar="MODEL",
             type=_named,
-            help="folder or hub id of a BERT for question answering, to find the answers (default: with the "
-            "default model a small head finds them, with others heat marks a phrase)",
+            help="what finds the answers: folder or hub id of a BERT for question answering, or the file of "
+            "a span head (default: heat marks a phrase, but ask has a head for the default model)",
         )
         sub.add_argument(
             "--layer",
@@ -157,7 +157,9 @@ def _ask(options: argparse.Namespace) -> None:
 
     measure = _measure(options)
     encoders, clocks = _load(options.model, measure)
-    finder = _finder(options.reader)
+    from minqa.span_head import load_span_head
+
+    finder = _finder(options.reader, default=load_span_head())
     passages = _passages(options.corpus)
     for encoder in encoders:
         check_query(encoder, text)  # before a corpus is embedded for it
@@ -208,7 +210,7 @@ def _heat(options: argparse.Namespace) -> None:
     from minqa.corpus import Passage
     from minqa.index import demo_statistics
 
-    measure, finder = _measure(options), _finder(options.reader)
+    measure, finder = _measure(options), _finder(options.reader, default=None)
     answers = []
     for encoder, clock in zip(*_load(options.model, measure), strict=True):
         with clock.step("statistics"):
@@ -252,16 +254,15 @@ def _load(models: Sequence[str] | None, measure=None) -> tuple[list, list]:
     return encoders, clocks
 
 
-def _finder(reader: str | None) -> Callable:
-    """What finds answers for an encoder: the reader that was named, or the head for its vectors, if any."""
+def _finder(reader: str | None, default) -> Callable:
+    """What finds answers for an encoder: the reader that was named, or the default head, if it is for it."""
     from minqa.reader import load_reader
     from minqa.span_head import load_span_head
 
     if reader:
-        loaded = load_reader(reader)
+        loaded = load_span_head(reader) if Path(reader).is_file() else load_reader(reader)
         return lambda encoder: loaded
-    head = load_span_head()
-    return lambda encoder: head if head.encoder == encoder.fingerprint else None
+    return lambda encoder: default if default and default.encoder == encoder.fingerprint else None
 
 
 def _passages(corpus: Path | None) -> list:

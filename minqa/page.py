@@ -94,7 +94,14 @@ def notebook(heat: HeatMap) -> str:
     return f"<style>{_STYLE}</style>{block(heat)}<script>{_SCRIPT}</script>"
 
 
-def block(heat: HeatMap, *, title: str = "", sentence: Span | None = None, phrase: Span | None = None) -> str:
+def block(
+    heat: HeatMap,
+    *,
+    title: str = "",
+    sentence: Span | None = None,
+    phrase: Span | None = None,
+    caption: str = "",
+) -> str:
     """A passage shaded by its heat, beneath the query shaded by what each of its words contributed.
 
     Pointing at a word of the query shades the passage by that word alone, clicking keeps it so; a word of the
@@ -105,6 +112,7 @@ def block(heat: HeatMap, *, title: str = "", sentence: Span | None = None, phras
         title: of the passage.
         sentence: underlined with dots.
         phrase: underlined.
+        caption: stands beneath the passage.
     """
     weighted = (heat.word_similarity - heat.unrelated) * heat.weights[:, None]
     shown = np.isfinite(heat.heat) & bool(heat.weights.any())
@@ -137,7 +145,8 @@ def block(heat: HeatMap, *, title: str = "", sentence: Span | None = None, phras
     return (
         f'<div class="minqa"><h2>{_safe(title)}{score}</h2>'
         f'<p class="query">{_spaced(heat.query, asked)}</p>'
-        f'<p class="passage">{_passage(heat.passage, marks, sentence, phrase)}</p>{_legend(heat.unrelated)}'
+        f'<p class="passage">{_passage(heat.passage, marks, sentence, phrase)}</p>'
+        f"{f'<p>{_safe(caption)}</p>' if caption else ''}{_legend(heat.unrelated)}"
         f'<script type="application/json">{json.dumps(data)}</script></div>'
     )
 

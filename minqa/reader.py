@@ -58,7 +58,7 @@ def load_reader(
         jax.eval_shape(lambda: bert.BertForQuestionAnswering(config, rngs=nnx.Rngs(0))),
         tensors,
         bert.QA_TENSORS,
-        settings="config.json",
+        settings=f"a BERT for question answering, as {source} should be",
         older_names=bert.OLDER_NAMES,
         unused=bert.QA_UNUSED_TENSORS,
         dtype=dtype,

@@ -178,7 +178,8 @@ def page_comparison(
 
 
 def _block(result: Result, title: str) -> str:
-    return block(result.heat_map, title=title, sentence=result.sentence, phrase=result.span)
+    caption = _phrase(result).plain
+    return block(result.heat_map, title=title, sentence=result.sentence, phrase=result.span, caption=caption)
 
 
 def _numbers(result: Result) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +132,9 @@ def test_a_reader_finds_the_answers(run, bert_folder, tmp_path):
     [found] = minqa.answer(minqa.load_reader(reader), "who developed it?", ["a theory of war"])
     assert result["answered"]
     assert (result["span"] and result["span"]["text"]) == (found[0].text if found else None)
+    head = Path(minqa.__file__).with_name("span_head.safetensors")
+    status, _, err = run(*heat, "--reader", head)
+    assert status == 1 and f"The span head was not trained on vectors of {bert_folder}." in err
     status, _, err = run(*heat, "--reader", bert_folder)
     assert status == 1 and "qa_outputs.weight is missing" in err and err.count("\n") == 1
 

@@ -15,7 +15,7 @@ QUESTION = "Who developed the theory?"
 PASSAGE = "the naïve theory of relativity, a café's war; 42 developers of world-war theories (played) it. "
 
 
-@pytest.fixture(scope="module", params=[0, 1, 2])
+@pytest.fixture(scope="module", params=[0, 1])
 def folder(request, tmp_path_factory):
     return make_bert_folder(
         tmp_path_factory.mktemp("reader"), seed=request.param, kind=transformers.BertForQuestionAnswering
@@ -77,7 +77,7 @@ def classic(folder, passage, *, window, overlap, k, max_length):
     return sorted(best.items(), key=lambda item: (-item[1], item[0]))[:k], none, len(encoded["input_ids"])
 
 
-@pytest.mark.parametrize(("length", "max_length"), [(1, 4), (1, 1), (5, 4), (5, 60)])
+@pytest.mark.parametrize(("length", "max_length"), [(1, 1), (5, 4)])
 def test_answers_follow_the_classic_rule(folder, length, max_length):
     passages = [PASSAGE * length, "theory"]
     reader = load_reader(folder, window=40)

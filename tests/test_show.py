@@ -174,6 +174,7 @@ def test_a_page_marks_spans_that_overlap():
     one = result(text, np.eye(5, 2))
     crossing = replace(one, span=Span("ran. It", 6, 13, 1.0), sentence=Span("A fox ran.", 0, 10, 1.0))
     page = show.page("fox", [crossing], "")
+    assert "<p>→ ran. It  heat 1.00</p>" in page
     passage = re.sub(r"</?b[^>]*>", "", page[page.index('<p class="passage">') :].split("</p>")[0])
     assert passage.endswith(
         '<span class="sentence">A fox </span><span class="sentence phrase">ran.</span>'
