@@ -41,7 +41,7 @@ class Result:
         cosine: of the pooled vectors of query and passage.
         heat_map: of the query on the passage; its `score` ranks the results.
         span: the answer, where one was looked for, and otherwise the phrase that the heat points to; None
-            where no answer is plausible, or no phrase hot.
+            where no answer is plausible, or there is no word.
         sentence: the sentence with the most heat.
         answered: whether an answer was looked for.
     """

@@ -157,9 +157,7 @@ def _ask(options: argparse.Namespace) -> None:
 
     measure = _measure(options)
     encoders, clocks = _load(options.model, measure)
-    from minqa.span_head import load_span_head
-
-    finder = _finder(options.reader, default=load_span_head())
+    finder = _finder(options.reader, shipped=True)
     passages = _passages(options.corpus)
     for encoder in encoders:
         check_query(encoder, text)  # before a corpus is embedded for it
@@ -210,7 +208,7 @@ def _heat(options: argparse.Namespace) -> None:
     from minqa.corpus import Passage
     from minqa.index import demo_statistics
 
-    measure, finder = _measure(options), _finder(options.reader, default=None)
+    measure, finder = _measure(options), _finder(options.reader, shipped=False)
     answers = []
     for encoder, clock in zip(*_load(options.model, measure), strict=True):
         with clock.step("statistics"):
@@ -254,15 +252,16 @@ def _load(models: Sequence[str] | None, measure=None) -> tuple[list, list]:
     return encoders, clocks
 
 
-def _finder(reader: str | None, default) -> Callable:
-    """What finds answers for an encoder: the reader that was named, or the default head, if it is for it."""
+def _finder(reader: str | None, *, shipped: bool) -> Callable:
+    """What finds answers for an encoder: the reader that was named, or else the shipped head, if it fits."""
     from minqa.reader import load_reader
     from minqa.span_head import load_span_head
 
     if reader:
         loaded = load_span_head(reader) if Path(reader).is_file() else load_reader(reader)
         return lambda encoder: loaded
-    return lambda encoder: default if default and default.encoder == encoder.fingerprint else None
+    head = load_span_head() if shipped else None
+    return lambda encoder: head if head and head.encoder == encoder.fingerprint else None
 
 
 def _passages(corpus: Path | None) -> list:
