@@ -15,13 +15,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from minqa.checkpoint import AS_IS, TRANSPOSED
+from minqa.checkpoint import AS_IS
 from minqa.errors import InputError
 
 # Tokens in one batch, by kind of device. On CPU small batches are as fast as large ones, need less padding
 # and compile to few shapes, which a later search of few passages finds in the cache; an accelerator wants to
 # be filled.
 BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}
+# Similarities of tokens that attention compares at once, head after head, by kind of device: on CPU 12 heads
+# of 384 × 384 at once took three times as long as what stays in a processor's cache.
+SCORES_AT_ONCE = {"cpu": 2**18, "accelerator": 2**30}
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,17 @@ class BertOutput(NamedTuple):
 class Bert(nnx.Module):
     """The encoder of Devlin et al. 2018, without a head.
 
-    `layers` is one `Layer` whose parameters have a leading layer axis, so that one layer is traced and
-    compiled however deep the model is; `jax.tree.map(lambda p: p[3], model.layers)` is the fourth.
+    Its parts are compiled, not the whole: all layers are one program, however deep the model is, and no
+    weight is copied on its way in, as `jax.lax.scan` over layers would.
     """
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.embeddings = Embeddings(config, rngs=rngs)
-        keys = jax.random.split(rngs.params(), config.num_hidden_layers)
-        self.layers = jax.vmap(lambda key: Layer(config, rngs=nnx.Rngs(key)))(keys)
-        self.num_layers = config.num_hidden_layers
+        self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_hidden_layers)])
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
 
     def __call__(
         self,
@@ -123,18 +128,13 @@ class Bert(nnx.Module):
             attention: whether to return the attention maps.
             key: a key turns dropout on, for training; None is deterministic inference.
         """
-        token_types = jnp.zeros_like(ids) if token_types is None else token_types
-        embeddings_key, layers_key = _split(key, 2)
-        embedded = self.embeddings(ids, token_types, embeddings_key)
-
-        def step(x, layer_and_key):
-            layer, layer_key = layer_and_key
-            x, weights = layer(x, mask, layer_key)
-            return x, (x, weights if attention else None)
-
-        layer_keys = None if key is None else jax.random.split(layers_key, self.num_layers)
-        _, (hidden, maps) = jax.lax.scan(step, embedded, (self.layers, layer_keys))
-        return BertOutput(jnp.concatenate([embedded[None], hidden]), maps)
+        embeddings_key, *layer_keys = _split(key, 1 + self.num_layers)
+        hidden, maps = [_embed(self.embeddings, ids, token_types, embeddings_key)], []
+        for layer, layer_key in zip(self.layers, layer_keys, strict=True):
+            x, weights = _encode(layer, hidden[-1], mask, layer_key, attention=attention)
+            hidden.append(x)
+            maps.append(weights)
+        return BertOutput(_stack(hidden), _stack(maps) if attention else None)
 
 
 class BertForQuestionAnswering(nnx.Module):
@@ -142,7 +142,7 @@ class BertForQuestionAnswering(nnx.Module):
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.encoder = Bert(config, rngs=rngs)
-        self.output = nnx.Linear(config.hidden_size, 2, rngs=rngs)
+        self.output = Linear(config.hidden_size, 2, rngs=rngs)
 
     def __call__(
         self,
@@ -168,6 +168,7 @@ class Embeddings(nnx.Module):
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(self, ids, token_types, key):
+        token_types = jnp.zeros_like(ids) if token_types is None else token_types
         # The tables are read directly: nnx.Embed would convert what it finds to the dtype it was built with.
         word, position = self.word.embedding[ids], self.position.embedding[None, : ids.shape[1]]
         x = word + position + self.token_type.embedding[token_types]
@@ -180,14 +181,14 @@ class Layer(nnx.Module):
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.attention = SelfAttention(config, rngs=rngs)
         self.attention_norm = _layer_norm(config, rngs)
-        self.expand = nnx.Linear(config.hidden_size, config.intermediate_size, rngs=rngs)
-        self.contract = nnx.Linear(config.intermediate_size, config.hidden_size, rngs=rngs)
+        self.expand = Linear(config.hidden_size, config.intermediate_size, rngs=rngs)
+        self.contract = Linear(config.intermediate_size, config.hidden_size, rngs=rngs)
         self.output_norm = _layer_norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, x, mask, key):
+    def __call__(self, x, mask, key, *, attention):
         keys = _split(key, 3)
-        attended, weights = self.attention(x, mask, keys[0])
+        attended, weights = self.attention(x, mask, keys[0], attention=attention)
         x = self.attention_norm(x + self.dropout(attended, deterministic=key is None, rngs=keys[1]))
         # BERT's GELU is the exact one; jax.nn.gelu is its tanh approximation unless told otherwise.
         forward = self.contract(jax.nn.gelu(self.expand(x), approximate=False))
@@ -201,23 +202,48 @@ class SelfAttention(nnx.Module):
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         dim = config.hidden_size
         self.num_heads = config.num_attention_heads
-        self.query = nnx.Linear(dim, dim, rngs=rngs)
-        self.key = nnx.Linear(dim, dim, rngs=rngs)
-        self.value = nnx.Linear(dim, dim, rngs=rngs)
-        self.output = nnx.Linear(dim, dim, rngs=rngs)
+        self.query = Linear(dim, dim, rngs=rngs)
+        self.key = Linear(dim, dim, rngs=rngs)
+        self.value = Linear(dim, dim, rngs=rngs)
+        self.output = Linear(dim, dim, rngs=rngs)
         self.dropout = nnx.Dropout(config.attention_probs_dropout_prob)
 
-    def __call__(self, x, mask, key):
-        batch, token, _ = x.shape
-        heads = (batch, token, self.num_heads, -1)
-        query, keys, value = (project(x).reshape(heads) for project in (self.query, self.key, self.value))
-        scores = jnp.einsum("bqhd,bthd->bhqt", query, keys) * query.shape[-1] ** -0.5
-        # The lowest number instead of -inf: a row of padding alone stays finite.
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-        weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(x.dtype)
-        kept = self.dropout(weights, deterministic=key is None, rngs=key)
-        context = jnp.einsum("bhqt,bthd->bqhd", kept, value).reshape(x.shape)
-        return self.output(context), weights
+    def __call__(self, x, mask, key, *, attention):
+        batch, token, dim = x.shape
+
+        def one_head(inputs):
+            query, keys, values, dropout_key = inputs
+            # Softmax runs down the columns: XLA's CPU code adds up rows one number at a time.
+            scores = jnp.einsum("btd,bqd->btq", keys, query * query.shape[-1] ** -0.5)
+            # The lowest number instead of -inf: a row of padding alone stays finite.
+            scores = jnp.where(mask[:, :, None], scores, jnp.finfo(scores.dtype).min)
+            weights = jax.nn.softmax(scores.astype(jnp.float32), axis=1).astype(x.dtype)
+            kept = self.dropout(weights, deterministic=key is None, rngs=dropout_key)
+            context = jnp.einsum("btq,btd->bqd", kept, values)
+            return context, weights.mT if attention else None
+
+        heads = [
+            jnp.moveaxis(project(x).reshape(batch, token, self.num_heads, -1), 2, 0)
+            for project in (self.query, self.key, self.value)
+        ]
+        kind = "cpu" if jax.default_backend() == "cpu" else "accelerator"
+        at_once = max(1, min(self.num_heads, SCORES_AT_ONCE[kind] // (batch * token**2)))
+        keys = None if key is None else jax.random.split(key, self.num_heads)
+        context, weights = jax.lax.map(one_head, (*heads, keys), batch_size=at_once)
+        attended = self.output(jnp.moveaxis(context, 0, 2).reshape(batch, token, dim))
+        return attended, jnp.moveaxis(weights, 0, 1) if attention else None
+
+
+class Linear(nnx.Module):
+    """x Wᵀ + b, with W as PyTorch keeps it, [output, input]: a copy the other way round is slower on CPU."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        initial = nnx.initializers.lecun_normal(in_axis=1, out_axis=0)
+        self.kernel = nnx.Param(initial(rngs.params(), (outputs, inputs)))
+        self.bias = nnx.Param(jnp.zeros(outputs))
+
+    def __call__(self, x):
+        return jnp.einsum("bti,oi->bto", x, self.kernel[...]) + self.bias[None, None]
 
 
 def _layer_norm(config: BertConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -231,35 +257,34 @@ def _split(key: Array | None, number: int):
     return (None,) * number if key is None else jax.random.split(key, number)
 
 
-# How checkpoints name these modules: path here → prefix there, `{stack}` for the layer's number.
+_embed = jax.jit(Embeddings.__call__)
+_encode = jax.jit(Layer.__call__, static_argnames="attention")
+_stack = jax.jit(jnp.stack)
+
+
+# How checkpoints name these modules: path here → prefix there, `{}` for the layer's number.
 _PREFIXES = {
     "embeddings.word": "embeddings.word_embeddings",
     "embeddings.position": "embeddings.position_embeddings",
     "embeddings.token_type": "embeddings.token_type_embeddings",
     "embeddings.norm": "embeddings.LayerNorm",
-    "layers.attention.query": "encoder.layer.{stack}.attention.self.query",
-    "layers.attention.key": "encoder.layer.{stack}.attention.self.key",
-    "layers.attention.value": "encoder.layer.{stack}.attention.self.value",
-    "layers.attention.output": "encoder.layer.{stack}.attention.output.dense",
-    "layers.attention_norm": "encoder.layer.{stack}.attention.output.LayerNorm",
-    "layers.expand": "encoder.layer.{stack}.intermediate.dense",
-    "layers.contract": "encoder.layer.{stack}.output.dense",
-    "layers.output_norm": "encoder.layer.{stack}.output.LayerNorm",
+    "layers.attention.query": "encoder.layer.{}.attention.self.query",
+    "layers.attention.key": "encoder.layer.{}.attention.self.key",
+    "layers.attention.value": "encoder.layer.{}.attention.self.value",
+    "layers.attention.output": "encoder.layer.{}.attention.output.dense",
+    "layers.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "layers.expand": "encoder.layer.{}.intermediate.dense",
+    "layers.contract": "encoder.layer.{}.output.dense",
+    "layers.output_norm": "encoder.layer.{}.output.LayerNorm",
 }
-# PyTorch keeps [output, input].
-_SUFFIXES = {
-    "kernel": ("weight", TRANSPOSED),
-    "scale": ("weight", AS_IS),
-    "embedding": ("weight", AS_IS),
-    "bias": ("bias", AS_IS),
-}
+_SUFFIXES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}
 TENSORS = {
-    f"{path}.{kind}": (f"{prefix}.{suffix}", layout)
+    f"{path}.{kind}": (f"{prefix}.{suffix}", AS_IS)
     for path, prefix in _PREFIXES.items()
-    for kind, (suffix, layout) in _SUFFIXES.items()
+    for kind, suffix in _SUFFIXES.items()
 }
 QA_TENSORS = {f"encoder.{path}": tensor for path, tensor in TENSORS.items()} | {
-    "output.kernel": ("qa_outputs.weight", TRANSPOSED),
+    "output.kernel": ("qa_outputs.weight", AS_IS),
     "output.bias": ("qa_outputs.bias", AS_IS),
 }
 OLDER_NAMES = {r"^bert\.": "", r"\.gamma$": ".weight", r"\.beta$": ".bias"}

@@ -19,6 +19,8 @@ from minqa.text import printable
 
 # The commands import what they need when they run, so that --help and a typing error answer at once.
 
+# On CPU each device holds a copy of the model.
+MOST_DEVICES = 8
 JSON_HELP = """\
 --json prints one object: query; results, each with rank, title, score, cosine, contributions (of each query
 word: text, start, end, weight, contribution; they add up to the score), text, truncated, words (text, start,
@@ -150,7 +152,7 @@ def _ask(options: argparse.Namespace) -> None:
     text = " ".join(options.query)
     if not text.strip():
         raise InputError("The query is empty.")
-    cache = _use_cache(options.cache)
+    cache = _set_up(options.cache)
     from minqa.ask import ask, check_query, embed_query
     from minqa.comparison import Answer
     from minqa.index import SHARD, read_index
@@ -183,7 +185,7 @@ def _ask(options: argparse.Namespace) -> None:
 
 
 def _index(options: argparse.Namespace) -> None:
-    cache = _use_cache(options.cache)
+    cache = _set_up(options.cache)
     encoders, _ = _load(options.model)
     passages = _passages(options.corpus)
     for encoder in encoders:
@@ -202,7 +204,7 @@ def _heat(options: argparse.Namespace) -> None:
         if len(options.model or []) > 1:
             raise InputError("--png draws the matrix of one model: name one --model.")
         check_format(options.png)
-    cache = _use_cache(options.cache)
+    cache = _set_up(options.cache)
     from minqa.ask import embed_query, read
     from minqa.comparison import Answer
     from minqa.corpus import Passage
@@ -278,13 +280,18 @@ def _embed_corpus(encoder, passages, cache, *, store_tokens=False):
         return write_index(encoder, passages, cache, store_tokens=store_tokens, progress=advance)
 
 
-def _use_cache(folder: Path | None) -> Path:
-    """The cache folder; JAX keeps compiled code there, if it can be written."""
+def _set_up(folder: Path | None) -> Path:
+    """Make every core a device, so that batches run side by side; return the cache folder.
+
+    JAX keeps compiled code there, if it can be written.
+    """
     import jax
     import platformdirs
 
     from minqa.index import check_writable
 
+    with suppress(RuntimeError):  # JAX runs already, as in a notebook
+        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MOST_DEVICES))
     folder = folder or platformdirs.user_cache_path("minqa")
     with suppress(InputError):  # whoever needs to write will say so
         check_writable(folder / "compiled")

@@ -162,6 +162,7 @@ class Elmo(nnx.Module):
         self.num_layers = config.num_layers
         self.skip_connections = config.skip_connections
 
+    @jax.jit
     def __call__(
         self,
         ids: Int[Array | np.ndarray, "batch token character"],

@@ -1,5 +1,6 @@
 """Texts → vectors: batching by length, layer choice, centring, pooling."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,22 +133,27 @@ def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
     return np.stack([one.pooled for one in vectors])
 
 
-@partial(jax.jit, static_argnames=("layers", "pooling"))
 def encode(
     model: Callable,
-    ids: Int[Array, "batch token ..."],
-    mask: Bool[Array, "batch token"],
-    pooled_mask: Bool[Array, "batch token"],
+    ids: Int[Array | np.ndarray, "batch token ..."],
+    mask: Bool[Array | np.ndarray, "batch token"],
+    pooled_mask: Bool[Array | np.ndarray, "batch token"],
     *,
     layers: tuple[int, ...],
     pooling: Pooling,
 ) -> tuple[Float[Array, "layer batch token dim"], Float[Array, "batch pooled_dim"]]:
     """One batch of token ids → the vectors of some layers, and the pooled vectors of the last, all float32.
 
-    `mask` is True for real tokens, `pooled_mask` for those that are pooled. Differentiable in `model`.
+    `mask` is True for real tokens, `pooled_mask` for those that are pooled. Differentiable in `model`, which
+    compiles itself, whole or in parts.
     """
     with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless asked
         hidden = model(ids, mask).hidden
+    return _take(hidden, pooled_mask, layers=layers, pooling=pooling)
+
+
+@partial(jax.jit, static_argnames=("layers", "pooling"))
+def _take(hidden, pooled_mask, *, layers, pooling):
     pooled = pool_tokens(hidden[-1].astype(jnp.float32), pooled_mask, pooling)
     return hidden[jnp.array(layers, jnp.int32)].astype(jnp.float32), pooled
 
@@ -192,6 +198,7 @@ def _encode_all(
     places = [(row, i) for row, one in enumerate(tokens) for i in range(len(one.windows))[:windows]]
     waiting: deque[tuple] = deque()
     lengths = [tokens[row].windows[window] for row, window in places]
+    models = itertools.cycle(encoder.replicas)
     for batch, length in batches(lengths, encoder.batch_tokens):
         length = min(length, encoder.tokenizer.max_tokens)
         ids = np.zeros((len(batch), length, *tokens[0].ids.shape[1:]), np.int32)
@@ -203,7 +210,7 @@ def _encode_all(
             ids[i, :count] = one.ids[start : start + count]
             mask[i, :count] = True
             pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : count] = True
-        outputs = encode(encoder.model, ids, mask, pooled_mask, layers=layers, pooling=encoder.pooling)
+        outputs = encode(next(models), ids, mask, pooled_mask, layers=layers, pooling=encoder.pooling)
         waiting.append(([places[place] for place in batch], *outputs))
         if len(waiting) > BATCHES_AHEAD:
             yield waiting.popleft()

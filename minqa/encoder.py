@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -48,7 +49,10 @@ class Pooling:
 
 @runtime_checkable
 class Model(Protocol):
-    """A pytree with `model(ids, mask).hidden`, the vectors of every layer: [layer+1, batch, token, dim]."""
+    """A pytree with `model(ids, mask).hidden`, the vectors of every layer: [layer+1, batch, token, dim].
+
+    It is called as it is: what should be compiled, its whole `__call__` or parts of it, it decorates itself.
+    """
 
     @property
     def num_layers(self) -> int: ...
@@ -79,6 +83,11 @@ class Encoder:
     prompts: Mapping[str, str]
     default_prompt: str
     fingerprint: str
+
+    @cached_property
+    def replicas(self) -> list[Model]:
+        """The model on each device of this process, the first of them the one it is on."""
+        return [jax.device_put(self.model, device) for device in jax.local_devices()]
 
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> list[Tokens]:
         """Tokens of each text, with the prompt for its role before it."""

@@ -115,7 +115,7 @@ def answer(
             tokens, token_types = pairs[row]
             ids[i, :count], types[i, :count] = tokens.ids[at : at + count], token_types[at : at + count]
             mask[i, :count] = 1
-        logits = np.asarray(_logits(reader.model, ids, mask > 0, types), np.float32)
+        logits = np.asarray(jnp.stack(reader.model(ids, mask > 0, types)), np.float32)
         for i, (row, at, count) in enumerate(windows[j] for j in batch):
             start[row, at : at + count], end[row, at : at + count] = logits[:, i, :count]
             none[row] = min(none[row], logits[:, i, 0].sum())
@@ -133,8 +133,3 @@ def answer(
         no_answer=none,
     )
     return [spans[:k] for spans in as_spans(best, none, texts, no_answer=no_answer)]
-
-
-@jax.jit
-def _logits(model, ids, mask, token_types):
-    return jnp.stack(model(ids, mask, token_types))

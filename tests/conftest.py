@@ -29,6 +29,7 @@ with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dty
 
 hypothesis.settings.register_profile("minqa", deadline=None)  # the first call of a shape compiles
 hypothesis.settings.load_profile("minqa")
+jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -9,7 +9,7 @@ import transformers
 from conftest import edit_json, make_bert_folder
 
 import minqa
-from minqa.reader import _logits, answer, load_reader
+from minqa.reader import answer, load_reader
 
 QUESTION = "Who developed the theory?"
 PASSAGE = "the naïve theory of relativity, a café's war; 42 developers of world-war theories (played) it. "
@@ -42,7 +42,7 @@ def test_logits_equal_pytorch(tmp_path, sizes):
     mask = np.arange(40)[None] < np.array([[40], [17], [5]])
     types = (np.arange(40)[None] > np.array([[12], [6], [2]])).astype(np.int32)
     expected = run_oracle(folder, input_ids=ids, attention_mask=mask, token_type_ids=types)
-    logits = np.asarray(_logits(load_reader(folder).model, ids, mask, types))
+    logits = np.stack(load_reader(folder).model(ids, mask, types))
     np.testing.assert_allclose(logits[:, mask], expected[:, mask], atol=1e-4, rtol=0)
     assert np.abs(expected).max() > 1, "logits large enough to tell"
 
