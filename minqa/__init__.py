@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minqa.errors import InputError
     from minqa.heatmap import HeatMap, heat_map
     from minqa.reader import Reader, answer, load_reader
-    from minqa.similarity import cosine, match, maxsim
+    from minqa.similarity import cosine, match, maxsim, quantize
     from minqa.span_head import SpanHead, load_span_head, read_answers
     from minqa.spans import Span, best_spans, heat_sentence, heat_span, span_scores
     from minqa.statistics import RANKING, Measure, Statistics
@@ -30,7 +30,7 @@ _MODULES = {
     "errors": ("InputError",),
     "heatmap": ("HeatMap", "heat_map"),
     "reader": ("Reader", "answer", "load_reader"),
-    "similarity": ("cosine", "match", "maxsim"),
+    "similarity": ("cosine", "match", "maxsim", "quantize"),
     "span_head": ("SpanHead", "load_span_head", "read_answers"),
     "spans": ("Span", "best_spans", "heat_sentence", "heat_span", "span_scores"),
     "statistics": ("RANKING", "Measure", "Statistics"),

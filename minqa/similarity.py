@@ -5,12 +5,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
 # How much of the corpus, and how many queries, `match` compares at once: a block of passages that stays in
-# a processor's cache is read from memory only once.
+# a processor's cache is read from memory only once. Where the scores are few enough, the corpus is read in one
+# go, as it lies: cutting out a block is a copy.
 BLOCK_PASSAGES = 4096
 BLOCK_QUERIES = 1024
+FEW_SCORES = 2**22
 
 
 def cosine(
@@ -32,9 +34,10 @@ def inverse_length(vectors: Float[Array | np.ndarray, "... dim"]) -> Float[Array
 
 def match(
     queries: Float[Array | np.ndarray, "query dim"],
-    passages: Float[Array | np.ndarray, "passage dim"],
+    passages: Num[Array | np.ndarray, "passage dim"],
     *,
     k: int,
+    normalized: bool = False,
 ) -> tuple[Float[Array, "query k"], Int[Array, "query k"]]:
     """The k passages most similar to each query, by exact cosine of all pairs.
 
@@ -42,38 +45,56 @@ def match(
 
     Args:
         queries: float32, need not be normalized.
-        passages: likewise.
+        passages: likewise; or bfloat16; or int8, as `quantize` returns them. They are compared in float32.
         k: how many; where the corpus is smaller, all of it.
+        normalized: whether the passages are known to have length 1, which saves a second look at each.
 
     Returns:
         Cosines in falling order, and the passages' int32 indices; of equal cosines the lower index first. A
         vector that is not finite comes last, with the lowest float32.
 
     Raises:
-        ValueError: k is below 1, or there is nothing to compare.
+        ValueError: k is below 1, or there is nothing to compare, or int8 is said to be normalized.
     """
+    if normalized and not jnp.issubdtype(passages.dtype, jnp.floating):
+        raise ValueError(f"Vectors of {passages.dtype} do not have length 1: leave `normalized` out.")
     if k < 1 or not len(queries) or not len(passages):
         raise ValueError(
             f"k is {k}, with {len(queries)} queries and {len(passages)} passages; none may be 0."
         )
     blocks = [
-        _match(queries[start : start + BLOCK_QUERIES], passages, k=min(k, len(passages)))
+        _match(queries[start : start + BLOCK_QUERIES], passages, k=min(k, len(passages)), normalized=normalized)
         for start in range(0, len(queries), BLOCK_QUERIES)
     ]
     scores, indices = map(jnp.concatenate, zip(*blocks, strict=True))
     return scores, indices
 
 
-@partial(jax.jit, static_argnames="k")
-def _match(queries, passages, *, k):
+def quantize(vectors: Float[Array | np.ndarray, "passage dim"]) -> Int8[Array, "passage dim"]:
+    """Vectors in 8 bits, a quarter of the memory: the largest number of each becomes 127, or -127.
+
+    How long a vector was is lost, which a cosine does not ask for. A vector of zeros stays one.
+    """
+    vectors = jnp.asarray(vectors)
+    largest = jnp.abs(vectors).max(-1, keepdims=True)
+    return jnp.round(vectors * jnp.where(largest > 0, 127 / largest, 0)).astype(jnp.int8)
+
+
+@partial(jax.jit, static_argnames=("k", "normalized"))
+def _match(queries, passages, *, k, normalized):
     number = len(passages)
-    block = min(number, max(k, BLOCK_PASSAGES))
+    whole = passages.dtype == jnp.float32 and len(queries) * number <= FEW_SCORES
+    block = number if whole else min(number, max(k, BLOCK_PASSAGES))
+    queries = queries * inverse_length(queries)[:, None]
 
     def step(best, start):
         # The last block starts early enough to be whole; what it shares with the one before is masked.
         first = jnp.minimum(start, number - block)
         rows = first + jnp.arange(block)
-        scores = cosine(queries, jax.lax.dynamic_slice_in_dim(passages, first, block))
+        some = jax.lax.dynamic_slice_in_dim(passages, first, block).astype(jnp.float32)
+        scores = jnp.einsum("qd,pd->qp", queries, some, precision=jax.lax.Precision.HIGHEST)
+        if not normalized:
+            scores *= inverse_length(some)[None]
         scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
         scores, places = jax.lax.top_k(jnp.where(rows[None] < start, -jnp.inf, scores), k)
         # top_k prefers the earlier of two equals, and earlier blocks stand first.

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minqa import similarity
-from minqa.similarity import contributions, cosine, inverse_length, match, maxsim
+from minqa.similarity import contributions, cosine, inverse_length, match, maxsim, quantize
 
 # Whole numbers of length 1 or 2 along axes give exact cosines, and so ties.
 AXES = np.concatenate([np.eye(4), -np.eye(4), 2 * np.eye(4), np.zeros((1, 4))]).astype(np.float32)
@@ -30,12 +30,14 @@ def reference(queries, passages, k):
     passages=st.lists(st.sampled_from(range(len(AXES))), min_size=1, max_size=40),
     k=st.integers(1, 50),
     block=st.sampled_from([1, 7, 64]),
+    few=st.sampled_from([0, 2**22]),
 )
 @settings(max_examples=60)
-def test_match_equals_a_stable_sort_whatever_the_block(queries, passages, k, block):
+def test_match_equals_a_stable_sort_whatever_the_block(queries, passages, k, block, few):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similarity, "BLOCK_PASSAGES", block)
         patch.setattr(similarity, "BLOCK_QUERIES", 3)
+        patch.setattr(similarity, "FEW_SCORES", few)
         jax.clear_caches()
         scores, rows = match(AXES[queries], AXES[passages], k=k)
     expected_scores, expected_rows = reference(AXES[queries], AXES[passages], k)
@@ -48,6 +50,7 @@ def test_match_equals_numpy_on_many_vectors(monkeypatch, block):
     rng = np.random.default_rng(0)
     queries, passages = (rng.normal(size=(n, 24)).astype(np.float32) for n in (7, 3001))
     monkeypatch.setattr(similarity, "BLOCK_PASSAGES", block)
+    monkeypatch.setattr(similarity, "FEW_SCORES", 0)
     jax.clear_caches()
     scores, rows = match(queries, passages, k=10)
     expected_scores, expected_rows = reference(queries, passages, 10)
@@ -61,6 +64,36 @@ def test_memory_does_not_grow_with_queries_times_passages():
     compiled = jax.jit(lambda *vectors: match(*vectors, k=10)).lower(*shapes).compile()
     block = 4 * similarity.BLOCK_QUERIES * similarity.BLOCK_PASSAGES
     assert compiled.memory_analysis().temp_size_in_bytes < 8 * block
+
+
+def test_normalized_vectors_need_no_lengths():
+    rng = np.random.default_rng(1)
+    queries, passages = (rng.normal(size=(n, 24)).astype(np.float32) for n in (7, 301))
+    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
+    scores, rows = match(queries, passages, k=10, normalized=True)
+    expected_scores, expected_rows = reference(queries, passages, 10)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+    with pytest.raises(ValueError, match="int8 do not have length 1"):
+        match(queries, quantize(passages), k=1, normalized=True)
+
+
+@pytest.mark.parametrize("short", [quantize, lambda x: jnp.asarray(x).astype(jnp.bfloat16)])
+def test_short_vectors_are_compared_as_the_float32_that_they_stand_for(short):
+    rng = np.random.default_rng(2)
+    queries, passages = (rng.normal(size=(n, 384)).astype(np.float32) for n in (20, 5000))
+    stored = short(passages)
+    scores, rows = match(queries, stored, k=10)
+    expected_scores, expected_rows = reference(queries, np.asarray(stored.astype(jnp.float32)), 10)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+    _, exact = reference(queries, passages, 10)
+    assert np.mean([len({*one} & {*other}) for one, other in zip(rows.tolist(), exact.tolist(), strict=True)]) > 9.4
+
+
+def test_quantize_fills_8_bits_and_keeps_zero():
+    vectors = np.array([[1, -2, 0.5], [0, 0, 0], [1e-30, 0, -1e-30]], np.float32)
+    np.testing.assert_array_equal(quantize(vectors), [[64, -127, 32], [0, 0, 0], [127, 0, -127]])
 
 
 def test_what_is_no_number_comes_last():
