@@ -1,15 +1,6 @@
-"""ELMo at the released size, beside the same arithmetic in PyTorch and the machine's own ceilings.
-
-    uv run --group bench pytest benchmarks/bench_elmo.py
-
-The weights are random: they say nothing, but cost the same. PyTorch runs in turn with minqa, on the same
-words, and must have found the same vectors before anything is timed.
-"""
-
-import time
+"""ELMo at the released size beside the same arithmetic in PyTorch, with random weights."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -31,7 +22,6 @@ RELEASED = ElmoConfig(
     projection_clip=3.0,
     skip_connections=True,
 )
-ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
@@ -140,63 +130,27 @@ def memory_read(token):
     return 4 * RELEASED.num_layers * 2 * (dim * 4 * cells + cells * dim) * (token + 2)
 
 
-def seconds(call):
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-@pytest.fixture(scope="module")
-def ceilings():
-    """The best rates of a matrix product, in operations, and of reading a matrix, in bytes per second."""
-    square = jax.random.normal(jax.random.key(0), (4096, 4096))
-    wide = jax.random.normal(jax.random.key(0), (4096, 16384))
-    product = jax.jit(lambda x, y: jnp.matmul(x, y, precision="highest"))
-
-    def best(x, y):
-        product(x, y).block_until_ready()
-        return min(seconds(lambda: product(x, y).block_until_ready()) for _ in range(5))
-
-    return 2 * 4096**3 / best(square, square), wide.nbytes / best(wide, wide[0])
-
-
 @pytest.mark.parametrize("batch", [1, 32])
 @pytest.mark.parametrize("token", [24, 128])
-@pytest.mark.benchmark(group="ELMo, released size", warmup=False)
-def bench_elmo(benchmark, model, peer, ceilings, batch, token, capsys):
+def bench_elmo(compare, quick, model, peer, batch, token):
+    if quick and token == 128:
+        pytest.skip("left out by --quick")
     ids = words(batch, token)
-    mask = np.ones((batch, token), bool)
-    with jax.default_matmul_precision("highest"):
-        run = jax.jit(lambda model, ids, mask: model(ids, mask).hidden[-1])
-        traced = run.lower(model, ids, mask)
-        start = time.perf_counter()
-        compiled = traced.compile()
-        compile_seconds = time.perf_counter() - start
-    inputs = peer.torch.tensor(ids, device=peer.device)
-    ours, theirs = compiled(model, ids, mask), peer(inputs)
-    np.testing.assert_allclose(ours, theirs.cpu(), atol=1e-4)
+    mask, inputs = np.ones((batch, token), bool), peer.torch.tensor(ids, device=peer.device)
 
-    peer_times = []
-    benchmark.pedantic(
-        lambda: compiled(model, ids, mask).block_until_ready(),
-        setup=lambda: peer_times.append(seconds(lambda: peer(inputs))),
-        rounds=ROUNDS,
+    def ours():
+        with jax.default_matmul_precision("highest"):
+            return model(ids, mask).hidden[-1].block_until_ready()
+
+    np.testing.assert_allclose(ours(), peer(inputs).cpu(), atol=1e-4)
+    jax.clear_caches()
+    compare(
+        ours,
+        {"PyTorch": lambda: peer(inputs)},
+        what="ELMo, released size",
+        size=f"{batch} × {token} words",
+        operations=operations(batch, token),
+        read=memory_read(token),
+        rate=batch * token,
+        rate_of="words",
     )
-    median, peer_median = benchmark.stats.stats.median, float(np.median(peer_times))
-    rates = operations(batch, token) / median, memory_read(token) / median
-    shares = [rate / ceiling for rate, ceiling in zip(rates, ceilings, strict=True)]
-    benchmark.extra_info |= {
-        "words_per_second": batch * token / median,
-        "pytorch_words_per_second": batch * token / peer_median,
-        "ratio_to_pytorch": peer_median / median,
-        "share_of_matrix_product_ceiling": shares[0],
-        "share_of_memory_ceiling": shares[1],
-        "compile_seconds": compile_seconds,
-    }
-    with capsys.disabled():
-        print(
-            f"\n{batch} × {token}: {batch * token / median:.0f} words/s, PyTorch on {peer.device} "
-            f"{batch * token / peer_median:.0f} (ratio {peer_median / median:.2f}), "
-            f"{shares[0]:.0%} of {ceilings[0] / 1e9:.0f} GFLOP/s, {shares[1]:.0%} of {ceilings[1] / 1e9:.0f} "
-            f"GB/s, compiled in {compile_seconds:.1f} s"
-        )

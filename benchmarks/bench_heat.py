@@ -1,11 +1,4 @@
-"""Speed of MaxSim and of a heat map, vectors at hand, beside PyTorch and NumPy.
-
-    uv run --group bench pytest benchmarks/bench_heat.py
-
-Peers run in turn with minqa on the same vectors, cosines included; scores are compared before any timing.
-"""
-
-import time
+"""MaxSim beside PyTorch and NumPy, and heat maps; vectors at hand, cosines included."""
 
 import jax
 import numpy as np
@@ -16,9 +9,8 @@ from minqa.ask import rank
 from minqa.statistics import RANKING
 from minqa.tokens import Tokens
 
-ROUNDS = 31
 DIM = 384
-QUERY, PASSAGES, LENGTH = 16, 50, 150
+QUERY, LENGTH = 16, 150
 
 
 def text_of(words, rng):
@@ -29,35 +21,25 @@ def text_of(words, rng):
     return minqa.Vectors(tokens, rng.normal(size=(words, DIM)).astype(np.float32), np.zeros(DIM, np.float32))
 
 
-def seconds(call):
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
-
-
-@pytest.fixture(scope="module")
-def texts():
-    rng = np.random.default_rng(0)
-    return text_of(QUERY, rng), [text_of(LENGTH, rng) for _ in range(PASSAGES)]
-
-
 @pytest.fixture(scope="module")
 def statistics():
     moments = np.zeros((7, DIM), np.float32)
     return minqa.Statistics(1000, {"w": 10}, moments, moments + 1, np.zeros((3, 7), np.float32))
 
 
-@pytest.mark.benchmark(group=f"MaxSim, {QUERY} × {PASSAGES} × {LENGTH}")
-def bench_maxsim(benchmark, texts, capsys):
+@pytest.mark.parametrize("candidates", [50, 1000])
+def bench_maxsim(compare, candidates):
     torch = pytest.importorskip("torch")
-    query, passages = texts[0].array, np.stack([one.array for one in texts[1]])
+    rng = np.random.default_rng(0)
+    query = rng.standard_normal((QUERY, DIM), np.float32)
+    passages = rng.standard_normal((candidates, LENGTH, DIM), np.float32)
     weights, mask = np.full(QUERY, 1 / QUERY, np.float32), np.ones(passages.shape[:2], bool)
     on_device = jax.device_put((query, weights, passages, mask))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
     tensors = [torch.tensor(one, device=device) for one in (query, weights, passages)]
 
-    def ours(**options):
-        return np.asarray(minqa.maxsim(*on_device, **options).sum(1))
+    def ours():
+        return np.asarray(minqa.maxsim(*on_device).sum(1))
 
     def in_pytorch():
         with torch.inference_mode():
@@ -68,39 +50,46 @@ def bench_maxsim(benchmark, texts, capsys):
         asked, read = (one / np.linalg.norm(one, axis=-1, keepdims=True) for one in (query, passages))
         return (read @ asked.T).max(1) @ weights
 
-    near = {"window": RANKING.window, "neighbours": RANKING.neighbours}
-    for peer in (in_pytorch, in_numpy):
+    peers = {"PyTorch": in_pytorch, "NumPy": in_numpy}
+    for peer in peers.values():
         np.testing.assert_allclose(ours(), peer(), atol=1e-5)
-    calls = {"PyTorch": in_pytorch, "NumPy": in_numpy, "as ask ranks": lambda: ours(**near)}
-    for call in calls.values():
-        call()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-
-    def time_the_others():
-        for name, call in calls.items():
-            times[name].append(seconds(call))
-
-    benchmark.pedantic(ours, setup=time_the_others, rounds=ROUNDS)
-    median = benchmark.stats.stats.median
-    medians = {name: float(np.median(one)) for name, one in times.items()}
-    benchmark.extra_info |= medians
-    with capsys.disabled():
-        said = ", ".join(f"{name} {1000 * one:.2f} ms ({one / median:.2f})" for name, one in medians.items())
-        print(f"\nMaxSim {1000 * median:.2f} ms; {said}")
+    jax.clear_caches()
+    compare(
+        ours,
+        peers,
+        what=f"MaxSim, a query of {QUERY}",
+        size=f"{candidates:,} × {LENGTH}",
+        operations=2.0 * QUERY * candidates * LENGTH * DIM,
+        read=passages.nbytes,
+        rate=candidates,
+        rate_of="passages",
+    )
 
 
-@pytest.mark.benchmark(group=f"rank {PASSAGES} passages of {LENGTH} words")
-def bench_rank(benchmark, texts, statistics):
-    query, passages = texts
-    call = lambda: rank(query, passages, RANKING, statistics)  # noqa: E731
-    call()
-    benchmark.pedantic(call, rounds=ROUNDS)
-
-
-@pytest.mark.benchmark(group="a heat map, 16 × 256")
-def bench_heat_map(benchmark, statistics):
+def bench_rank(compare, statistics):
+    """MaxSim with window and neighbours, from the vectors of texts."""
     rng = np.random.default_rng(0)
-    query, passage = text_of(16, rng), text_of(256, rng)
-    call = lambda: minqa.heat_map(query, passage, measure=RANKING, statistics=statistics)  # noqa: E731
-    call()
-    benchmark.pedantic(call, rounds=ROUNDS)
+    query, passages = text_of(QUERY, rng), [text_of(LENGTH, rng) for _ in range(50)]
+    compare(
+        lambda: rank(query, passages, RANKING, statistics),
+        {},
+        what="rank, as `ask` does",
+        size=f"50 × {LENGTH} words",
+        rate=50,
+        rate_of="passages",
+    )
+
+
+@pytest.mark.parametrize("batch", [1, 32])
+def bench_heat_map(compare, statistics, batch):
+    rng = np.random.default_rng(0)
+    query, passages = text_of(QUERY, rng), [text_of(384, rng) for _ in range(batch)]
+    how = {"measure": RANKING, "statistics": statistics}
+    compare(
+        lambda: [minqa.heat_map(query, passage, **how) for passage in passages],
+        {},
+        what=f"heat map, a query of {QUERY}",
+        size=f"{batch} × 384 tokens",
+        rate=batch,
+        rate_of="maps",
+    )

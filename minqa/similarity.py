@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
 # How much of the corpus, and how many queries, `match` compares at once: a block of passages that stays in
-# a processor's cache is read from memory only once. Where the scores are few enough, the corpus is read in one
-# go, as it lies: cutting out a block is a copy.
+# a processor's cache is read from memory only once. Where the scores are few enough, the corpus is read in
+# one go, as it lies: cutting out a block is a copy.
 BLOCK_PASSAGES = 4096
 BLOCK_QUERIES = 1024
 FEW_SCORES = 2**22
@@ -63,7 +63,9 @@ def match(
             f"k is {k}, with {len(queries)} queries and {len(passages)} passages; none may be 0."
         )
     blocks = [
-        _match(queries[start : start + BLOCK_QUERIES], passages, k=min(k, len(passages)), normalized=normalized)
+        _match(
+            queries[start : start + BLOCK_QUERIES], passages, k=min(k, len(passages)), normalized=normalized
+        )
         for start in range(0, len(queries), BLOCK_QUERIES)
     ]
     scores, indices = map(jnp.concatenate, zip(*blocks, strict=True))

@@ -88,7 +88,10 @@ def test_short_vectors_are_compared_as_the_float32_that_they_stand_for(short):
     np.testing.assert_array_equal(rows, expected_rows)
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
     _, exact = reference(queries, passages, 10)
-    assert np.mean([len({*one} & {*other}) for one, other in zip(rows.tolist(), exact.tolist(), strict=True)]) > 9.4
+    assert (
+        np.mean([len({*one} & {*other}) for one, other in zip(rows.tolist(), exact.tolist(), strict=True)])
+        > 9.4
+    )
 
 
 def test_quantize_fills_8_bits_and_keeps_zero():

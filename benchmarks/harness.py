@@ -1,0 +1,163 @@
+"""What every benchmark shares: ceilings of the machine, and a race of minqa against its peers."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from minqa.clock import Clock
+
+# Seconds that the rounds of one race may take together, and between two calls, so that no library's threads
+# are still spinning when the next begins.
+BUDGET = {True: 1.5, False: 10.0}
+ROUNDS = {True: (3, 15), False: (5, 31)}
+PAUSE = 0.02
+# Calls that take less than this together are called once more before each is timed: a pause cools caches.
+SHORT = 0.5
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """What the machine can do at best, measured in the same run.
+
+    Attributes:
+        products: operations per second of the fastest matrix product, by dtype.
+        memory: bytes per second of reading an array far larger than a cache.
+        dispatch: seconds that a compiled call takes which has nothing to do.
+    """
+
+    products: Mapping[str, float]
+    memory: float
+    dispatch: float
+
+    def least_seconds(self, operations: float, read: float, dtype: str) -> tuple[float, str]:
+        """The least time that so many operations and bytes take, and what it is that bounds them."""
+        bounds = {
+            "matrix product": operations / self.products[dtype],
+            "memory": read / self.memory,
+            "dispatch": self.dispatch,
+        }
+        bound = max(bounds, key=lambda name: bounds[name])
+        return bounds[bound], bound
+
+
+def measure_ceilings(*, quick: bool) -> Ceilings:
+    rounds = 5 if quick else 15
+
+    def best(call: Callable) -> float:
+        jax.block_until_ready(call())
+        return min(seconds(lambda: jax.block_until_ready(call())) for _ in range(rounds))
+
+    on_cpu = jax.default_backend() == "cpu"
+    # Rows, inputs and outputs as they occur in MiniLM, BERT-base and BERT-large, and a square.
+    shapes = [(512, 384, 1536), (512, 1536, 384), (512, 768, 3072), (512, 1024, 4096), (2048, 2048, 2048)]
+    if not on_cpu:
+        shapes = [(12288, 1024, 4096), (12288, 4096, 1024), (8192, 8192, 8192)]
+    product = jax.jit(lambda x, y: jnp.matmul(x, y.T, precision="highest"))
+    products = {}
+    for dtype in ("float32", "bfloat16"):
+        rates = []
+        for rows, inputs, outputs in shapes:
+            x, y = jnp.ones((rows, inputs), dtype), jnp.ones((outputs, inputs), dtype)
+            rates.append(2 * rows * inputs * outputs / best(lambda x=x, y=y: product(x, y)))
+        products[dtype] = max(rates)
+    array = jnp.ones((2**16 if on_cpu else 2**20, 1024))
+    reads = (jax.jit(lambda x: x.max(0)), jax.jit(lambda x: x @ x[0]))
+    memory = max(array.nbytes / best(lambda read=read: read(array)) for read in reads)
+    nothing, small = jax.jit(lambda x: x + 1), jnp.zeros(8)
+    dispatch = float(np.median([seconds(lambda: nothing(small).block_until_ready()) for _ in range(200)]))
+    return Ceilings(products, memory, dispatch)
+
+
+def seconds(call: Callable) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def race(
+    benchmark: Any,
+    ours: Callable[[], Any],
+    peers: Mapping[str, Callable[[], Any]],
+    *,
+    ceilings: Ceilings,
+    quick: bool,
+    what: str,
+    size: str,
+    dtype: str = "float32",
+    computed_in: str | None = None,
+    operations: float = 0,
+    read: float = 0,
+    absent: Iterable[str] = (),
+    **facts: Any,
+) -> None:
+    """Time a call in turn with its peers, and note down what the report shows.
+
+    Every call must wait for its own result. The first one is timed apart, and what JAX compiled in it apart
+    from that.
+
+    Args:
+        benchmark: pytest-benchmark's fixture.
+        ours: what is measured.
+        peers: the same by other means, by name; answers are compared before this is called.
+        ceilings: of the machine.
+        quick: whether few rounds must do.
+        what: the row's name in the report.
+        size: the row's size.
+        dtype: what vectors or weights are kept in.
+        computed_in: what they are multiplied in, where that is another.
+        operations: of floating point, in matrix products.
+        read: bytes that must be read once.
+        absent: peers that are left out, with the reason.
+        facts: anything else to be noted.
+    """
+    clock = Clock()
+    start = time.perf_counter()
+    with clock.step("first"):
+        ours()
+    first = time.perf_counter() - start
+    for call in peers.values():
+        call()
+    once = seconds(ours) + sum(seconds(call) for call in peers.values())
+    fewest, most = ROUNDS[quick]
+    rounds = int(np.clip(BUDGET[quick] / once, fewest, most))
+    times: dict[str, list[float]] = {name: [] for name in peers}
+
+    def wake(call: Callable) -> None:
+        time.sleep(PAUSE)
+        if once < SHORT:
+            call()
+
+    def in_turn() -> None:
+        for name, call in peers.items():
+            wake(call)
+            times[name].append(seconds(call))
+        wake(ours)
+
+    benchmark.pedantic(ours, setup=in_turn, rounds=rounds)
+    stats = benchmark.stats.stats
+    least, bound = ceilings.least_seconds(operations, read, computed_in or dtype)
+    medians = {name: float(np.median(one)) for name, one in times.items()}
+    benchmark.extra_info |= facts | {
+        "what": what,
+        "size": size,
+        "dtype": dtype,
+        "rounds": rounds,
+        "compile": clock.seconds["compile"],
+        "first": first,
+        "median": stats.median,
+        "spread": stats.iqr / stats.median,
+        "peers": medians,
+        "absent": list(absent),
+        "operations": operations,
+        "read": read,
+        "share": least / stats.median if operations or read else None,
+        "bound": bound if operations or read else None,
+    }
+    if medians:
+        best = min(medians, key=lambda name: medians[name])
+        benchmark.extra_info |= {"best_peer": best, "ratio": medians[best] / stats.median}
