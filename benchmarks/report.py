@@ -50,7 +50,8 @@ def markdown(report: dict) -> str:
         )
         lines.append(
             f"Ceilings of this run: matrix product {products}; "
-            f"memory read {ceilings['memory'] / 1e9:,.1f} GB/s; dispatch {ceilings['dispatch'] * 1e6:,.0f} µs."
+            f"memory read {ceilings['memory'] / 1e9:,.1f} GB/s; "
+            f"dispatch {ceilings['dispatch'] * 1e6:,.0f} µs."
         )
     lines += ["", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows if "what" in row]

@@ -85,19 +85,24 @@ def quantize(vectors: Float[Array | np.ndarray, "passage dim"]) -> Int8[Array, "
 @partial(jax.jit, static_argnames=("k", "normalized"))
 def _match(queries, passages, *, k, normalized):
     number = len(passages)
-    whole = passages.dtype == jnp.float32 and len(queries) * number <= FEW_SCORES
-    block = number if whole else min(number, max(k, BLOCK_PASSAGES))
     queries = queries * inverse_length(queries)[:, None]
+
+    def compare(some):
+        some = some.astype(jnp.float32)
+        scores = jnp.einsum("qd,pd->qp", queries, some, precision=jax.lax.Precision.HIGHEST)
+        if not normalized:
+            scores *= inverse_length(some)[None]
+        return jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
+
+    if passages.dtype == jnp.float32 and len(queries) * number <= FEW_SCORES:
+        return jax.lax.top_k(compare(passages), k)
+    block = min(number, max(k, BLOCK_PASSAGES))
 
     def step(best, start):
         # The last block starts early enough to be whole; what it shares with the one before is masked.
         first = jnp.minimum(start, number - block)
         rows = first + jnp.arange(block)
-        some = jax.lax.dynamic_slice_in_dim(passages, first, block).astype(jnp.float32)
-        scores = jnp.einsum("qd,pd->qp", queries, some, precision=jax.lax.Precision.HIGHEST)
-        if not normalized:
-            scores *= inverse_length(some)[None]
-        scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
+        scores = compare(jax.lax.dynamic_slice_in_dim(passages, first, block))
         scores, places = jax.lax.top_k(jnp.where(rows[None] < start, -jnp.inf, scores), k)
         # top_k prefers the earlier of two equals, and earlier blocks stand first.
         scores, order = jax.lax.top_k(jnp.concatenate([best[0], scores], 1), k)
