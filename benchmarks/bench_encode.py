@@ -3,7 +3,10 @@
 MiniLM has its real weights; BERT-base and BERT-large have random ones, which say nothing but cost the same.
 """
 
+import tempfile
+import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -101,12 +104,7 @@ def in_onnx_runtime(pair, ids):
         from onnxruntime.transformers.optimizer import optimize_model
     except ImportError:
         return None
-    path = pair.folder / "model.onnx" if pair.folder != demo.model_folder() else None
     if not hasattr(pair, "session"):
-        import tempfile
-        import warnings
-        from pathlib import Path
-
         model, names = pair.load_peer("eager"), ["ids", "mask", "types"]
 
         class Graph(torch.nn.Module):
