@@ -14,6 +14,9 @@ PACKAGES = (
     "minqa jax jaxlib flax numpy torch transformers sentence-transformers onnxruntime faiss-cpu"
 ).split()
 
+# What others run as this begins, in cores.
+LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
 if not jax.config.jax_platforms or "cpu" in jax.config.jax_platforms:
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))  # as the command line does
 
@@ -52,6 +55,7 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "cores": os.cpu_count(),
+        "load": LOAD,
         "versions": versions,
         "settings": {name: os.environ.get(name) for name in ("XLA_FLAGS", "OMP_NUM_THREADS")},
         "quick": config.getoption("quick"),

@@ -160,4 +160,7 @@ def race(
     }
     if medians:
         best = min(medians, key=lambda name: medians[name])
-        benchmark.extra_info |= {"best_peer": best, "ratio": medians[best] / stats.median}
+        low, high = np.percentile(times[best], [25, 75])
+        spread = float(high - low) / medians[best]
+        benchmark.extra_info |= {"best_peer": best, "peer_spread": spread}
+        benchmark.extra_info["ratio"] = medians[best] / stats.median

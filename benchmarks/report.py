@@ -7,35 +7,64 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).parent
-COLUMNS = ("what", "size", "dtype", "minqa", "spread", "per second", "first call", "compile")
-COLUMNS += ("best peer", "ratio", "of the ceiling")
+COLUMNS = ("what", "size", "dtype", "minqa", "spread", "rounds", "per second", "first call", "compile")
+COLUMNS += ("best peer", "its spread", "ratio", "of the ceiling")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few sizes and rounds: 5 minutes on 2 cores")
-    parser.add_argument("--only", metavar="EXPRESSION", help="the benchmarks that pytest -k would take")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description="Run the benchmarks, best on an idle machine; print one table, write a roofline and JSON.",
+        epilog="Times are medians; spread is their interquartile range, as a part of them. A ratio above "
+        "1 says that minqa is faster than the best peer. Of the ceiling: the least time that matrix product, "
+        "memory or dispatch, as measured in the same run, allow, as a part of the time taken.",
+    )
     parser.add_argument(
-        "--out", type=Path, default=Path("report"), help="folder for report.json and roofline.png"
+        "--quick", action="store_true", help="few sizes and rounds: 5 minutes on 2 idle cores"
+    )
+    parser.add_argument(
+        "--only",
+        metavar="EXPRESSION",
+        help="some of encode, embed, match, maxsim, rank, heat_map, spans, span_head, elmo, ask, batch, "
+        "length, corpus, devices, as pytest -k: 'match or maxsim'",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        help="folder for report.json and roofline.png, in place of earlier ones (default: report)",
     )
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    path = options.out / "report.json"
-    path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", str(HERE), "-v", f"--benchmark-json={path}"]
-    command += ["--benchmark-columns=median,iqr,rounds"]
-    command += ["--quick"] * options.quick + (["-k", options.only] if options.only else [])
-    status = subprocess.run(command, stdout=sys.stderr, cwd=HERE.parent).returncode
-    if not path.is_file() or not path.stat().st_size:
-        print("No benchmark ran; what pytest said is above.", file=sys.stderr)
+    out = options.out.resolve()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"--out {options.out} cannot be a folder: {error.strerror}.", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory() as aside:
+        path = Path(aside) / "report.json"
+        command = [sys.executable, "-m", "pytest", str(HERE), "-v", f"--benchmark-json={path}"]
+        command += [
+            "--benchmark-columns=median,iqr,rounds",
+            "-W",
+            "ignore::pytest_benchmark.logger.PytestBenchmarkWarning",
+        ]
+        command += ["--quick"] * options.quick + (["-k", options.only] if options.only else [])
+        status = subprocess.run(command, stdout=sys.stderr, cwd=HERE.parent).returncode
+        content = path.read_bytes() if path.is_file() else b""
+    if not content:
+        print("No benchmark was measured; earlier figures stay. pytest's reason is above.", file=sys.stderr)
         return status or 1
-    report = json.loads(path.read_text("utf-8"))
+    (out / "report.json").write_bytes(content)
+    report = json.loads(content)
     print(markdown(report))
-    draw(report, options.out / "roofline.png")
-    print(f"All figures are in {path}.", file=sys.stderr)
+    (out / "roofline.png").unlink(missing_ok=True)
+    said = draw(report, out / "roofline.png")
+    print(f"All figures are in {out / 'report.json'}. {said}", file=sys.stderr)
     return status
 
 
@@ -43,7 +72,13 @@ def markdown(report: dict) -> str:
     """The figures for people: the machine, its ceilings, a row for every race, what grows, what is absent."""
     machine, rows = report["machine_info"], [one["extra_info"] for one in report["benchmarks"]]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
-    lines = [f"{machine['device']} ({machine['cores']} cores, {machine['devices']} JAX devices); {versions}"]
+    quick = ", --quick" if machine["quick"] else ""
+    place = f"{name_of(machine)}, {machine['cores']} cores, {machine['devices']} JAX devices"
+    lines = [f"{report['datetime'][:10]}{quick}: {place}; {versions}."]
+    if machine["load"] > 0.5 * machine["cores"]:
+        lines.append(
+            f"The machine was busy when this began (load {machine['load']:.1f}): figures may be far off."
+        )
     if ceilings := report.get("ceilings"):
         products = ", ".join(
             f"{rate / 1e9:,.0f} GFLOP/s in {name}" for name, rate in ceilings["products"].items()
@@ -55,7 +90,9 @@ def markdown(report: dict) -> str:
         )
     lines += ["", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows if "what" in row]
-    if machine["backend"] == "cpu":
+    if machine["backend"] == "cpu" and any(
+        row.get("what", "").startswith(("encode", "match")) for row in rows
+    ):
         empty = ["not measured: no accelerator", *["–"] * (len(COLUMNS) - 4)]
         lines.append(
             f"| {' | '.join(['BERT-large; match', '32 × 384; 1 × 1,000,000', 'bfloat16', *empty])} |"
@@ -76,15 +113,20 @@ def markdown(report: dict) -> str:
 
 def cells(row: dict) -> list[str]:
     recall = f", recall {row['recall']:.3f}" if "recall" in row else ""
-    peer = ("–", "–")
-    if row["peers"]:
-        peer = f"{row['best_peer']} {clock(row['peers'][row['best_peer']])}", f"{row['ratio']:.2f}"
+    peer = ("–", "–", "–")
+    if name := row.get("best_peer"):
+        peer = f"{name} {clock(row['peers'][name])}", f"± {row['peer_spread']:.0%}", f"{row['ratio']:.2f}"
     share = "–" if row["share"] is None else f"{row['share']:.0%} of {row['bound']}"
     return [
         *(row["what"], row["size"], row["dtype"] + recall, clock(row["median"]), f"± {row['spread']:.0%}"),
+        str(row["rounds"]),
         f"{row['rate'] / row['median']:,.0f} {row['rate_of']}",
         *(clock(row["first"]), clock(row["compile"]), *peer, share),
     ]
+
+
+def name_of(machine: dict) -> str:
+    return machine["cpu"].get("brand_raw", "CPU") if machine["backend"] == "cpu" else machine["device"]
 
 
 def steps(row: dict) -> str:
@@ -98,24 +140,28 @@ def clock(seconds: float) -> str:
     return f"{seconds * 1e3:.2f} ms" if seconds < 0.1 else f"{seconds * 1e3:.0f} ms"
 
 
-def draw(report: dict, path: Path) -> None:
-    """A roofline (Williams, Waterman and Patterson 2009): rate against operations per byte."""
+def draw(report: dict, path: Path) -> str:
+    """A roofline (Williams, Waterman and Patterson 2009): rate against operations per byte.
+
+    Returns what to say of it.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        print("The roofline is left out: matplotlib is not installed.", file=sys.stderr)
-        return
+        return "The roofline is left out: matplotlib is not installed."
     ceilings = report.get("ceilings")
     rows = [one["extra_info"] for one in report["benchmarks"]]
     rows = [row for row in rows if row.get("operations") and row.get("read")]
     if not ceilings or not rows:
-        return
+        return "There is no roofline: none of these has a count of operations."
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     intensities = [row["operations"] / row["read"] for row in rows]
-    left, right = min(intensities) / 2, max(intensities) * 2
+    left, right = min(*intensities, 1) / 2, max(*intensities, 100) * 2
     colours = {"float32": "#0072b2", "bfloat16": "#d55e00", "int8": "#009e73"}
-    for dtype, rate in ceilings["products"].items():
+    used = {row["dtype"] for row in rows}
+    for dtype in ceilings["products"].keys() & (used | {"float32"}):
+        rate = ceilings["products"][dtype]
         corner = rate / ceilings["memory"]
         xs = [left, min(max(corner, left), right), right]
         ys = [min(x * ceilings["memory"], rate) / 1e9 for x in xs]
@@ -130,14 +176,18 @@ def draw(report: dict, path: Path) -> None:
             axes.plot([x, x], [y, peer], color="#999999", lw=0.8, zorder=0)
             axes.plot(x, peer, kinds[kind], mfc="none", mec="#555555", ms=7)
     for kind, marker in kinds.items():
-        axes.plot([], [], marker, color="#444444", label=f"{kind} (hollow: best peer)")
+        if any(row["what"].startswith(kind) for row in rows):
+            axes.plot([], [], marker, color="#444444", label=kind)
+    axes.plot([], [], "o", mfc="none", mec="#555555", label="hollow: its best peer")
     axes.set(xscale="log", yscale="log", xlim=(left, right))
     axes.set_xlabel("operations per byte that must be read")
     axes.set_ylabel("GFLOP/s")
-    axes.set_title(f"{report['machine_info']['device']}, {report['machine_info']['cores']} cores")
+    machine = report["machine_info"]
+    axes.set_title(f"{name_of(machine)}, {machine['cores']} cores, {report['datetime'][:10]}")
     axes.grid(alpha=0.25, which="both")
     axes.legend(fontsize=8)
     figure.savefig(path, dpi=130)
+    return f"The roofline is {path}."
 
 
 if __name__ == "__main__":

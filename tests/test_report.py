@@ -61,6 +61,9 @@ def test_the_least_time_is_that_of_what_bounds(operations, read, dtype, least):
 
 def test_the_table_names_everything(tmp_path):
     machine = {
+        "quick": True,
+        "load": 1.5,
+        "cpu": {"brand_raw": "A processor"},
         "device": "cpu",
         "cores": 2,
         "devices": 2,
@@ -71,9 +74,11 @@ def test_the_table_names_everything(tmp_path):
     rows = [run(operations=1e6, read=1e6, absent=["FAISS (not installed)"], recall=0.9951), growth]
     report = {"machine_info": machine, "benchmarks": [{"extra_info": row} for row in rows]}
     report["ceilings"] = {"products": CEILINGS.products, "memory": 1e8, "dispatch": 1e-5}
+    report["datetime"] = "2026-11-25T03:00:00"
     table = markdown(report)
     assert "1 GFLOP/s in float32" in table and "| rest | 1 | float32, recall 0.995 |" in table
     assert "n^1.30 (superlinear); 1: 100 ms, 10: 2.00 s" in table
-    assert "no accelerator" in table and "Peers left out: FAISS (not installed)." in table
+    assert "2026-11-25, --quick: A processor, 2 cores" in table and "busy" in table
+    assert "Peers left out: FAISS (not installed)." in table
     draw(report, tmp_path / "roofline.png")
     assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
