@@ -18,7 +18,7 @@ COLUMNS += ("best peer", "its spread", "ratio", "of the ceiling")
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report",
-        description="Run the benchmarks, best on an idle machine; print one table, write a roofline and JSON.",
+        description="Run the benchmarks, best on an idle machine: a table, a roofline and JSON.",
         epilog="Times are medians; spread is their interquartile range, as a part of them. A ratio above "
         "1 says that minqa is faster than the best peer. Of the ceiling: the least time that matrix product, "
         "memory or dispatch, as measured in the same run, allow, as a part of the time taken.",
