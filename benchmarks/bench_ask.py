@@ -1,6 +1,5 @@
 """A whole question in a running process, warm, step by step."""
 
-import jax
 import numpy as np
 import pytest
 
@@ -26,7 +25,6 @@ def bench_ask(compare, benchmark, tmp_path, stored):
         query = embed_query(encoder, text, index.statistics, clock=clocks[-1])
         return ask(encoder, query, leads, index, k=3, finder=head, clock=clocks[-1])
 
-    jax.clear_caches()
     compare(
         question,
         {},

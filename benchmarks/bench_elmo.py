@@ -143,7 +143,6 @@ def bench_elmo(compare, quick, model, peer, batch, token):
             return model(ids, mask).hidden[-1].block_until_ready()
 
     np.testing.assert_allclose(ours(), peer(inputs).cpu(), atol=1e-4)
-    jax.clear_caches()
     compare(
         ours,
         {"PyTorch": lambda: peer(inputs)},

@@ -166,7 +166,6 @@ def bench_encode(compare, pairs, quick, name, dtype, shape):
         absent.append("ONNX Runtime (not installed)")
     for call in peers.values():
         np.testing.assert_allclose(ours(), call(), atol=1e-4 if dtype == "float32" else 0.05)
-    jax.clear_caches()
     compare(
         ours,
         peers,
@@ -198,7 +197,6 @@ def bench_embed_texts(compare, quick):
     each = 4 * dim * dim + 2 * dim * wide + 2 * lengths * dim  # of the tokens alone, not of their padding
     operations = 2 * config.num_hidden_layers * (lengths * each).sum()
     padding = sum(map(bucket, lengths.tolist())) / lengths.sum() - 1
-    jax.clear_caches()
     compare(
         ours,
         {"sentence-transformers": theirs},

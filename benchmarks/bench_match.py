@@ -82,7 +82,6 @@ def bench_match(compare, corpora, quick, number, dtype, batch, k):
     exact = np.asarray(next(iter(peers.values()))()) if peers else found
     recall = np.mean([len({*one} & {*other}) / k for one, other in zip(found, exact, strict=True)])
     assert recall > (0.999 if dtype == "float32" else 0.9), recall
-    jax.clear_caches()
     compare(
         ours,
         peers,
