@@ -99,7 +99,8 @@ class Bert(nnx.Module):
     """The encoder of Devlin et al. 2018, without a head.
 
     Its parts are compiled, not the whole: all layers are one program, however deep the model is, and no
-    weight is copied on its way in, as `jax.lax.scan` over layers would.
+    weight is copied on its way in, as `jax.lax.scan` over layers would. Inside a `jax.jit` of your own, as in
+    training, every layer is compiled anew, which takes the longer the deeper the model is.
     """
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):

@@ -86,7 +86,7 @@ class Encoder:
 
     @cached_property
     def replicas(self) -> list[Model]:
-        """The model on each device of this process, the first of them the one it is on."""
+        """The model on each device of this process, a copy on each but the one it is on."""
         return [jax.device_put(self.model, device) for device in jax.local_devices()]
 
     def tokenize(self, texts: Sequence[str], role: Role | None = None) -> list[Tokens]:
