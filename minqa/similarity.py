@@ -1,6 +1,10 @@
 """Vectors → similarities: pure array functions."""
 
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +12,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Int8, Num
 
 # How much of the corpus, and how many queries, `match` compares at once: a block of passages that stays in
-# a processor's cache is read from memory only once. Where the scores are few enough, the corpus is read in
-# one go, as it lies: cutting out a block is a copy.
+# a processor's cache is read from memory only once.
 BLOCK_PASSAGES = 4096
 BLOCK_QUERIES = 1024
-FEW_SCORES = 2**22
+# Every length of an array is compiled, so arrays are cut to multiples of this; and so many are read ahead.
+STEP = 1024
+PARTS_AHEAD = 8
 
 
 def cosine(
@@ -32,44 +37,102 @@ def inverse_length(vectors: Float[Array | np.ndarray, "... dim"]) -> Float[Array
     return jnp.where(some, jax.lax.rsqrt(jnp.where(some, squares, 1)), 0)
 
 
+@dataclass(frozen=True)
+class Sharded:
+    """Passages spread over devices.
+
+    Attributes:
+        array: their vectors, the first axis spread; zeros stand at its end, so that all devices hold as many.
+        size: how many passages there are.
+    """
+
+    array: Num[Array, "passage dim"]
+    size: int
+
+
+Vectors: TypeAlias = Num[Array | np.ndarray, "_ dim"]
+Corpus: TypeAlias = Vectors | Sequence[Vectors] | Sharded
+
+
 def match(
     queries: Float[Array | np.ndarray, "query dim"],
-    passages: Num[Array | np.ndarray, "passage dim"],
+    passages: Corpus,
     *,
     k: int,
     normalized: bool = False,
+    approximate: float | None = None,
 ) -> tuple[Float[Array, "query k"], Int[Array, "query k"]]:
     """The k passages most similar to each query, by exact cosine of all pairs.
 
-    Queries and corpus are compared block by block, so memory grows with queries × k, not × passages.
+    Queries and corpus are compared block by block, so memory grows with queries × k, not × passages. All
+    blocks have one shape, so that a cosine has the same bits wherever its passage lies: in one array, in
+    several, or on any number of devices.
 
     Args:
         queries: float32, need not be normalized.
         passages: likewise; or bfloat16; or int8, as `quantize` returns them. They are compared in float32.
+            Several arrays, such as an index's memory-mapped shards, are read one after the other, and only
+            as much of them is held as is being compared. Of what is spread over devices, as `shard` does it,
+            each device compares its own part, and only the best k of each travel.
         k: how many; where the corpus is smaller, all of it.
         normalized: whether the passages are known to have length 1, which saves a second look at each.
+        approximate: the recall that will do, above 0 and at most 1, for `jax.lax.approx_max_k` (Chern et al.
+            2022, arXiv:2206.14286) to choose from each block; None for exact. It is faster on TPU alone.
 
     Returns:
         Cosines in falling order, and the passages' int32 indices; of equal cosines the lower index first. A
         vector that is not finite comes last, with the lowest float32.
 
     Raises:
-        ValueError: k is below 1, or there is nothing to compare, or int8 is said to be normalized.
+        ValueError: k is below 1, or there is nothing to compare, or int8 is said to be normalized, or
+            passages are spread over devices in another way, or `approximate` is no recall.
     """
-    if normalized and not jnp.issubdtype(passages.dtype, jnp.floating):
-        raise ValueError(f"Vectors of {passages.dtype} do not have length 1: leave `normalized` out.")
-    if k < 1 or not len(queries) or not len(passages):
-        raise ValueError(
-            f"k is {k}, with {len(queries)} queries and {len(passages)} passages; none may be 0."
-        )
-    blocks = [
-        _match(
-            queries[start : start + BLOCK_QUERIES], passages, k=min(k, len(passages)), normalized=normalized
-        )
-        for start in range(0, len(queries), BLOCK_QUERIES)
-    ]
+    size, parts, place = _parts(passages)
+    if normalized and not all(jnp.issubdtype(part.dtype, jnp.floating) for part in parts):
+        raise ValueError("Vectors of int8 do not have length 1: leave `normalized` out.")
+    if approximate is not None and not 0 < approximate <= 1:
+        raise ValueError(f"approximate is {approximate}, but a recall is above 0 and at most 1.")
+    if k < 1 or not len(queries) or not size:
+        raise ValueError(f"k is {k}, with {len(queries)} queries and {size} passages; none may be 0.")
+    how = {"k": min(k, size), "normalized": normalized, "approximate": approximate}
+    blocks = []
+    for start in range(0, len(queries), BLOCK_QUERIES):
+        some = queries[start : start + BLOCK_QUERIES]
+        if place is None:
+            blocks.append(_match_parts(some, parts, **how))
+        else:
+            blocks.append(_match_spread(some, parts[0], size, place=place, **how))
     scores, indices = map(jnp.concatenate, zip(*blocks, strict=True))
     return scores, indices
+
+
+def shard(passages: Vectors | Sequence[Vectors], mesh: jax.sharding.Mesh) -> Sharded:
+    """Spread passages over all devices of a mesh, for `match` to search: each takes as many, in order.
+
+    Of several processes each reads its own devices' part, from arrays that all of them can read.
+
+    Args:
+        passages: as `match` takes them.
+        mesh: of any shape.
+    """
+    parts = _parts(passages)[1]
+    ends = np.cumsum([len(part) for part in parts])
+    size, share = int(ends[-1]), -(-int(ends[-1]) // mesh.size)
+
+    def rows(place):
+        start, stop, _ = place[0].indices(share * mesh.size)
+        mine = [
+            np.asarray(part[max(start - end + len(part), 0) : stop - end + len(part)])
+            for part, end in zip(parts, ends, strict=True)
+            if start < end and stop > end - len(part)
+        ]
+        held = sum(map(len, mine))
+        nothing = np.zeros((stop - start - held, parts[0].shape[1]), parts[0].dtype)
+        return np.concatenate([*mine, nothing])
+
+    place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
+    shape = (share * mesh.size, parts[0].shape[1])
+    return Sharded(jax.make_array_from_callback(shape, place, rows), size)
 
 
 def quantize(vectors: Float[Array | np.ndarray, "passage dim"]) -> Int8[Array, "passage dim"]:
@@ -82,35 +145,106 @@ def quantize(vectors: Float[Array | np.ndarray, "passage dim"]) -> Int8[Array, "
     return jnp.round(vectors * jnp.where(largest > 0, 127 / largest, 0)).astype(jnp.int8)
 
 
-@partial(jax.jit, static_argnames=("k", "normalized"))
-def _match(queries, passages, *, k, normalized):
-    number = len(passages)
+def _parts(passages: Corpus) -> tuple[int, Sequence[Vectors], jax.sharding.NamedSharding | None]:
+    """How many passages there are, the arrays that hold them, and how these are spread, if they are."""
+    if isinstance(passages, Sharded):
+        return passages.size, *_parts(passages.array)[1:]
+    if not isinstance(passages, jax.Array | np.ndarray):
+        return sum(len(part) for part in passages), passages, None
+    # What is being traced lies nowhere yet.
+    place: Any = None if isinstance(passages, jax.core.Tracer | np.ndarray) else passages.sharding
+    if place is None or len(place.device_set) == 1:
+        return len(passages), [passages], None
+    if not isinstance(place, jax.sharding.NamedSharding) or any(place.spec[1:]) or not any(place.spec):
+        raise ValueError(f"Passages should be spread over devices by their first axis, but are by {place}.")
+    return len(passages), [passages], place
+
+
+def _match_parts(queries, parts, **how):
+    """Part after part, each compared with the best so far, in pieces of few different lengths."""
+    best, first = _nothing(len(queries), how["k"]), 0
+    waiting = deque(maxlen=PARTS_AHEAD)
+    for part in parts:
+        rest = len(part) % STEP
+        if isinstance(part, np.ndarray) and len(part) > STEP and rest:
+            # The second piece begins early enough to have the length of a step.
+            pieces = [(0, part[:-rest]), (len(part) - STEP, part[-STEP:])]
+        else:
+            pieces = [(0, part)]
+        done = 0
+        for start, piece in pieces:
+            rows = np.array([first + start, first + done, first + len(part)], np.int32)
+            best = _best(queries, piece, best, rows, **how)
+            done = start + len(piece)
+        first += len(part)
+        if len(waiting) == PARTS_AHEAD:
+            jax.block_until_ready(waiting[0])
+        waiting.append(best)
+    return best
+
+
+@partial(jax.jit, static_argnames=("place", "k", "normalized", "approximate"))
+def _match_spread(queries, passages, size, *, place, k, **how):
+    axes = place.spec[0]
+
+    def local(queries, passages, size):
+        first = jax.lax.axis_index(axes) * len(passages)
+        rows = jnp.stack([first, first, size]).astype(jnp.int32)
+        found = _best(queries, passages, _nothing(len(queries), k), rows, k=k, **how)
+        scores, rows = (jax.lax.all_gather(one, axes, axis=1, tiled=True) for one in found)
+        scores, order = jax.lax.top_k(scores, k)
+        return scores, jnp.take_along_axis(rows, order, 1)
+
+    everywhere, spread = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axes)
+    return jax.shard_map(
+        local,
+        mesh=place.mesh,
+        in_specs=(everywhere, spread, everywhere),
+        out_specs=everywhere,
+        check_vma=False,  # what all devices gathered is the same, which JAX cannot know
+    )(queries, passages, size)
+
+
+def _nothing(queries, k):
+    return jnp.full((queries, k), -jnp.inf), jnp.zeros((queries, k), jnp.int32)
+
+
+@partial(jax.jit, static_argnames=("k", "normalized", "approximate"))
+def _best(queries, passages, best, rows, *, k, normalized, approximate):
+    """The best k of `best` and of passages, the first of which is row `rows[0]` of the corpus.
+
+    Only rows from `rows[1]` on, and below `rows[2]`, count.
+    """
     queries = queries * inverse_length(queries)[:, None]
+    block = -(-k // BLOCK_PASSAGES) * BLOCK_PASSAGES
+    first, low, high = rows
+    high = jnp.minimum(high, first + len(passages))
+    if len(passages) < block:
+        passages = jnp.pad(passages, ((0, block - len(passages)), (0, 0)))
 
-    def compare(some):
-        some = some.astype(jnp.float32)
-        scores = jnp.einsum("qd,pd->qp", queries, some, precision=jax.lax.Precision.HIGHEST)
-        if not normalized:
-            scores *= inverse_length(some)[None]
-        return jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
-
-    if passages.dtype == jnp.float32 and len(queries) * number <= FEW_SCORES:
-        return jax.lax.top_k(compare(passages), k)
-    block = min(number, max(k, BLOCK_PASSAGES))
+    def choose(scores):
+        if approximate is None:
+            return jax.lax.top_k(scores, k)
+        return jax.lax.approx_max_k(scores, k, recall_target=approximate)
 
     def step(best, start):
         # The last block starts early enough to be whole; what it shares with the one before is masked.
-        first = jnp.minimum(start, number - block)
-        rows = first + jnp.arange(block)
-        scores = compare(jax.lax.dynamic_slice_in_dim(passages, first, block))
-        scores, places = jax.lax.top_k(jnp.where(rows[None] < start, -jnp.inf, scores), k)
+        place = jnp.minimum(start, len(passages) - block)
+        some = jax.lax.dynamic_slice_in_dim(passages, place, block).astype(jnp.float32)
+        scores = jnp.einsum("qd,pd->qp", queries, some, precision=jax.lax.Precision.HIGHEST)
+        if not normalized:
+            scores *= inverse_length(some)[None]
+        scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
+        rows = first + place + jnp.arange(block, dtype=jnp.int32)
+        counts = (rows >= jnp.maximum(low, first + start)) & (rows < high)
+        scores, places = choose(jnp.where(counts[None], scores, -jnp.inf))
         # top_k prefers the earlier of two equals, and earlier blocks stand first.
         scores, order = jax.lax.top_k(jnp.concatenate([best[0], scores], 1), k)
         indices = jnp.concatenate([best[1], rows[places]], 1)
         return (scores, jnp.take_along_axis(indices, order, 1)), None
 
-    nothing = jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32)
-    return jax.lax.scan(step, nothing, jnp.arange(0, number, block))[0]
+    starts = jnp.arange(0, len(passages), block, dtype=jnp.int32)
+    return jax.lax.scan(step, best, starts)[0]
 
 
 @partial(jax.jit, static_argnames=("window", "neighbours"))

@@ -30,14 +30,12 @@ def reference(queries, passages, k):
     passages=st.lists(st.sampled_from(range(len(AXES))), min_size=1, max_size=40),
     k=st.integers(1, 50),
     block=st.sampled_from([1, 7, 64]),
-    few=st.sampled_from([0, 2**22]),
 )
 @settings(max_examples=60)
-def test_match_equals_a_stable_sort_whatever_the_block(queries, passages, k, block, few):
+def test_match_equals_a_stable_sort_whatever_the_block(queries, passages, k, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(similarity, "BLOCK_PASSAGES", block)
         patch.setattr(similarity, "BLOCK_QUERIES", 3)
-        patch.setattr(similarity, "FEW_SCORES", few)
         jax.clear_caches()
         scores, rows = match(AXES[queries], AXES[passages], k=k)
     expected_scores, expected_rows = reference(AXES[queries], AXES[passages], k)
@@ -50,7 +48,6 @@ def test_match_equals_numpy_on_many_vectors(monkeypatch, block):
     rng = np.random.default_rng(0)
     queries, passages = (rng.normal(size=(n, 24)).astype(np.float32) for n in (7, 3001))
     monkeypatch.setattr(similarity, "BLOCK_PASSAGES", block)
-    monkeypatch.setattr(similarity, "FEW_SCORES", 0)
     jax.clear_caches()
     scores, rows = match(queries, passages, k=10)
     expected_scores, expected_rows = reference(queries, passages, 10)
