@@ -27,7 +27,7 @@ from minqa.alignment import align, alignment_measure
 from minqa.ask import RERANK, RERANK_STORED, rank
 from minqa.embedding import Vectors, embed_layers
 from minqa.heatmap import heat_map
-from minqa.index import compact
+from minqa.indexing import compact
 from minqa.span_head import read_answers
 from minqa.spans import heat_sentence, heat_span
 from minqa.squad import exact_match, f1

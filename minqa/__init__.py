@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minqa.alignment import align, alignment_measure
-    from minqa.corpus import Passage, demo_passages, read_passages
+    from minqa.corpus import Corpus, demo_passages, open_corpus
     from minqa.embedding import Vectors, embed, embed_pooled, pool
     from minqa.encoder import Encoder, load, load_elmo
+    from minqa.engines import export
     from minqa.errors import InputError
     from minqa.heatmap import HeatMap, heat_map
+    from minqa.index import Index, open_index
+    from minqa.indexing import write_index
+    from minqa.passages import split
     from minqa.reader import Reader, answer, load_reader
-    from minqa.similarity import cosine, match, maxsim, quantize
+    from minqa.records import Article, Passage
+    from minqa.similarity import Sharded, cosine, match, maxsim, quantize, shard
     from minqa.span_head import SpanHead, load_span_head, read_answers
     from minqa.spans import Span, best_spans, heat_sentence, heat_span, span_scores
     from minqa.statistics import RANKING, Measure, Statistics
@@ -24,13 +29,18 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "alignment": ("align", "alignment_measure"),
-    "corpus": ("Passage", "demo_passages", "read_passages"),
+    "corpus": ("Corpus", "demo_passages", "open_corpus"),
     "embedding": ("Vectors", "embed", "embed_pooled", "pool"),
     "encoder": ("Encoder", "load", "load_elmo"),
     "errors": ("InputError",),
+    "engines": ("export",),
     "heatmap": ("HeatMap", "heat_map"),
+    "index": ("Index", "open_index"),
+    "indexing": ("write_index",),
+    "passages": ("split",),
+    "records": ("Article", "Passage"),
     "reader": ("Reader", "answer", "load_reader"),
-    "similarity": ("cosine", "match", "maxsim", "quantize"),
+    "similarity": ("Sharded", "cosine", "match", "maxsim", "quantize", "shard"),
     "span_head": ("SpanHead", "load_span_head", "read_answers"),
     "spans": ("Span", "best_spans", "heat_sentence", "heat_span", "span_scores"),
     "statistics": ("RANKING", "Measure", "Statistics"),

@@ -11,13 +11,13 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from minqa.clock import Clock
-from minqa.corpus import Passage
 from minqa.embedding import Vectors, bucket, embed, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.heatmap import HeatMap, heat_map
 from minqa.index import Index
 from minqa.reader import Reader, answer
+from minqa.records import Passage
 from minqa.similarity import match, maxsim
 from minqa.span_head import SpanHead, read_answers
 from minqa.spans import Span, heat_sentence, heat_span
@@ -84,23 +84,14 @@ def read(
     """Ask of a few passages that are embedded on the spot; all of them are returned, best first."""
     with clock.step("embed corpus"):
         tokens = encoder.tokenize([passage.text for passage in passages], "passage")
-        truncated = np.array([len(one.windows) > 1 for one in tokens])
-        index = Index(embed_pooled(encoder, tokens), truncated, statistics)
+        index = Index(passages, embed_pooled(encoder, tokens), statistics)
     number = len(passages)
-    return ask(
-        *(encoder, query, passages, index),
-        k=number,
-        rerank=number,
-        measure=measure,
-        finder=finder,
-        clock=clock,
-    )
+    return ask(*(encoder, query, index), k=number, rerank=number, measure=measure, finder=finder, clock=clock)
 
 
 def ask(
     encoder: Encoder,
     query: Vectors,
-    passages: Sequence[Passage],
     index: Index,
     *,
     k: int,
@@ -117,8 +108,7 @@ def ask(
     Args:
         encoder: as `load` returns it.
         query: as `embed_query` returns it for the same measure.
-        passages: the corpus.
-        index: of the first of them, as `read_index` returns it; these are searched.
+        index: what is searched, as `open_index` returns it.
         k: how many passages to return at most.
         rerank: how many candidates to put in order, at least k; 0 leaves them in the order of their cosines,
             None takes `RERANK`, or `RERANK_STORED` where the index stores the layer's token vectors.
@@ -126,6 +116,7 @@ def ask(
         finder: finds the answer in each passage returned; without one the heat marks a phrase.
         clock: is told the time of each step.
     """
+    assert query.pooled is not None
     statistics = index.statistics
     last = encoder.model.num_layers
     stored = index.tokens is not None and measure.layers_of(last) == (last,)
@@ -133,7 +124,8 @@ def ask(
         rerank = RERANK_STORED if stored else RERANK
     with clock.step("match"):
         [cosines], [rows] = jax.device_get(match(query.pooled[None], index.vectors, k=max(k, rerank)))
-    texts = [passages[row].text for row in rows]
+    passages = [index.passages[int(row)] for row in rows]
+    texts = [passage.text.rstrip() for passage in passages]
     with clock.step("read vectors" if stored else "embed passages"):
         if stored:
             candidates = _stored(encoder, texts, rows, index, measure)
@@ -156,9 +148,7 @@ def ask(
         else:
             spans = find_answers(encoder, finder, query.tokens.text, [heat.passage.text for _, heat in best])
         return [
-            Result(
-                passages[rows[row]], float(cosines[row]), heat, span, heat_sentence(heat), finder is not None
-            )
+            Result(passages[row], float(cosines[row]), heat, span, heat_sentence(heat), finder is not None)
             for (row, heat), span in zip(best, spans, strict=True)
         ]
 
@@ -224,6 +214,6 @@ def _stored(
 ) -> list[Vectors]:
     assert index.tokens is not None
     return [
-        Vectors(tokens, centred(index.tokens[int(row)][None], measure, index.statistics), index.vectors[row])
+        Vectors(tokens, centred(index.tokens[int(row)][None], measure, index.statistics), None)
         for tokens, row in zip(encoder.tokenize(texts, "passage"), rows, strict=True)
     ]

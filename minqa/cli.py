@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -26,12 +28,19 @@ JSON_HELP = """\
 word: text, start, end, weight, contribution; they add up to the score), text, truncated, words (text, start,
 end, heat), answered (whether an answer was looked for), span (text, start, end, score and, of an answer,
 probability and margin, its score above that of none) and sentence (the same) or null; model; settings; with
-ask, searched and passages, the number of passages searched and in the corpus; seconds by step. Offsets count
+ask, searched, the number of passages searched, and complete, whether they are all of the corpus; seconds by
+step. A result of ask also has id, section and start, its place in its article. Offsets count
 characters of the text; score and heat are null where there is nothing to compare, as for punctuation. With
-more than one --model, models lists what is said of each (model, settings, searched, passages, seconds); a
+more than one --model, models lists what is said of each (model, settings, searched, complete, seconds); a
 result holds title, text, by_model (rank or null, score, cosine, contributions, truncated, answered, span,
 sentence), agreement (the correlation of the models' heats) and words (text, start, end, heat and hot of each
 model), in their order."""
+
+
+CORPUS_HELP = """\
+a MediaWiki dump (.xml, .xml.bz2), Parquet with id, title and text (a file or a folder), .jsonl with text and
+title, text (an article a paragraph, or a line, where no line is blank), or a data set of the Hugging Face
+hub, as wikimedia/wikipedia:20231101.en (default: Wikipedia leads)"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,20 +97,65 @@ def _parser() -> argparse.ArgumentParser:
         help="how many passages, the nearest by their pooled vectors, to order word by word, at least "
         "-k (default: 100, or 50 where token vectors are not stored; 0 leaves them in that order)",
     )
-    about = "Embed a whole corpus, for ask to search. Every 1,024 passages are kept, should it be stopped."
+    ask.add_argument("--corpus", metavar="CORPUS", type=_named, help=f"what to search: {CORPUS_HELP}")
+    ask.add_argument(
+        "--index",
+        metavar="DIR",
+        type=_path,
+        help="what to search, in place of --corpus: a folder that index made",
+    )
+    about = "Embed a whole corpus, for ask to search. Stopped, the same command goes on where it was."
     index = command("index", _index, about)
-    for sub in (ask, index):
-        sub.add_argument(
-            "--corpus",
-            metavar="FILE",
-            type=_path,
-            help="text, a passage a paragraph (or a line, where no line is blank), or .jsonl with text and "
-            "title (default: Wikipedia leads)",
-        )
+    index.add_argument("corpus", metavar="CORPUS", nargs="?", type=_named, help=CORPUS_HELP)
+    index.add_argument(
+        "--out",
+        metavar="DIR",
+        type=_path,
+        help="the index's folder, for ask --index; a further corpus is added behind what is there (default: "
+        "in the cache folder, where ask --corpus finds it)",
+    )
+    index.add_argument(
+        "--max-tokens",
+        metavar="N",
+        type=_positive,
+        help="the most tokens of a passage, which is made of whole sentences (default: 128)",
+    )
+    index.add_argument(
+        "--shard",
+        metavar="N",
+        type=_positive,
+        help="keep what is done after every N articles (default: 1,024)",
+    )
     index.add_argument(
         "--store-tokens",
         action="store_true",
         help="keep the vectors of all tokens too, so that ask is faster; 40 MB for 1,000 Wikipedia leads",
+    )
+    for sub in (ask, index):
+        sub.add_argument(
+            "--coordinator",
+            metavar="HOST:PORT",
+            type=_named,
+            help="of several processes that share the work: where the first of them listens; 'auto' on "
+            "Slurm, Open MPI, Kubernetes or Cloud TPU, which know the other two as well",
+        )
+        sub.add_argument("--processes", metavar="N", type=_positive, help="how many processes there are")
+        sub.add_argument("--process", metavar="I", type=_count, help="which of them this is, from 0")
+    info = commands.add_parser(
+        "index-info",
+        help="Say what an index holds.",
+        description="Say what an index holds, and check every byte of it.",
+    )
+    info.set_defaults(run=_info)
+    export = commands.add_parser(
+        "export", help="Write an index for another engine.", description="Write an index for another engine."
+    )
+    export.set_defaults(run=_export)
+    for sub in (info, export):
+        sub.add_argument("index", metavar="DIR", type=_path, help="a folder that index made")
+    export.add_argument("--to", required=True, choices=["parquet", "faiss", "lance"], help="the format")
+    export.add_argument(
+        "--out", metavar="PATH", type=_path, help="where to (default: DIR.parquet, for example)"
     )
     heat = command("heat", _heat, "Show where one text echoes another.", JSON_HELP)
     compare = command(
@@ -152,46 +206,172 @@ def _ask(options: argparse.Namespace) -> None:
     text = " ".join(options.query)
     if not text.strip():
         raise InputError("The query is empty.")
+    if options.index and options.corpus:
+        raise InputError("--index and --corpus are two things to search: name one.")
+    if options.index and not options.model:
+        from minqa.index import read_manifest
+
+        options.model = [read_manifest(options.index).model]
     cache = _set_up(options.cache)
+    process = _process(options)
     from minqa.ask import ask, check_query, embed_query
     from minqa.comparison import Answer
-    from minqa.index import SHARD, read_index
 
     measure = _measure(options)
     encoders, clocks = _load(options.model, measure)
     finder = _finder(options.reader, shipped=True)
-    passages = _passages(options.corpus)
     for encoder in encoders:
         check_query(encoder, text)  # before a corpus is embedded for it
     answers, facts = [], []
     for encoder, clock in zip(encoders, clocks, strict=True):
-        with clock.step("load"):
-            index = read_index(encoder, passages, cache)
-        if index is None:
-            with clock.step("embed corpus"):
-                index = _embed_corpus(encoder, passages[:SHARD], cache, store_tokens=True)
+        index = _index_to_ask(options, encoder, encoders[0], cache, clock)
+        if process.of > 1:
+            index = _spread(index)
         query = embed_query(encoder, text, index.statistics, measure=measure, clock=clock)
         how = {"measure": measure, "finder": finder(encoder), "clock": clock}
-        results = ask(encoder, query, passages, index, k=options.k, rerank=options.rerank, **how)
+        results = ask(encoder, query, index, k=options.k, rerank=options.rerank, **how)
         answers.append(Answer(encoder, index.statistics, query, results, **how))
-        facts.append({"searched": len(index.vectors), "passages": len(passages)})
-        if len(index.vectors) < len(passages):
+        facts.append({"searched": len(index.passages), "complete": index.complete})
+        if not index.complete:
             _note(
-                f"{encoder.name} searched the first {len(index.vectors):,} of {len(passages):,} passages; "
-                "`uv run minqa index` embeds the rest, with the same --model and --corpus."
+                f"{encoder.name} searched the first {len(index.passages):,} passages of the corpus; `uv run "
+                "minqa index` embeds the rest, with the same --model and corpus."
             )
-        _note_truncated(index, encoder)
-    _print(options, answers, facts)
+    if process.number == 0:
+        _print(options, answers, facts)
+
+
+def _index_to_ask(options: argparse.Namespace, encoder, splitter, cache: Path, clock):
+    """The index that was named, or what the cache has of the corpus; its first shard is made if need be."""
+    from minqa.corpus import open_corpus
+    from minqa.index import open_index
+
+    if options.index:
+        with clock.step("load"):
+            return open_index(options.index, encoder, cache=cache)
+    corpus = open_corpus(options.corpus)
+    folder = _cached(cache, corpus, encoder, splitter)
+    if (folder / "statistics.safetensors").is_file():
+        with clock.step("load"), suppress(InputError):  # what is broken is made anew
+            return open_index(folder, encoder, cache=cache)
+    with clock.step("embed corpus"):
+        _write_index(encoder, corpus, folder, cache, splitter=splitter, store_tokens=True, most=1)
+    with clock.step("load"):
+        return open_index(folder, encoder, cache=cache)
+
+
+def _spread(index):
+    """The same index, its vectors spread over the devices of all processes."""
+    import jax
+
+    from minqa.similarity import shard
+
+    return replace(index, vectors=shard(index.vectors, jax.make_mesh((jax.device_count(),), ("passage",))))
 
 
 def _index(options: argparse.Namespace) -> None:
     cache = _set_up(options.cache)
+    process = _process(options)
+    from minqa.corpus import open_corpus
+
+    corpus = open_corpus(options.corpus)
     encoders, _ = _load(options.model)
-    passages = _passages(options.corpus)
+    if options.out and len(encoders) > 1:
+        raise InputError("--out is one model's folder: name one --model.")
     for encoder in encoders:
-        index = _embed_corpus(encoder, passages, cache, store_tokens=options.store_tokens)
-        print(f"{len(passages):,} passages are embedded; their vectors lie in {cache}.")
-        _note_truncated(index, encoder)
+        folder = _write_index(
+            *(encoder, corpus, options.out or _cached(cache, corpus, encoder, encoders[0]), cache),
+            max_tokens=options.max_tokens,
+            shard=options.shard,
+            store_tokens=options.store_tokens,
+            splitter=encoders[0],
+            process=process,
+        )
+        if process.number == 0:
+            count = sum(shard.stop - shard.start for shard in folder.shards)
+            print(f"{len(folder.passages):,} passages of {count:,} articles are embedded, in {folder.path}.")
+
+
+def _write_index(encoder, corpus, folder: Path, cache: Path, **how):
+    from minqa.indexing import write_index
+
+    with _progress("Embedding the corpus") as advance:
+        workers = os.cpu_count() or 1
+        return write_index(
+            encoder, corpus, folder, cache=cache, workers=workers, progress=advance, note=_note, **how
+        )
+
+
+def _cached(cache: Path, corpus, encoder, splitter) -> Path:
+    """Where the cache keeps the index of a corpus: another place for another state of its files."""
+    import hashlib
+
+    described = f"{corpus.state} {encoder.fingerprint} {splitter.fingerprint}"
+    return cache / "index" / hashlib.sha256(described.encode()).hexdigest()[:32]
+
+
+def _process(options: argparse.Namespace):
+    """Which of several processes this is, if it is one; they find each other here."""
+    from minqa.indexing import Process
+
+    if options.coordinator is None:
+        if options.processes is not None or options.process is not None:
+            raise InputError("--processes and --process need a --coordinator.")
+        return Process()
+    import jax
+    from jax.experimental.multihost_utils import sync_global_devices
+
+    where = {}
+    if options.coordinator != "auto":
+        if options.processes is None or options.process is None:
+            raise InputError("--coordinator needs --processes and --process.")
+        if options.process >= options.processes:
+            raise InputError(f"--process {options.process} is none of {options.processes}, counted from 0.")
+        where = {
+            "coordinator_address": options.coordinator,
+            "num_processes": options.processes,
+            "process_id": options.process,
+        }
+    # Gloo, which carries what CPUs say to each other, greets on standard output, where only results belong.
+    sys.stdout.flush()
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
+    os.dup2(2, 1)
+    try:
+        jax.distributed.initialize(**where)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"The processes did not find each other ({str(error).splitlines()[0]}).") from None
+    return Process(jax.process_index(), jax.process_count(), lambda: sync_global_devices("index"))
+
+
+def _info(options: argparse.Namespace) -> None:
+    from minqa.index import Folder
+
+    folder = Folder(options.index)
+    manifest, shards = folder.manifest, folder.shards
+    print(f"model       {manifest.model}, fingerprint {manifest.fingerprint[:16]}")
+    print(f"passages    {len(folder.passages):,} of at most {manifest.max_tokens} tokens")
+    for name in dict.fromkeys(shard.record["corpus"] for shard in shards):
+        of = [shard for shard in shards if shard.record["corpus"] == name]
+        articles = sum(shard.stop - shard.start for shard in of)
+        print(printable(f"corpus      {name}: {articles:,} articles in {len(of):,} shards"))
+    stored = sum(shard.has_tokens for shard in shards)
+    print(f"tokens      stored in {stored:,} of {len(shards):,} shards")
+    print(f"size        {folder.bytes / 1e6:,.1f} MB")
+    print("complete    " + ("yes" if folder.complete else "no: the same `minqa index` goes on"))
+    with _progress("Checking every byte") as advance:
+        folder.check(every_byte=True, progress=_part_of(folder.bytes, lambda _, read: advance(0, read)))
+    print("checksums   all agree")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from minqa.engines import export
+    from minqa.index import Folder
+
+    folder = Folder(options.index)
+    out = options.out or folder.path.resolve().with_name(f"{folder.path.resolve().name}.{options.to}")
+    with _progress("Writing") as advance:
+        export(folder, options.to, out, progress=_part_of(len(folder.passages), advance))
+    print(f"{len(folder.passages):,} passages are in {out}.")
 
 
 def _heat(options: argparse.Namespace) -> None:
@@ -207,8 +387,8 @@ def _heat(options: argparse.Namespace) -> None:
     cache = _set_up(options.cache)
     from minqa.ask import embed_query, read
     from minqa.comparison import Answer
-    from minqa.corpus import Passage
-    from minqa.index import demo_statistics
+    from minqa.records import Passage
+    from minqa.survey import demo_statistics
 
     measure, finder = _measure(options), _finder(options.reader, shipped=False)
     answers = []
@@ -266,20 +446,6 @@ def _finder(reader: str | None, *, shipped: bool) -> Callable:
     return lambda encoder: head if head and head.encoder == encoder.fingerprint else None
 
 
-def _passages(corpus: Path | None) -> list:
-    from minqa.corpus import demo_passages, read_passages
-
-    return demo_passages() if corpus is None else read_passages(corpus)
-
-
-def _embed_corpus(encoder, passages, cache, *, store_tokens=False):
-    from minqa.index import check_writable, write_index
-
-    check_writable(cache)
-    with _progress("Embedding the corpus, once", len(passages)) as advance:
-        return write_index(encoder, passages, cache, store_tokens=store_tokens, progress=advance)
-
-
 def _set_up(folder: Path | None) -> Path:
     """Make every core a device, so that batches run side by side; return the cache folder.
 
@@ -288,10 +454,11 @@ def _set_up(folder: Path | None) -> Path:
     import jax
     import platformdirs
 
-    from minqa.index import check_writable
+    from minqa.storage import check_writable
 
-    with suppress(RuntimeError):  # JAX runs already, as in a notebook
-        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MOST_DEVICES))
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with suppress(RuntimeError):  # JAX runs already, as in a notebook
+            jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MOST_DEVICES))
     folder = folder or platformdirs.user_cache_path("minqa")
     with suppress(InputError):  # whoever needs to write will say so
         check_writable(folder / "compiled")
@@ -359,56 +526,71 @@ def _print(options: argparse.Namespace, answers: Sequence, facts: Sequence[dict]
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file whole, or leave what was there."""
+    from minqa.storage import write_file
+
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise InputError(f"{path} cannot be written: it is there, and is no file.")
-    aside = path.parent / f"{path.name}.{os.getpid()}.tmp"
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
+        write_file(path, content)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}).") from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
 
 
 @contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on stderr, and the function that moves it on and stops where Ctrl-C was pressed."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+def _progress(what: str) -> Iterator[Callable[[int, float], None]]:
+    """A progress bar on stderr, and the function that moves it on and stops where Ctrl-C was pressed.
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    The function takes how many passages were just done, and how much of everything is, 0 to 1.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    told = TextColumn("{task.fields[told]}")
+    columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), told, TimeRemainingColumn())
     # A KeyboardInterrupt that strikes while JAX collects garbage is lost, so Ctrl-C only leaves word here.
-    pressed = False
+    pressed, total = False, 0
+    recent = deque([(time.monotonic(), 0)], maxlen=64)
 
     def interrupt(*_: object) -> None:
         nonlocal pressed
         pressed = True
 
-    def advance(done: int) -> None:
-        progress.advance(task, done)
+    def advance(done: int, read: float) -> None:
+        nonlocal total
+        total += done
+        recent.append((time.monotonic(), total))
+        (since, before), (now, _) = recent[0], recent[-1]
+        rate = (total - before) / max(now - since, 1e-3)
+        told = f"{total:,} passages, {rate:,.0f}/s" if total else ""
+        progress.start()  # before there is work to show, an error stands alone
+        progress.update(task, completed=read, total=1 if read else None, told=told)
         if pressed:
             raise KeyboardInterrupt
 
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task(what, total=None, told="")
     default = signal.signal(signal.SIGINT, interrupt)
     try:
-        with Progress(*columns, console=Console(stderr=True)) as progress:
-            task = progress.add_task(what, total=total)
-            yield advance
+        yield advance
         if pressed:
             raise KeyboardInterrupt
     finally:
+        if progress.live.is_started:
+            progress.stop()
         signal.signal(signal.SIGINT, default)
 
 
-def _note_truncated(index, encoder) -> None:
-    if index.truncated.any():
-        _note(
-            f"{index.truncated.sum():,} of these passages are longer than the {encoder.tokenizer.max_tokens} "
-            f"tokens that {encoder.name} reads at once; they are found by their beginning."
-        )
+def _part_of(total: int, advance: Callable[[int, float], None]) -> Callable[[int], None]:
+    """A function that takes how much was just done of a total, for the one that `_progress` yields."""
+    done = 0
+
+    def step(more: int) -> None:
+        nonlocal done
+        done += more
+        advance(more, done / max(total, 1))
+
+    return step
 
 
 def _note(sentence: str) -> None:

@@ -10,10 +10,10 @@ from jaxtyping import Bool, Float, Int
 
 from minqa.ask import Finder, Result, read
 from minqa.clock import Clock
-from minqa.corpus import Passage
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder
 from minqa.heatmap import HeatMap, content_words
+from minqa.records import Passage
 from minqa.statistics import Measure, Statistics
 
 

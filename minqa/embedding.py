@@ -28,12 +28,13 @@ class Vectors:
         tokens: the text as the model read it.
         array: float32 [token, dim], the vector of each token, special tokens included.
         pooled: float32 [dim], the text's one vector: of the last layer and, where the text is longer than
-            the model's maximum, of its first window alone, as sentence-transformers has it.
+            the model's maximum, of its first window alone, as sentence-transformers has it. None where the
+            token vectors alone were read from an index.
     """
 
     tokens: Tokens
     array: Float[np.ndarray, "token dim"]
-    pooled: Float[np.ndarray, " pooled_dim"]
+    pooled: Float[np.ndarray, " pooled_dim"] | None
 
     @cached_property
     def words(self) -> Float[np.ndarray, "word dim"]:
@@ -129,8 +130,8 @@ def merge_words(array: Float[np.ndarray, "token dim"], tokens: Tokens) -> Float[
 
 
 def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
-    """The pooled vectors of several texts as one array."""
-    return np.stack([one.pooled for one in vectors])
+    """The pooled vectors of several texts, of which none was read from an index, as one array."""
+    return np.stack([one.pooled for one in vectors if one.pooled is not None])
 
 
 def encode(

@@ -1,260 +1,341 @@
-"""Passages + encoder → vectors and statistics on disk, and back.
+"""An index on disk → passages, vectors and statistics, read where they lie.
 
-The vectors are a pure function of encoder and texts, and are kept as one: a shard holds the vectors of
-`SHARD` passages in a file named by a hash of exactly that, the encoder and the texts. So what another model
-made, or another version of this format, or an earlier state of a corpus, is never found, let alone mixed in.
-Statistics, and token vectors if they are stored, lie beside a shard, under its name.
+    DIR/manifest.json                       the model, and what a passage is
+    DIR/statistics.safetensors              what is usual in the corpus
+    DIR/0000-0000000000/shard.json          which articles, how many passages, checksums
+                        passages.parquet    their texts
+                        vectors.safetensors pooled vectors
+                        words.safetensors   in how many passages each word occurs
+                        tokens.safetensors  token vectors in 8 bits, if they are stored
+    DIR/0000-0000001024/...
+
+A shard holds the passages of so many consecutive articles, and its name says of which corpus, in the order in
+which they were added, and from which article on; that is also the order of the passages.
 """
 
 import hashlib
-import json
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
-from jaxtyping import Bool, Float
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save
+from jaxtyping import Float
 
-from minqa.corpus import Passage, demo_passages
-from minqa.embedding import embed_layers, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
-from minqa.statistics import Statistics, frequencies
-from minqa.survey import gather
+from minqa.records import Passage
+from minqa.similarity import Corpus
+from minqa.statistics import Statistics
+from minqa.storage import PARTIAL, RECORD, check_files, map_array, open_arrays, read_json
+from minqa.survey import FIRST, demo_statistics, gather, read_statistics, words_of_arrays
 
-SHARD = 1024
-# Part of every shard's name: raise it when what a shard holds changes.
-VERSION = 2
-Arrays = Mapping[str, np.ndarray]
+FORMAT = "minqa index"
+VERSION = 3
+# Passages of a Parquet file that are read at once, and how many such groups are kept.
+GROUP = 64
+GROUPS_KEPT = 128
 # A corpus of fewer passages does not tell what is usual, so the demo's statistics serve in its place.
 FEW = 128
+# So many words are counted over all shards, those of the most passages; an unknown word is as rare as can be.
+WORDS = 2**20
+# An index of so many bytes is checked whenever it is opened; a larger one by `check` alone.
+CHECKED = 2**30
 
 
-class TokenStore:
-    """Token vectors of the last layer on disk, in 8 bits with a scale for each vector; read memory-mapped."""
+@dataclass(frozen=True)
+class Manifest:
+    """What all shards of an index have in common.
 
-    def __init__(self, files: Sequence[Any]) -> None:
-        self._files = files
+    Attributes:
+        model: what its encoder was called.
+        fingerprint: of that encoder.
+        splitter: fingerprint of the encoder whose tokens were counted to split articles.
+        max_tokens: the most tokens of a passage.
+        articles: how many articles' passages a shard holds.
+    """
 
-    def __getitem__(self, row: int) -> Float[np.ndarray, "token dim"]:
-        """The vectors of all tokens of a passage, special tokens included."""
-        vectors, scales, ends = map(self._files[row // SHARD].get_slice, ("vectors", "scales", "ends"))
-        start, end = (int(ends[i]) if i >= 0 else 0 for i in (row % SHARD - 1, row % SHARD))
-        return vectors[start:end] * scales[start:end][:, None]
+    model: str
+    fingerprint: str
+    splitter: str
+    max_tokens: int
+    articles: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard, as its record describes it.
+
+    Attributes:
+        folder: where it lies.
+        record: what `storage.publish` recorded: "corpus", the name of one; "articles", the first and the one
+            behind the last; "source", a hash of them; "last", whether the corpus ended there; "passages", how
+            many; "files".
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def start(self) -> int:
+        """The number of its first article in the corpus."""
+        return self.record["articles"][0]
+
+    @property
+    def stop(self) -> int:
+        """The number of the article behind its last."""
+        return self.record["articles"][1]
+
+    @property
+    def passages(self) -> int:
+        return self.record["passages"]
+
+    @property
+    def has_tokens(self) -> bool:
+        return "tokens.safetensors" in self.record["files"]
+
+    @property
+    def vectors(self) -> Float[np.ndarray, "passage dim"]:
+        """The pooled vectors, memory-mapped."""
+        return map_array(self.folder / "vectors.safetensors", "vectors")
 
 
 @dataclass(frozen=True)
 class Index:
-    """What is known of the first passages of a corpus.
+    """What is searched.
 
     Attributes:
-        vectors: float32 [passage, dim], pooled.
-        truncated: bool [passage], whether the passage is longer than the model's maximum, so that its pooled
-            vector knows the beginning alone.
+        passages: the texts; read from disk where they are asked for.
+        vectors: float32 [passage, dim], pooled, as `match` takes them: an array, memory-mapped shards, or
+            spread over devices by `shard`.
         statistics: what is usual in the corpus.
-        tokens: the token vectors of each passage, where they are stored.
+        tokens: the token vectors of each passage, special tokens included, where they are stored.
+        complete: whether that is all of the corpus.
     """
 
-    vectors: Float[np.ndarray, "passage dim"]
-    truncated: Bool[np.ndarray, " passage"]
+    passages: Sequence[Passage]
+    vectors: Corpus
     statistics: Statistics
-    tokens: TokenStore | None = None
+    tokens: "Tokens | None" = None
+    complete: bool = True
 
 
-def read_index(encoder: Encoder, passages: Sequence[Passage], cache: Path) -> Index | None:
-    """The index of the first passages, as many as are on disk without a gap; None where none are."""
-    found = []
-    for path, texts in _shards(encoder, passages, cache):
-        shard = _read(path, len(texts))
-        if shard is None:
-            break
-        found.append((path, shard))
-    return _join(encoder, passages, cache, found) if found else None
+class Rows:
+    """Where each passage lies: row by row, shard after shard."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = shards
+        self.ends = np.cumsum([shard.passages for shard in shards])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1]) if len(self.ends) else 0
+
+    def place(self, row: int) -> tuple[int, int]:
+        """The number of the shard, and the row there."""
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row %= len(self)
+        shard = int(np.searchsorted(self.ends, row, side="right"))
+        return shard, row - int(self.ends[shard]) + self.shards[shard].passages
 
 
-def write_index(
-    encoder: Encoder,
-    passages: Sequence[Passage],
-    cache: Path,
-    *,
-    store_tokens: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Index:
-    """The index of all passages: what is not on disk yet is embedded and kept there.
+class Texts(Rows, Sequence[Passage]):
+    """The passages of an index, a sequence."""
 
-    A shard is written aside and then renamed, so it is whole or absent: stop at any moment, call again, and
-    it goes on behind the last whole shard. `progress` is called with the number of passages just done.
-    With `store_tokens` the vectors of all tokens are kept as well, at a byte for each of their dimensions.
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        super().__init__(shards)
+        self._group = lru_cache(GROUPS_KEPT)(self._read)
 
-    Raises:
-        InputError: the cache folder cannot be written.
+    @overload
+    def __getitem__(self, row: int) -> Passage: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Passage]: ...
+    def __getitem__(self, row):
+        if isinstance(row, slice):
+            return [self[i] for i in range(*row.indices(len(self)))]
+        shard, row = self.place(int(row))
+        return self._group(shard, row // GROUP)[row % GROUP]
+
+    def _read(self, shard: int, group: int) -> list[Passage]:
+        import pyarrow
+        import pyarrow.parquet as parquet
+
+        path = self.shards[shard].folder / "passages.parquet"
+        try:
+            with parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
+                columns = file.read_row_group(group, columns=list(Passage._fields)).to_pydict()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+        return [Passage(*row) for row in zip(*(columns[name] for name in Passage._fields), strict=True)]
+
+
+class Tokens(Rows):
+    """The token vectors of the last layer, of each passage, on disk in 8 bits with a scale for each."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        super().__init__(shards)
+        self._file = lru_cache(GROUPS_KEPT)(lambda i: open_arrays(shards[i].folder / "tokens.safetensors"))
+
+    def __getitem__(self, row: int) -> Float[np.ndarray, "token dim"]:
+        """The vectors of all tokens of a passage, special tokens included."""
+        shard, row = self.place(int(row))
+        vectors, scales, ends = map(self._file(shard).get_slice, ("vectors", "scales", "ends"))
+        start, end = (int(ends[i]) if i >= 0 else 0 for i in (row - 1, row))
+        return vectors[start:end] * scales[start:end][:, None]
+
+
+class Parts(Sequence[np.ndarray]):
+    """The pooled vectors of each shard, memory-mapped when it is their turn."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        self.shards = [shard for shard in shards if shard.passages]
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, shard):
+        return self.shards[shard].vectors
+
+
+class Folder:
+    """An index as it lies on disk, of whatever model.
+
+    Raises InputError where the folder is no index, its manifest or a shard's record is broken or of a later
+    version, or a shard is of another model.
     """
-    found = []
-    for path, texts in _shards(encoder, passages, cache):
-        shard = _read(path, len(texts))
-        store = store_tokens and _open_tokens(path) is None
-        if shard is not None and not store:
-            progress(len(texts))
-        else:
-            check_writable(path.parent)  # better told before the work than after it
-            tokens = encoder.tokenize(texts, "passage")
-            if store:
-                last = (encoder.model.num_layers,)
-                hidden, vectors = embed_layers(encoder, tokens, last, progress=progress)
-                _write(_tokens_path(path), compact([one[0] for one in hidden]))
-                pooled = np.stack(vectors)
-            else:
-                pooled = embed_pooled(encoder, tokens, progress=progress)
-            if shard is None:
-                truncated = np.array([len(one.windows) > 1 for one in tokens])
-                shard = {"vectors": pooled, "truncated": truncated, **_as_arrays(frequencies(tokens))}
-                _write(path, shard)
-        found.append((path, shard))
-    return _join(encoder, passages, cache, found)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.manifest = read_manifest(path)
+        self.shards = read_shards(path, self.manifest)
+
+    @cached_property
+    def passages(self) -> Texts:
+        return Texts(self.shards)
+
+    @property
+    def statistics_path(self) -> Path:
+        return self.path / "statistics.safetensors"
+
+    @property
+    def summary(self) -> str:
+        """A hash of what the shards hold."""
+        digest = hashlib.sha256(self.manifest.fingerprint.encode())
+        for shard in self.shards:
+            digest.update(repr((shard.folder.name, shard.record["files"])).encode())
+        return digest.hexdigest()
+
+    @property
+    def bytes(self) -> int:
+        return sum(file["bytes"] for shard in self.shards for file in shard.record["files"].values())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all articles of all its corpora are there."""
+        last: dict[str, Shard] = {}
+        for shard in self.shards:
+            before = last.get(shard.record["corpus"])
+            if shard.start != (before.stop if before else 0):
+                return False
+            last[shard.record["corpus"]] = shard
+        return bool(last) and all(shard.record["last"] for shard in last.values())
+
+    def check(self, *, every_byte: bool, progress: Callable[[int], None] = lambda done: None) -> None:
+        """Raise InputError, which names the file, where a shard is not as it was written.
+
+        Args:
+            every_byte: whether to read the files, and not only to look at their sizes.
+            progress: called with the number of bytes just checked.
+        """
+        for shard in self.shards:
+            check_files(shard.folder, shard.record, every_byte=every_byte)
+            progress(sum(file["bytes"] for file in shard.record["files"].values()))
 
 
-def demo_statistics(encoder: Encoder, cache: Path) -> Statistics:
-    """What is usual in the first Wikipedia leads; made once and kept, if the cache can be written.
-
-    Raises:
-        InputError: the leads are not installed.
-    """
-    passages = demo_passages()[:SHARD]
-    path, _ = next(_shards(encoder, passages, cache))
-    return _statistics(encoder, passages, path)
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it. Raises InputError where nothing can be written to it."""
-    with _writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-
-
-def _shards(encoder: Encoder, passages: Sequence[Passage], cache: Path) -> Iterator[tuple[Path, list[str]]]:
-    folder = cache / "vectors" / f"{encoder.fingerprint[:16]}-v{VERSION}"
-    for start in range(0, len(passages), SHARD):
-        texts = [passage.text for passage in passages[start : start + SHARD]]
-        name = hashlib.sha256(json.dumps([encoder.fingerprint, *texts]).encode()).hexdigest()
-        yield folder / f"{name[:32]}.safetensors", texts
-
-
-def _join(
-    encoder: Encoder, passages: Sequence[Passage], cache: Path, found: Sequence[tuple[Path, Arrays]]
-) -> Index:
-    paths, shards = zip(*found, strict=True)
-    vectors, truncated = (np.concatenate([one[name] for one in shards]) for name in ("vectors", "truncated"))
+def read_manifest(folder: Path) -> Manifest:
+    """What an index was made with. Raises InputError where there is no index, or its manifest is broken."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        raise InputError(f"{folder} is no index: it holds no manifest.json; `minqa index --out` makes one.")
+    content = read_json(path, version=VERSION)
+    if content.pop("format", None) != FORMAT or content.pop("version") != VERSION:
+        raise InputError(
+            f"{path} is not that of an index of version {VERSION}: make it anew with `minqa index`."
+        )
     try:
-        few = demo_statistics(encoder, cache) if len(vectors) < FEW else None
-    except InputError:  # without the demo a small corpus has to do
-        few = None
-    statistics = few or _statistics(encoder, passages[:SHARD], paths[0])
-    if few is None and len(shards) > 1:
-        frequency = sum((_as_counts(one) for one in shards), Counter())
-        statistics = replace(statistics, documents=len(vectors), frequency=frequency)
-    stored = [_open_tokens(path) for path in paths]
-    return Index(vectors, truncated, statistics, None if None in stored else TokenStore(stored))
+        return Manifest(**content)
+    except TypeError:
+        raise InputError(
+            f"{path} does not say what an index needs: make it anew with `minqa index`."
+        ) from None
 
 
-def _statistics(encoder: Encoder, passages: Sequence[Passage], shard: Path) -> Statistics:
-    path = shard.with_suffix(".statistics.safetensors")
-    arrays = _read(path, None)
-    if arrays is None:
-        statistics = gather(encoder, [passage.text for passage in passages])
-        arrays = {
-            "documents": np.array(statistics.documents),
-            "mean": statistics.mean,
-            "deviation": statistics.deviation,
-            "unrelated": statistics.unrelated,
-            **_as_arrays(statistics.frequency),
-        }
-        with suppress(InputError):  # another time will do
-            check_writable(path.parent)
-            _write(path, arrays)
-    return Statistics(
-        documents=int(arrays["documents"]),
-        frequency=_as_counts(arrays),
-        mean=arrays["mean"],
-        deviation=arrays["deviation"],
-        unrelated=arrays["unrelated"],
+def check_model(path: Path, manifest: Manifest, encoder: Encoder) -> None:
+    """Raise InputError where an index is of another encoder."""
+    if manifest.fingerprint != encoder.fingerprint:
+        raise InputError(
+            f"{path} was made with another model than {encoder.name}: name it with --model; it was called "
+            f"{manifest.model} then."
+        )
+
+
+def read_shards(folder: Path, manifest: Manifest) -> list[Shard]:
+    """The shards in order. Raises InputError where a record is broken, or of another model."""
+    shards = []
+    for path in sorted(folder.glob("[0-9]*-*/")):
+        if path.is_dir() and PARTIAL not in path.name:
+            record = read_json(path / RECORD, version=VERSION)
+            if (record["fingerprint"], record["max_tokens"]) != (manifest.fingerprint, manifest.max_tokens):
+                raise InputError(
+                    f"{path} is a shard of another model, or of other passages, than {folder}: take it out."
+                )
+            shards.append(Shard(path, record))
+    return shards
+
+
+def open_index(path: str | Path, encoder: Encoder, *, cache: Path | None = None) -> Index:
+    """An index on disk, to be searched: memory-mapped, so it may be larger than memory.
+
+    Args:
+        path: its folder.
+        encoder: that it was made with.
+        cache: keeps the demo's statistics, which a small corpus takes.
+
+    Raises:
+        InputError: there is no index, or it is of another encoder, or something in it is broken: of one of up
+            to 1 GiB every byte is checked, of a larger one the sizes of files.
+    """
+    folder = Folder(Path(path))
+    check_model(folder.path, folder.manifest, encoder)
+    if not len(folder.passages):
+        raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
+    folder.check(every_byte=folder.bytes <= CHECKED)
+    statistics = read_statistics(folder.statistics_path, folder.summary)
+    return Index(
+        passages=folder.passages,
+        vectors=Parts(folder.shards),
+        statistics=statistics or summarize(folder, encoder, cache),
+        tokens=Tokens(folder.shards) if all(shard.has_tokens for shard in folder.shards) else None,
+        complete=folder.complete,
     )
 
 
-def compact(vectors: Sequence[Float[np.ndarray, "_ dim"]]) -> Arrays:
-    """What a `TokenStore` reads: all vectors as int8, the scale of each, and where each text's end."""
-    joined = np.concatenate(vectors)
-    scales = np.maximum(np.abs(joined).max(1), 1e-9) / 127
-    return {
-        "vectors": np.round(joined / scales[:, None]).astype(np.int8),
-        "scales": scales.astype(np.float32),
-        "ends": np.cumsum([len(one) for one in vectors]),
-    }
-
-
-def _as_arrays(frequency: Mapping[str, int]) -> Arrays:
-    words = "\n".join(frequency).encode("utf-8")  # no word holds a line feed
-    return {"words": np.frombuffer(words, np.uint8), "counts": np.array([*frequency.values()], np.int32)}
-
-
-def _as_counts(arrays: Arrays) -> Counter[str]:
-    words = arrays["words"].tobytes().decode("utf-8").split("\n")
-    return Counter(dict(zip(words, arrays["counts"].tolist(), strict=False)))
-
-
-def _tokens_path(shard: Path) -> Path:
-    return shard.with_suffix(".tokens.safetensors")
-
-
-def _open_tokens(shard: Path) -> Any:
-    """The stored tokens of a shard, memory-mapped; None where there are none, or not all of them."""
-    try:
-        return safe_open(_tokens_path(shard), "numpy")
-    except (OSError, SafetensorError):
-        return None
-
-
-def _read(path: Path, passages: int | None) -> Arrays | None:
-    try:
-        arrays = load_file(path)
-        whole = np.array_equal(arrays.pop("digest"), _digest(arrays))
-        whole = whole and passages in (None, len(arrays.get("vectors", ())))
-    except (OSError, SafetensorError, KeyError):
-        return None
-    return arrays if whole else None
-
-
-def _write(path: Path, arrays: Arrays) -> None:
-    aside = path.with_suffix(f".{os.getpid()}.tmp")
-    with _writing(path.parent):
+def summarize(folder: Folder, encoder: Encoder, cache: Path | None) -> Statistics:
+    """What is usual in the passages: words are counted in all of them, the rest is looked at in the first."""
+    documents = len(folder.passages)
+    if documents < FEW:
         try:
-            with open(aside, "wb") as file:
-                file.write(save({**arrays, "digest": _digest(arrays)}))
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-def _digest(arrays: Arrays) -> np.ndarray:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"The cache folder {folder} cannot be written ({error.strerror}): name another with --cache."
-        ) from error
+            return demo_statistics(encoder, cache)
+        except InputError:  # without the demo a small corpus has to do
+            pass
+    frequency: Counter[str] = Counter()
+    for shard in folder.shards:
+        file = open_arrays(shard.folder / "words.safetensors")
+        frequency.update(words_of_arrays({name: file.get_tensor(name) for name in ("words", "counts")}))
+        if len(frequency) > 2 * WORDS:
+            frequency = Counter(dict(frequency.most_common(WORDS)))
+    common = dict(sorted(frequency.items(), key=lambda item: (-item[1], item[0]))[:WORDS])
+    statistics = gather(encoder, [passage.text for passage in folder.passages[:FIRST]])
+    return replace(statistics, documents=documents, frequency=common)

@@ -17,6 +17,7 @@ from minqa.ask import Result
 from minqa.colours import SHADES, bounds, shade
 from minqa.comparison import Comparison
 from minqa.page import block, document, own_heat, side_by_side
+from minqa.records import Passage
 from minqa.spans import Span
 from minqa.text import printable
 
@@ -33,7 +34,7 @@ def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
     """
     blocks = []
     for rank, result in enumerate(results, 1):
-        name = _line(result.passage.title)
+        name = _line(_title(result.passage))
         title = Text.assemble(
             (f"{rank}  ", "dim"), (f"{name}  " if name else "", "bold"), (_score(result), "dim")
         )
@@ -75,7 +76,8 @@ def terminal_comparison(
         cells = zip(one.results, one.heat, strict=True)
         table.add_row(*[_shaded(result, one.words, heat, marks) for result, heat in cells])
         table.add_row(*[_phrase(result) for result in one.results])
-        title = [Text(_line(one.passage.title), style="bold")] if one.passage.title else []
+        name = _title(one.passage)
+        title = [Text(_line(name), style="bold")] if name else []
         blocks += [*title, table, _agreed(one), Text()]
     return Group(*blocks)
 
@@ -104,7 +106,7 @@ def as_json(results: Sequence[Result], **facts: Any) -> dict[str, Any]:
         "results": [
             {
                 "rank": rank,
-                "title": result.passage.title,
+                **_place(result.passage),
                 "text": result.heat_map.passage.text,
                 **_numbers(result),
                 "words": [
@@ -128,8 +130,8 @@ def comparison_as_json(comparisons: Sequence[Comparison], **facts: Any) -> dict[
         "query": comparisons[0].results[0].heat_map.query.text,
         "results": [
             {
-                "title": one.passage.title,
-                "text": one.passage.text,
+                **_place(one.passage),
+                "text": one.passage.text.rstrip(),
                 "agreement": _number(one.agreement),
                 "by_model": [
                     {"rank": rank, **_numbers(result)}
@@ -155,7 +157,7 @@ def page(query: str, results: Sequence[Result], settings: str) -> str:
     """The results as one HTML file that needs nothing from elsewhere; `settings` stands beneath."""
     ranks = [f"{rank}  " if len(results) > 1 else "" for rank in range(1, len(results) + 1)]
     found = zip(ranks, results, strict=True)
-    blocks = [_block(result, rank + result.passage.title) for rank, result in found]
+    blocks = [_block(result, rank + _title(result.passage)) for rank, result in found]
     return document(query, blocks, [settings])
 
 
@@ -169,7 +171,7 @@ def page_comparison(
         blocks.append(
             side_by_side(
                 [
-                    _block(result, f"{name}  {rank or '–'}  {one.passage.title}")
+                    _block(result, f"{name}  {rank or '–'}  {_title(one.passage)}")
                     for result, rank, name in ranked
                 ]
             )
@@ -274,9 +276,17 @@ def _columns(names: Sequence[str]) -> Table:
 
 
 def _entry(rank: int, result: Result) -> Text:
-    name = _line(result.passage.title or result.passage.text)
+    name = _line(_title(result.passage) or result.passage.text)
     name = name if len(name) <= 40 else f"{name[:39]}…"
     return Text.assemble((f"{rank}  ", "dim"), f"{name}  ", (_score(result), "dim"))
+
+
+def _title(passage: Passage) -> str:
+    return " · ".join(filter(None, [passage.title, passage.section]))
+
+
+def _place(passage: Passage) -> dict[str, Any]:
+    return {"title": passage.title, "section": passage.section, "id": passage.id, "start": passage.start}
 
 
 def _score(result: Result) -> str:

@@ -1,16 +1,26 @@
-"""A corpus → its statistics, from a sample of what it holds."""
+"""A corpus → its statistics, from a sample of what it holds; made once and kept."""
 
-from collections.abc import Sequence
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
+from minqa.corpus import demo_passages
 from minqa.embedding import embed_layers, merge_words
 from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.statistics import CENTRINGS, Measure, Statistics, centred, frequencies, word_weights
+from minqa.storage import write_file
 from minqa.tokens import Tokens
 
+# What is usual is asked of the first so many passages.
+FIRST = 1024
 # The beginnings of so many passages, spread over the corpus, are read for all but the frequencies of words:
 # 3,500 tokens, which leave the mean of a dimension uncertain by a sixtieth of its deviation.
 SAMPLE = 64
@@ -33,16 +43,22 @@ def gather(encoder: Encoder, texts: Sequence[str]) -> Statistics:
     if not sample:
         raise InputError("The corpus holds no word.")
     hidden, _ = embed_layers(encoder, sample, tuple(range(encoder.model.num_layers + 1)))
-    real = np.concatenate([one[:, text.word >= 0] for one, text in zip(hidden, sample, strict=True)], axis=1)
+    num_layers = len(hidden[0])
+    mean, deviation = [], []
+    for layer in range(num_layers):
+        pairs = zip(hidden, sample, strict=True)
+        real = np.concatenate([one[layer, text.word >= 0] for one, text in pairs])
+        mean.append(real.mean(0))
+        deviation.append(real.std(0))
     statistics = Statistics(
         documents=len(tokens),
         frequency=frequencies(tokens),
-        mean=real.mean(1),
-        deviation=real.std(1),
-        unrelated=np.zeros((len(CENTRINGS), len(real)), np.float32),
+        mean=np.stack(mean),
+        deviation=np.stack(deviation),
+        unrelated=np.zeros((len(CENTRINGS), num_layers), np.float32),
     )
     for row, centring in enumerate(CENTRINGS):
-        for layer in range(len(real)):
+        for layer in range(num_layers):
             measure = Measure((layer,), centring, "idf")
             statistics.unrelated[row, layer] = _unrelated(
                 [centred(one[layer : layer + 1], measure, statistics) for one in hidden],
@@ -50,6 +66,68 @@ def gather(encoder: Encoder, texts: Sequence[str]) -> Statistics:
                 [word_weights(text, measure, statistics) for text in sample],
             )
     return statistics
+
+
+def demo_statistics(encoder: Encoder, cache: Path | None) -> Statistics:
+    """What is usual in the first Wikipedia leads; kept in the cache, if there is one that can be written.
+
+    Raises:
+        InputError: the leads are not installed.
+    """
+    texts = [passage.text for passage in demo_passages()[:FIRST]]
+    of = hashlib.sha256("\n".join([encoder.fingerprint, *texts]).encode()).hexdigest()
+    path = cache / "statistics" / f"{of[:32]}.safetensors" if cache else None
+    statistics = read_statistics(path, of) if path else None
+    if statistics is None:
+        statistics = gather(encoder, texts)
+        if path:
+            with suppress(OSError):  # another time will do
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_statistics(path, statistics, of)
+    return statistics
+
+
+def write_statistics(path: Path, statistics: Statistics, of: str) -> None:
+    """Keep statistics, and the hash of what they are `of`. Raises OSError where they cannot be written."""
+    arrays = {
+        "documents": np.array(statistics.documents),
+        "mean": statistics.mean,
+        "deviation": statistics.deviation,
+        "unrelated": statistics.unrelated,
+        **words_as_arrays(statistics.frequency),
+    }
+    write_file(path, save({**arrays, "digest": _digest(arrays, of)}))
+
+
+def read_statistics(path: Path, of: str) -> Statistics | None:
+    """What `write_statistics` kept; None where it is missing or broken, or of something else."""
+    try:
+        arrays = load_file(path)
+        if not np.array_equal(arrays.pop("digest"), _digest(arrays, of)):
+            return None
+    except (OSError, SafetensorError, KeyError):
+        return None
+    numbers = {name: arrays[name] for name in ("mean", "deviation", "unrelated")}
+    return Statistics(documents=int(arrays["documents"]), frequency=words_of_arrays(arrays), **numbers)
+
+
+def words_as_arrays(frequency: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Counts of words as arrays, "words" and "counts"."""
+    words = "\n".join(frequency).encode("utf-8")  # no word holds a line feed
+    return {"words": np.frombuffer(words, np.uint8), "counts": np.array([*frequency.values()], np.int32)}
+
+
+def words_of_arrays(arrays: Mapping[str, np.ndarray]) -> Counter[str]:
+    """The counts of words that `words_as_arrays` wrote down."""
+    words = arrays["words"].tobytes().decode("utf-8").split("\n")
+    return Counter(dict(zip(words, arrays["counts"].tolist(), strict=False)))
+
+
+def _digest(arrays: Mapping[str, np.ndarray], of: str) -> np.ndarray:
+    digest = hashlib.sha256(of.encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
 
 
 def _unrelated(

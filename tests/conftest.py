@@ -23,9 +23,12 @@ with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dty
     import minqa.cli
     import minqa.comparison
     import minqa.elmo
+    import minqa.engines
     import minqa.figure
-    import minqa.index
+    import minqa.indexing
     import minqa.show
+    from minqa.corpus import Corpus, as_it_is
+    from minqa.records import Passage, Record
 
 hypothesis.settings.register_profile("minqa", deadline=None)  # the first call of a shape compiles
 hypothesis.settings.load_profile("minqa")
@@ -102,6 +105,26 @@ def make_elmo_folder(
             fan_in = np.prod(shape[:-1]) if len(shape) > 1 else 4
             file[name] = (rng.normal(size=shape) * 1.5 / np.sqrt(fan_in)).astype(np.float32)
     return folder
+
+
+def corpus_of(texts, name: str = "corpus") -> Corpus:
+    """A corpus of these articles, numbered, with their texts as they are."""
+
+    def read():
+        for number, text in enumerate(texts):
+            yield Record(str(number), f"title {number}", text), (number + 1) / len(texts)
+
+    return Corpus(name, read, as_it_is)
+
+
+def passages_of(texts) -> list[Passage]:
+    """The passages of `corpus_of` short texts."""
+    return [Passage(f"title {number}", text, "", f"{number}:0") for number, text in enumerate(texts)]
+
+
+def indexed(encoder, texts, path, **how) -> minqa.Index:
+    minqa.write_index(encoder, corpus_of(texts), path, **how)
+    return minqa.open_index(path, encoder)
 
 
 def oracle(folder: Path) -> transformers.BertModel:

@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import transformers
-from conftest import make_bert_folder
+from conftest import indexed, make_bert_folder, passages_of
 from flax import nnx
 
 import minqa
 from minqa import ask as ask_module
 from minqa.ask import ask, embed_query, rank, settings
 from minqa.clock import Clock
-from minqa.corpus import Passage
-from minqa.index import write_index
+from minqa.records import Passage
 from minqa.span_head import SpanHead
 from minqa.statistics import RANKING, Measure
 
@@ -35,14 +34,14 @@ def encoder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def passages():
     rng = np.random.default_rng(0)
-    return [Passage(f"title {i}", " ".join(rng.choice(WORDS, 6))) for i in range(60)]
+    return passages_of([" ".join(rng.choice(WORDS, 6)) for _ in range(60)])
 
 
 @pytest.fixture(scope="module")
 def index(encoder, passages, tmp_path_factory):
     patch = pytest.MonkeyPatch()
     patch.setattr("minqa.index.FEW", 2)
-    yield write_index(encoder, passages, tmp_path_factory.mktemp("cache"))
+    yield indexed(encoder, [one.text for one in passages], tmp_path_factory.mktemp("index"))
     patch.undo()
 
 
@@ -83,7 +82,7 @@ def test_the_answer_is_that_of_brute_force(encoder, passages, index):
     query = query_of(encoder, index)
     cosines, scores = brute_force(encoder, passages)
     for rerank in (None, 9):
-        results = ask(encoder, query, passages, index, k=3, rerank=rerank, clock=Clock())
+        results = ask(encoder, query, index, k=3, rerank=rerank, clock=Clock())
         candidates = np.argsort(-cosines)[: rerank or ask_module.RERANK]
         expected = candidates[np.argsort(-scores[candidates])][:3]
         assert [result.passage for result in results] == [passages[i] for i in expected]
@@ -94,24 +93,24 @@ def test_the_answer_is_that_of_brute_force(encoder, passages, index):
 
 def test_without_reranking_the_cosines_order(encoder, passages, index):
     cosines, _ = brute_force(encoder, passages)
-    results = ask(encoder, query_of(encoder, index), passages, index, k=7, rerank=0, clock=Clock())
+    results = ask(encoder, query_of(encoder, index), index, k=7, rerank=0, clock=Clock())
     assert [result.passage for result in results] == [passages[i] for i in np.argsort(-cosines)[:7]]
 
 
 def test_k_passages_are_read_though_fewer_are_to_be_reranked(encoder, passages, index):
     cosines, scores = brute_force(encoder, passages)
-    results = ask(encoder, query_of(encoder, index), passages, index, k=4, rerank=1, clock=Clock())
+    results = ask(encoder, query_of(encoder, index), index, k=4, rerank=1, clock=Clock())
     candidates = np.argsort(-cosines)[:4]
     expected = candidates[np.argsort(-scores[candidates])]
     assert [result.passage for result in results] == [passages[i] for i in expected]
-    assert len(ask(encoder, query_of(encoder, index), passages, index, k=99, clock=Clock())) == 60
+    assert len(ask(encoder, query_of(encoder, index), index, k=99, clock=Clock())) == 60
 
 
 def test_the_scores_that_rank_are_those_that_are_shown(either, passages, tmp_path):
-    index = write_index(either, passages[:20], tmp_path)
+    index = indexed(either, [one.text for one in passages[:20]], tmp_path)
     for measure in (RANKING, Measure((0, 1), "z-score", "none", 2)):
         query = embed_query(either, QUERY, index.statistics, measure=measure, clock=Clock())
-        found = ask(either, query, passages, index, k=20, measure=measure, clock=Clock())
+        found = ask(either, query, index, k=20, measure=measure, clock=Clock())
         texts = [result.passage.text for result in found]
         vectors = minqa.embed(either, texts, role="passage", measure=measure, statistics=index.statistics)
         scores = rank(query, vectors, measure, index.statistics)
@@ -123,12 +122,12 @@ def test_stored_tokens_give_the_same_answer_without_embedding(
     encoder, passages, index, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("minqa.index.FEW", 2)
-    stored = write_index(encoder, passages, tmp_path, store_tokens=True)
+    stored = indexed(encoder, [one.text for one in passages], tmp_path, store_tokens=True)
     query = query_of(encoder, index)
-    expected = ask(encoder, query, passages, index, k=5, rerank=60, clock=Clock())
+    expected = ask(encoder, query, index, k=5, rerank=60, clock=Clock())
     monkeypatch.setattr(ask_module, "embed", None)
     clock = Clock()
-    found = ask(encoder, query, passages, stored, k=5, clock=clock)
+    found = ask(encoder, query, stored, k=5, clock=clock)
     assert [one.passage for one in found] == [one.passage for one in expected]
     for one, other in zip(found, expected, strict=True):
         assert one.heat_map.score == pytest.approx(other.heat_map.score, abs=0.01)
@@ -142,17 +141,11 @@ def test_many_passages_are_ranked_block_by_block(tiny, passages, monkeypatch):
     np.testing.assert_allclose(rank(vectors[0], vectors, Measure(window=3), None), expected, atol=1e-6)
 
 
-def test_only_the_part_that_is_embedded_is_searched(encoder, passages, index):
-    part = replace(index, vectors=index.vectors[:5], truncated=index.truncated[:5])
-    results = ask(encoder, query_of(encoder, index), passages, part, k=99, clock=Clock())
-    assert {result.passage for result in results} == set(passages[:5])
-
-
 def test_equal_passages_keep_their_order(encoder, index):
     passages = [Passage(str(i), "the same war") for i in range(3)]
     vectors = np.repeat(minqa.pool(minqa.embed(encoder, ["the same war"], role="passage")), 3, axis=0)
-    same = replace(index, vectors=vectors, truncated=index.truncated[:3])
-    results = ask(encoder, query_of(encoder, index), passages, same, k=3, clock=Clock())
+    same = replace(index, passages=passages, vectors=vectors)
+    results = ask(encoder, query_of(encoder, index), same, k=3, clock=Clock())
     assert [result.passage.title for result in results] == ["0", "1", "2"]
 
 
@@ -195,7 +188,7 @@ def test_the_clock_keeps_compiling_apart():
 def test_answers_of_a_head_are_those_of_its_layer(encoder, passages, index):
     head = SpanHead(32, encoder=encoder.fingerprint, layer=1, hidden=4, rngs=nnx.Rngs(0))
     head.no_answer.bias[...] = jnp.full(1, -9.0)  # so that every passage has an answer
-    results = ask(encoder, query_of(encoder, index), passages, index, k=3, finder=head, clock=Clock())
+    results = ask(encoder, query_of(encoder, index), index, k=3, finder=head, clock=Clock())
     how = {"measure": Measure(layers=(1,))}
     question = minqa.embed(encoder, [QUERY], role="query", **how)
     for result in results:
@@ -205,14 +198,14 @@ def test_answers_of_a_head_are_those_of_its_layer(encoder, passages, index):
         assert (result.span.start, result.span.end) == (expected.start, expected.end)
         assert result.span.probability == pytest.approx(expected.probability, abs=1e-5)
     head.no_answer.bias[...] = jnp.full(1, 99.0)
-    [result] = ask(encoder, query_of(encoder, index), passages, index, k=1, finder=head, clock=Clock())
+    [result] = ask(encoder, query_of(encoder, index), index, k=1, finder=head, clock=Clock())
     assert result.answered and result.span is None, "none is more plausible than any"
     assert "answers of the span head" in settings(encoder, index.statistics, RANKING, head)
 
 
 def test_answers_of_a_reader_are_its_own(encoder, passages, index, tmp_path):
     reader = minqa.load_reader(make_bert_folder(tmp_path, kind=transformers.BertForQuestionAnswering))
-    results = ask(encoder, query_of(encoder, index), passages, index, k=3, finder=reader, clock=Clock())
+    results = ask(encoder, query_of(encoder, index), index, k=3, finder=reader, clock=Clock())
     found = minqa.answer(reader, QUERY, [result.passage.text for result in results])
     assert [[result.span] if result.span else [] for result in results] == found
     assert f"answers of {tmp_path}" in settings(encoder, index.statistics, RANKING, reader)

@@ -12,8 +12,8 @@ from minqa import comparison as comparison_module
 from minqa.ask import Result, embed_query, read
 from minqa.clock import Clock
 from minqa.comparison import Answer, compare, shared_words
-from minqa.corpus import Passage
 from minqa.heatmap import content_words
+from minqa.records import Passage
 from minqa.spans import heat_span
 from minqa.statistics import RANKING
 

@@ -1,201 +1,386 @@
-"""The index: whole or absent, and never of another model or corpus."""
+"""The index: whole or absent, the same bytes however it came about, nothing of another model or corpus."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
-from conftest import make_bert_folder
+from conftest import corpus_of, indexed, make_bert_folder, passages_of
 
 import minqa
 from minqa import index as index_module
-from minqa.corpus import Passage
-from minqa.index import demo_statistics, read_index, write_index
-from minqa.statistics import CENTRINGS, Measure
+from minqa import indexing, storage
+from minqa.index import Folder, open_index
+from minqa.indexing import Process, write_index
+from minqa.survey import demo_statistics
+
+TEXTS = [*(f"theory {letter}" for letter in "abcdefghi"), "war " * 99]
+SHARDS = ["0000-0000000000", "0000-0000000004", "0000-0000000008"]
 
 
 @pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(index_module, "SHARD", 4)
+def small(monkeypatch):
+    monkeypatch.setattr(indexing, "ARTICLES", 4)
     monkeypatch.setattr(index_module, "FEW", 5)
 
 
 @pytest.fixture
-def passages():
-    texts = [f"theory {letter}" for letter in "abcdefghi"] + ["war " * 99]
-    return [Passage("", text) for text in texts]
+def out(tmp_path):
+    return tmp_path / "index"
 
 
-def test_what_is_written_is_read(tiny, passages, tmp_path):
-    assert read_index(tiny, passages, tmp_path) is None
+def contents(folder):
+    """A hash of every file but locks, by its place."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
+
+
+def flip(path, at=-9):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def refused(sentence, call, *arguments, **options):
+    with pytest.raises(minqa.InputError, match=sentence) as raised:
+        call(*arguments, **options)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_is_written_is_read(tiny, out):
     done = []
-    written = write_index(tiny, passages, tmp_path, progress=done.append)
-    assert sum(done) == 10
-    read = read_index(tiny, passages, tmp_path)
-    expected = minqa.pool(minqa.embed(tiny, [passage.text for passage in passages], role="passage"))
-    np.testing.assert_allclose(read.vectors, expected, atol=1e-5)
-    np.testing.assert_array_equal(read.vectors, written.vectors)
-    assert read.statistics.frequency == written.statistics.frequency
-    assert read.truncated.tolist() == written.truncated.tolist() == [False] * 9 + [True]
+    folder = write_index(tiny, corpus_of(TEXTS), out, progress=lambda *one: done.append(one))
+    assert [shard.folder.name for shard in folder.shards] == SHARDS
+    index = open_index(out, tiny)
+    assert index.complete and index.tokens is None
+    assert (
+        list(index.passages[:9]) == passages_of(TEXTS[:9])
+        and "".join(one.text for one in index.passages[9:]) == TEXTS[9]
+    )
+    assert index.passages[-1] == index.passages[len(index.passages) - 1]
+    with pytest.raises(IndexError):
+        index.passages[len(index.passages)]
+    expected = minqa.pool(minqa.embed(tiny, [one.text for one in index.passages], role="passage"))
+    np.testing.assert_allclose(np.concatenate(list(index.vectors)), expected, atol=1e-5)
+    assert all(isinstance(part, np.memmap) and part.ctypes.data % 64 == 0 for part in index.vectors)
+    assert sum(number for number, _ in done) == len(index.passages)
+    read = [part for _, part in done]
+    assert read == sorted(read) and read[0] == 0 and read[-1] == 1
+    scores, rows = minqa.match(expected[:3], index.vectors, k=5)
+    other_scores, other_rows = minqa.match(expected[:3], np.concatenate(list(index.vectors)), k=5)
+    np.testing.assert_array_equal(rows, other_rows)
+    np.testing.assert_array_equal(scores, other_scores)
 
 
-def test_nothing_is_embedded_twice(tiny, passages, tmp_path, monkeypatch):
-    write_index(tiny, passages, tmp_path)
-    monkeypatch.setattr(index_module, "embed_pooled", None)
+def test_nothing_is_embedded_twice(tiny, out, monkeypatch):
+    write_index(tiny, corpus_of(TEXTS), out)
+    before = contents(out)
+    monkeypatch.setattr(indexing, "embed_pooled", None)
     done = []
-    write_index(tiny, passages, tmp_path, progress=done.append)
-    assert sum(done) == 10
+    write_index(tiny, corpus_of(TEXTS), out, progress=lambda number, read: done.append(number))
+    assert sum(done) == len(open_index(out, tiny).passages) and contents(out) == before
 
 
-def test_an_interrupted_index_keeps_its_whole_shards_and_goes_on(tiny, passages, tmp_path):
-    def interrupt(done, left=[6]):  # noqa: B006
+@pytest.mark.parametrize("moment", [1, 5, 9])
+def test_an_interrupted_run_keeps_whole_shards_and_goes_on_to_the_same_bytes(tiny, out, tmp_path, moment):
+    def interrupt(done, read, left=[moment]):  # noqa: B006
         left[0] -= done
         if left[0] <= 0:
             raise KeyboardInterrupt
 
+    write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed", store_tokens=True)
     with pytest.raises(KeyboardInterrupt):
-        write_index(tiny, passages, tmp_path, progress=interrupt)
-    assert len(read_index(tiny, passages, tmp_path).vectors) == 4
-    assert not list(tmp_path.rglob("*.tmp")), "nothing half-written stays"
-    write_index(tiny, passages, tmp_path)
-    assert len(read_index(tiny, passages, tmp_path).vectors) == 10
+        write_index(tiny, corpus_of(TEXTS), out, store_tokens=True, progress=interrupt)
+    assert [path.name for path in sorted(out.glob("[0-9]*-*"))] == SHARDS[: (moment - 1) // 4]
+    if moment > 4:
+        assert not open_index(out, tiny).complete
+    else:
+        refused("holds no passage yet", open_index, out, tiny)
+    write_index(tiny, corpus_of(TEXTS), out, store_tokens=True)
+    assert contents(out) == contents(tmp_path / "undisturbed")
 
 
-def test_another_model_another_version_another_text_find_nothing(tiny, passages, tmp_path, monkeypatch):
-    write_index(tiny, passages, tmp_path)
-    other = minqa.load(make_bert_folder(tmp_path / "other", seed=5))
-    assert read_index(other, passages, tmp_path) is None
-    changed = [Passage("", "theory z"), *passages[1:]]
-    assert read_index(tiny, changed, tmp_path) is None
-    monkeypatch.setattr(index_module, "VERSION", index_module.VERSION + 1)
-    assert read_index(tiny, passages, tmp_path) is None
-
-
-def test_a_changed_end_keeps_the_beginning(tiny, passages, tmp_path):
-    write_index(tiny, passages, tmp_path)
-    assert len(read_index(tiny, [*passages, Passage("", "new")], tmp_path).vectors) == 8
-
-
-def test_a_spoilt_shard_is_not_taken_but_made_again(tiny, passages, tmp_path):
-    expected = write_index(tiny, passages, tmp_path).vectors
-    flip = lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]  # noqa: E731
-    for spoil in (lambda data: data[:-1], lambda data: b"", lambda data: b"no safetensors", flip):
-        for path in tmp_path.rglob("*.safetensors"):  # the statistics among them
-            path.write_bytes(spoil(path.read_bytes()))
-        assert read_index(tiny, passages, tmp_path) is None
-        np.testing.assert_array_equal(write_index(tiny, passages, tmp_path).vectors, expected)
-
-
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(tiny, passages, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(index_module, "embed_pooled", None)
-    with pytest.raises(minqa.InputError, match=r"cannot be written .* name another with --cache"):
-        write_index(tiny, passages, tmp_path / "file")
-
-
-def test_words_are_counted_over_all_shards(tiny, passages, tmp_path):
-    statistics = write_index(tiny, passages, tmp_path).statistics
-    texts = [set(passage.text.split()) for passage in passages]
-    words = set.union(*texts)
-    assert statistics.documents == 10
-    assert statistics.frequency == {word: sum(word in text for text in texts) for word in words}
-    idf = statistics.idf(["Theory", "war", "unheard"])
-    np.testing.assert_allclose(idf, np.log(1 + 10 / np.array([9.5, 1.5, 0.5])), rtol=1e-6)
-
-
-def test_statistics_are_those_of_the_vectors(either):
-    texts = ["the theory of relativity", "world war a b c", "", "who played, naive"]
-    statistics = minqa.gather(either, texts)
-    for layer in range(3):
-        found = minqa.embed(either, texts, role="passage", measure=Measure((layer,)))
-        real = np.concatenate([one.array[one.tokens.word >= 0] for one in found])
-        np.testing.assert_allclose(statistics.mean[layer], real.mean(0), atol=1e-5)
-        np.testing.assert_allclose(statistics.deviation[layer], real.std(0), atol=1e-5)
-        scored = minqa.embed(
-            either, texts, role="passage", measure=Measure((layer,), "z-score"), statistics=statistics
-        )
-        real = np.concatenate([one.array[one.tokens.word >= 0] for one in scored])
-        np.testing.assert_allclose(real.mean(0), 0, atol=1e-4)
-        varies = statistics.deviation[layer] > 1e-3  # a unit of ELMo's may be clipped at every word
-        np.testing.assert_allclose(real.std(0), varies, atol=1e-3)
-    assert statistics.unrelated.shape == (len(CENTRINGS), 3)
-    assert (np.abs(statistics.unrelated) <= 1).all()
-    with pytest.raises(minqa.InputError, match="holds no word"):
-        minqa.gather(either, ["", "?!"])
-
-
-def test_a_dimension_that_never_varies_is_left_out_of_a_z_score(tiny):
-    from dataclasses import replace
-
-    statistics = minqa.gather(tiny, ["the theory of relativity", "world war"])
-    deviation = statistics.deviation.copy()
-    deviation[:, 3] = 0
-    measure = Measure((1,), "z-score")
-    [one] = minqa.embed(
-        tiny, ["naive theory"], measure=measure, statistics=replace(statistics, deviation=deviation)
+def test_a_process_killed_again_and_again_loses_and_doubles_nothing(bert_folder, tmp_path):
+    """Seven times by force, each a moment later than a shard more is there; README has 20 at random."""
+    texts = tmp_path / "corpus.txt"
+    texts.write_text("\n".join(f"theory {i} " * (i % 9 + 1) for i in range(240)))
+    minqa_ = [sys.executable, "-c", "import sys; from minqa.cli import main; sys.exit(main())"]
+    options = ["--model", bert_folder, "--shard", "8", "--cache", tmp_path / "cache", "--out"]
+    command = [*minqa_, "index", texts, *options]
+    subprocess.run([*command, tmp_path / "undisturbed"], check=True, capture_output=True)
+    out = tmp_path / "killed"
+    for kill in range(7):
+        process = subprocess.Popen([*command, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while len(list(out.glob("[0-9]*-*/shard.json"))) < 3 * kill and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.013 * kill)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    again = subprocess.run([*command, out], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert contents(out) == contents(tmp_path / "undisturbed")
+    folder = Folder(out)
+    assert len({one.id for one in folder.passages}) == len(folder.passages)
+    assert (
+        "".join(one.text for one in folder.passages if one.id.startswith("9:")) == ("theory 8 " * 9).strip()
     )
-    assert np.isfinite(one.array).all() and (one.array[:, 3] == 0).all() and one.array.any()
 
 
-def test_the_mean_of_several_layers(tiny):
-    texts = ["the theory of relativity", "world war"]
-    statistics = minqa.gather(tiny, texts)
+def test_a_full_disk_is_told_and_gone_on_from(tiny, out, tmp_path, monkeypatch):
+    write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed")
+    written = storage.write_arrays
 
-    def of(*layers):
-        [one, _] = minqa.embed(tiny, texts, measure=Measure(layers, "z-score"), statistics=statistics)
-        return one.array
+    def full(path, arrays):
+        if SHARDS[1] in str(path):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written(path, arrays)
 
-    np.testing.assert_allclose(of(0, 2), (of(0) + of(2)) / 2, atol=1e-5)
-    expected = statistics.unrelated[2, [0, 2]].mean()
-    assert statistics.unrelated_score(Measure((0, -1), "z-score")) == pytest.approx(expected)
-
-
-def test_a_small_corpus_is_judged_by_the_leads(tiny, passages, tmp_path, leads):
-    statistics = write_index(tiny, passages[:3], tmp_path).statistics
-    counted = demo_statistics(tiny, tmp_path)
-    assert statistics.documents == counted.documents == 4
-    assert statistics.frequency == counted.frequency and "theory" not in counted.frequency
-
-
-def test_stored_tokens_come_back_in_8_bits(tiny, passages, tmp_path):
-    plain = write_index(tiny, passages, tmp_path)
-    assert plain.tokens is None
-    stored = write_index(tiny, passages, tmp_path, store_tokens=True)
-    np.testing.assert_array_equal(stored.vectors, plain.vectors)
-    vectors = minqa.embed(tiny, [passage.text for passage in passages], role="passage")
-    for index in (stored, read_index(tiny, passages, tmp_path)):
-        for row, one in enumerate(vectors):
-            array = index.tokens[row]
-            assert array.shape == one.array.shape and array.dtype == np.float32
-            step = np.abs(one.array).max(1, keepdims=True) / 127
-            assert (np.abs(array - one.array) <= 0.51 * step + 1e-5).all()
+    monkeypatch.setattr(indexing, "write_arrays", full)
+    refused(
+        r"cannot be written \(No space left on device\): make room", write_index, tiny, corpus_of(TEXTS), out
+    )
+    assert [path.name for path in out.glob("[0-9]*-*")] == SHARDS[:1]
+    assert len(open_index(out, tiny).passages) == 4
+    monkeypatch.setattr(indexing, "write_arrays", written)
+    write_index(tiny, corpus_of(TEXTS), out)
+    assert contents(out) == contents(tmp_path / "undisturbed")
 
 
-def test_stored_tokens_that_are_cut_short_are_made_again(tiny, passages, tmp_path):
-    write_index(tiny, passages, tmp_path, store_tokens=True)
-    path = sorted(tmp_path.rglob("*.tokens.safetensors"))[0]
-    path.write_bytes(path.read_bytes()[:-1])
-    assert read_index(tiny, passages, tmp_path).tokens is None
-    done = []
-    assert write_index(tiny, passages, tmp_path, store_tokens=True, progress=done.append).tokens is not None
-    assert sum(done) == len(passages)
+def test_of_two_writers_the_second_is_refused(tiny, out):
+    def second(done, read):
+        refused("is being written by another process", write_index, tiny, corpus_of(TEXTS), out)
+
+    write_index(tiny, corpus_of(TEXTS), out, progress=second)
+    assert open_index(out, tiny).complete
 
 
-def test_unrelated_is_what_other_texts_reach(tiny, monkeypatch):
-    monkeypatch.setattr("minqa.survey.QUERY_WORDS", 2)
-    texts = ["naive theory of war", "world play", "world play"]
-    statistics = minqa.gather(tiny, texts)
-    measure = Measure((1,), weights="idf")
-    vectors = minqa.embed(tiny, texts, role="passage", measure=measure)
-    words = [one.words / np.linalg.norm(one.words, axis=1, keepdims=True) for one in vectors]
+def test_several_processes_write_what_one_would(tiny, out, tmp_path):
+    write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed")
+    with pytest.raises(ZeroDivisionError):  # the first makes the folder, and waits
+        write_index(tiny, corpus_of(TEXTS), out, process=Process(0, 2, lambda: 1 / 0))
+    write_index(tiny, corpus_of(TEXTS), out, process=Process(1, 2))
+    assert [path.name for path in sorted(out.glob("[0-9]*-*"))] == SHARDS[1:2]
+    write_index(tiny, corpus_of(TEXTS), out, process=Process(0, 2))
+    assert contents(out) == contents(tmp_path / "undisturbed")
 
-    def score(asked, read):
-        weights = statistics.idf(vectors[asked].tokens.word_texts)[-2:]
-        return weights @ (words[asked][-2:] @ words[read].T).max(1) / weights.sum()
 
-    # The second and third text are the same, so neither is compared with the other.
-    expected = np.mean([score(0, 1), score(1, 0), score(2, 0)])
-    np.testing.assert_allclose(statistics.unrelated[0, 1], expected, atol=1e-5)
-    assert (minqa.gather(tiny, ["war"]).unrelated == 0).all()
-    with np.errstate(all="raise"):
-        [one] = minqa.embed(
-            tiny, ["war"], measure=Measure(centring="z-score"), statistics=minqa.gather(tiny, ["war"])
+def test_leftovers_of_the_dead_are_removed_and_others_stay(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out)
+    for number in (0, 1, 5):
+        (out / f"{SHARDS[0]}.partial-{number}").mkdir()
+    write_index(tiny, corpus_of(TEXTS), out, process=Process(0, 2))
+    assert [path.name for path in out.glob("*.partial-*")] == [f"{SHARDS[0]}.partial-1"]
+    assert len(open_index(out, tiny).passages) == len(Folder(out).passages), "what is partial is not read"
+
+
+def test_more_is_added_behind(tiny, out):
+    write_index(tiny, corpus_of(TEXTS[:6]), out)
+    assert open_index(out, tiny).complete
+    write_index(tiny, corpus_of(TEXTS[:9]), out)  # the corpus has grown at its end
+    starts = [(shard.start, shard.stop) for shard in Folder(out).shards]
+    assert starts == [(0, 4), (4, 6), (6, 9)]
+    write_index(tiny, corpus_of(["a war", "the war"], "other"), out)
+    index = open_index(out, tiny)
+    assert index.complete
+    assert list(index.passages) == passages_of(TEXTS[:9]) + passages_of(["a war", "the war"])
+    assert index.statistics.documents == 11 and index.statistics.frequency["war"] == 2
+    write_index(tiny, corpus_of(TEXTS[:9]), out)
+    assert len(open_index(out, tiny).passages) == 11
+
+
+@pytest.mark.parametrize("changed", [["x", *TEXTS[1:]], TEXTS[:5], TEXTS[:8], ["new", *TEXTS]])
+def test_a_corpus_that_changed_is_refused_and_what_was_indexed_stays(tiny, out, changed):
+    write_index(tiny, corpus_of(TEXTS), out)
+    before = contents(out)
+    refused("corpus is not what it was when it was indexed", write_index, tiny, corpus_of(changed), out)
+    assert contents(out) == before and open_index(out, tiny).complete
+
+
+def test_a_corpus_that_breaks_in_the_middle_keeps_what_was_whole(tiny, out):
+    def read():
+        yield from list(corpus_of(TEXTS).read())[:9]
+        raise minqa.InputError("corpus is cut short.")
+
+    broken = minqa.Corpus("corpus", read, minqa.corpus.as_it_is)
+    refused("is cut short", write_index, tiny, broken, out)
+    assert len(open_index(out, tiny).passages) == 8
+    write_index(tiny, corpus_of(TEXTS), out)
+    assert open_index(out, tiny).complete
+
+
+@pytest.mark.parametrize("texts", [[], [""], [" ", "\n"]])
+def test_a_corpus_without_a_passage_is_refused(tiny, out, texts):
+    refused("corpus holds no passage", write_index, tiny, corpus_of(texts), out)
+
+
+def test_articles_without_text_leave_no_gap(tiny, out):
+    write_index(tiny, corpus_of(["", "", "", "", "a war", ""]), out, store_tokens=True)
+    index = open_index(out, tiny)
+    assert [one.text for one in index.passages] == ["a war"] and index.complete
+    assert index.tokens[0].shape == (4, 32)
+    assert minqa.match(np.ones((1, 32), np.float32), index.vectors, k=3)[1].tolist() == [[0]]
+    assert len(minqa.shard(index.vectors, minqa.similarity.jax.make_mesh((2,), ("x",))).array) == 2
+
+
+FILES = ["passages.parquet", "vectors.safetensors", "words.safetensors", "tokens.safetensors"]
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("spoil", [flip, lambda path: path.write_bytes(path.read_bytes()[:-1]), os.remove])
+def test_a_spoilt_file_is_named_and_its_shard_alone_made_anew(tiny, out, name, spoil, monkeypatch):
+    write_index(tiny, corpus_of(TEXTS), out, store_tokens=True)
+    before = contents(out)
+    spoil(out / SHARDS[1] / name)
+    sentence = f"{SHARDS[1]}/{name} is missing, or is not what was written"
+    refused(sentence, open_index, out, tiny)
+    refused(sentence, Folder(out).check, every_byte=True)
+    notes, embedded = [], []
+    real = indexing.embed_layers
+
+    def watched(encoder, tokens, *arguments, **options):
+        embedded.extend(one.text for one in tokens)
+        return real(encoder, tokens, *arguments, **options)
+
+    monkeypatch.setattr(indexing, "embed_layers", watched)
+    write_index(tiny, corpus_of(TEXTS), out, store_tokens=True, note=notes.append)
+    assert len(notes) == 1 and name in notes[0] and "anew" in notes[0]
+    assert embedded == TEXTS[4:8]
+    assert contents(out) == before
+
+
+def test_a_manifest_or_record_that_was_edited_is_refused(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out)
+    for path in (out / "manifest.json", out / SHARDS[0] / "shard.json"):
+        content = path.read_text()
+        for changed, sentence in [
+            (content.replace('": ', '":  ', 1).replace("64", "60", 1), "was edited by hand, or is broken"),
+            (
+                content.replace('"version": 3', '"version": 99'),
+                "is of version 99, and this minqa reads up to 3",
+            ),
+            (content[:50], "is broken: it is no JSON"),
+            ("[]", "is broken: it is no JSON"),
+            ("", "is broken: it is no JSON"),
+        ]:
+            path.write_text(changed)
+            refused(sentence, open_index, out, tiny)
+            refused(sentence, write_index, tiny, corpus_of(TEXTS), out)
+        path.write_text(content)
+    assert open_index(out, tiny).complete
+    storage.write_json(out / "manifest.json", {"version": 3, "format": "minqa index"})
+    refused("does not say what an index needs", open_index, out, tiny)
+    storage.write_json(out / "manifest.json", {"version": 3, "format": "another"})
+    refused("is not that of an index of version 3", open_index, out, tiny)
+
+
+def test_nothing_of_another_model(tiny, out, tmp_path):
+    other = minqa.load(make_bert_folder(tmp_path / "other", seed=5))
+    write_index(tiny, corpus_of(TEXTS), out)
+    write_index(other, corpus_of(TEXTS), tmp_path / "others")
+    refused(r"was made with another model than .*other: name it with --model", open_index, out, other)
+    refused("was made with another model", write_index, other, corpus_of(TEXTS), out)
+    shutil.rmtree(out / SHARDS[1])
+    shutil.copytree(tmp_path / "others" / SHARDS[1], out / SHARDS[1])
+    refused(f"{SHARDS[1]} is a shard of another model", open_index, out, tiny)
+    refused(f"{SHARDS[1]} is a shard of another model", write_index, tiny, corpus_of(TEXTS), out)
+    shutil.rmtree(out / SHARDS[1])
+    assert len(open_index(out, tiny).passages) > 4 and not open_index(out, tiny).complete
+    write_index(tiny, corpus_of(TEXTS), out)
+    assert open_index(out, tiny).complete
+
+
+def test_other_settings_and_other_folders_are_refused(tiny, out, tmp_path):
+    write_index(tiny, corpus_of(TEXTS), out, max_tokens=32, shard=3)
+    write_index(tiny, corpus_of(TEXTS), out)
+    again = (write_index, tiny, corpus_of(TEXTS), out)
+    refused("was made with --max-tokens 32: say the same", *again, max_tokens=16)
+    refused("was made with --shard 3", *again, shard=4)
+    refused("is no index: it holds no manifest.json", open_index, tmp_path, tiny)
+    refused("is there, and is no index", write_index, tiny, corpus_of(TEXTS), tmp_path)
+    (tmp_path / "file").write_text("")
+    refused("is there, and is no index", write_index, tiny, corpus_of(TEXTS), tmp_path / "file")
+    refused("has room for", write_index, tiny, corpus_of(TEXTS), tmp_path / "new", max_tokens=2)
+    assert not list((tmp_path / "new").glob("[!.]*"))
+
+
+def test_several_encoders_can_have_the_same_passages(tiny, either, out, tmp_path):
+    one = indexed(tiny, TEXTS, out, max_tokens=16)
+    other = indexed(either, TEXTS, tmp_path / "other", max_tokens=16, splitter=tiny)
+    assert list(one.passages) == list(other.passages)
+    if either.fingerprint != tiny.fingerprint:
+        refused(
+            "has the passages of another model", write_index, either, corpus_of(TEXTS), tmp_path / "other"
         )
-    assert np.isfinite(one.array).all()
+
+
+def test_words_are_counted_over_all_shards(tiny, out, monkeypatch):
+    index = indexed(tiny, TEXTS, out)
+    statistics, texts = index.statistics, [one.text.split() for one in index.passages]
+    assert statistics.documents == len(texts)
+    words = {word for text in texts for word in text}
+    assert statistics.frequency == {word: sum(word in text for text in texts) for word in words}
+    monkeypatch.setattr(index_module, "WORDS", 2)
+    (out / "statistics.safetensors").unlink()
+    kept = open_index(out, tiny).statistics.frequency
+    assert kept == {"theory": 9, "war": statistics.frequency["war"]}, "the commonest"
+
+
+def test_a_small_corpus_is_judged_by_the_leads(tiny, out, leads):
+    statistics = indexed(tiny, TEXTS[:3], out).statistics
+    counted = demo_statistics(tiny, None)
+    assert statistics.documents == counted.documents == 1024
+    assert statistics.frequency == counted.frequency
+
+
+def test_stored_tokens_come_back_in_8_bits(tiny, out):
+    assert indexed(tiny, TEXTS, out).tokens is None
+    before = contents(out)
+    stored = indexed(tiny, TEXTS, out, store_tokens=True)
+    changed = {path for path, known in contents(out).items() if before.get(path) != known}
+    assert {path.rpartition("/")[2] for path in changed} == {
+        "tokens.safetensors", "shard.json", "statistics.safetensors"
+    }  # fmt: skip
+    texts = [one.text for one in stored.passages]
+    for row, one in enumerate(minqa.embed(tiny, texts, role="passage")):
+        array = stored.tokens[row]
+        assert array.shape == one.array.shape and array.dtype == np.float32
+        step = np.abs(one.array).max(1, keepdims=True) / 127
+        assert (np.abs(array - one.array) <= 0.51 * step + 1e-5).all()
+
+
+def test_markup_is_taken_off_by_workers(tiny, out, tmp_path):
+    from test_wikipedia import HEAD, page
+
+    from minqa.corpus import open_corpus
+
+    pages = [page(f"T{i}", f"'''theory''' {{{{x}}}} of [[war|{i}]]", number=i) for i in range(9)]
+    (tmp_path / "wiki.xml").write_text(HEAD + "".join(pages) + "</mediawiki>")
+    corpus = open_corpus(tmp_path / "wiki.xml")
+    write_index(tiny, corpus, out, workers=2)
+    assert [one.text for one in open_index(out, tiny).passages] == [f"theory of {i}" for i in range(9)]
+    write_index(tiny, corpus, tmp_path / "alone")
+    assert contents(out) == contents(tmp_path / "alone")
+
+
+def test_records_are_json_that_anyone_can_read(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out)
+    record = json.loads((out / SHARDS[0] / "shard.json").read_text())
+    assert record["articles"] == [0, 4] and record["passages"] == 4 and record["corpus"] == "corpus"
+    known = record["files"]["vectors.safetensors"]
+    content = (out / SHARDS[0] / "vectors.safetensors").read_bytes()
+    assert known == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    from safetensors.numpy import load
+
+    assert load(content)["vectors"].shape == (4, 32)

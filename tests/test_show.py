@@ -14,8 +14,8 @@ from minqa import show
 from minqa.ask import Result
 from minqa.colours import SHADES, bounds, shade
 from minqa.comparison import Comparison
-from minqa.corpus import Passage
 from minqa.heatmap import heat_map
+from minqa.records import Passage
 from minqa.spans import Span, heat_sentence, heat_span
 
 

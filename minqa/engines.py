@@ -1,0 +1,111 @@
+"""An index → other engines' formats, for those who outgrow a search of everything."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minqa.errors import InputError
+from minqa.index import Folder, Shard
+from minqa.similarity import inverse_length
+from minqa.storage import writing
+
+FORMATS = ("parquet", "faiss", "lance")
+TABLE = "passages"
+
+
+def export(
+    folder: Folder, to: str, out: Path, *, progress: Callable[[int], None] = lambda done: None
+) -> None:
+    """Write an index in another format, whole or not at all; the order of the passages is that of `match`.
+
+    Args:
+        folder: the index.
+        to: "parquet", one file of passages with their vectors; "faiss", an `IndexFlatIP` of vectors of length
+            1, so that its inner products are cosines and its ids the rows of the index; "lance", a LanceDB
+            database with the table "passages".
+        out: a file, or for "lance" a folder, that is not there yet.
+        progress: called with the number of passages just done.
+
+    Raises:
+        InputError: `out` is there already or cannot be written, or a package is missing.
+    """
+    if out.exists():
+        raise InputError(f"{out} is there already: remove it, or name another with --out.")
+    if not len(folder.passages):
+        raise InputError(f"{folder.path} holds no passage.")
+    write = {"parquet": _write_parquet, "faiss": _write_faiss, "lance": _write_lance}[to]
+    with _aside(out) as path:
+        write(folder, path, progress)
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    path = out.with_name(f"{out.name}.{os.getpid()}.tmp")
+    with writing(out):
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+            path.rename(out)
+        finally:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _tables(folder: Folder, progress: Callable[[int], None]) -> Iterator[Any]:
+    """Passages and vectors of each shard, as a table of Arrow."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    for shard in _shards(folder):
+        table = parquet.read_table(shard.folder / "passages.parquet")
+        numbers = pyarrow.array(np.asarray(shard.vectors).reshape(-1))
+        vectors = pyarrow.FixedSizeListArray.from_arrays(numbers, shard.vectors.shape[1])
+        yield table.append_column("vector", vectors)
+        progress(shard.passages)
+
+
+def _shards(folder: Folder) -> list[Shard]:
+    return [shard for shard in folder.shards if shard.passages]
+
+
+def _write_parquet(folder: Folder, path: Path, progress: Callable[[int], None]) -> None:
+    import pyarrow.parquet as parquet
+
+    writer = None
+    for table in _tables(folder, progress):
+        writer = writer or parquet.ParquetWriter(path, table.schema, compression="zstd")
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def _write_faiss(folder: Folder, path: Path, progress: Callable[[int], None]) -> None:
+    try:
+        import faiss
+    except ImportError:
+        raise InputError("FAISS is not installed: `uv sync --extra faiss`.") from None
+    shards = _shards(folder)
+    index = faiss.IndexFlatIP(shards[0].vectors.shape[1])
+    for shard in shards:
+        index.add(np.asarray(shard.vectors * inverse_length(shard.vectors)[:, None]))
+        progress(shard.passages)
+    faiss.write_index(index, str(path))
+
+
+def _write_lance(folder: Folder, path: Path, progress: Callable[[int], None]) -> None:
+    try:
+        import lancedb
+    except ImportError:
+        raise InputError("LanceDB is not installed: `uv sync --extra lance`.") from None
+    tables = _tables(folder, progress)
+    first = next(tables)
+    table = lancedb.connect(path).create_table(TABLE, first)
+    for more in tables:
+        table.add(more)

@@ -1,0 +1,200 @@
+"""Files that are whole or absent, whose every byte is known, and that are read where they lie."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from minqa.errors import InputError
+
+# What describes a folder, and is written last.
+RECORD = "shard.json"
+PARTIAL = ".partial-"
+# Where a processor reads a vector at its fastest, and JAX takes it as it lies.
+ALIGNMENT = 64
+
+
+def publish(folder: Path, write: Callable[[Path], dict[str, Any]], *, writer: int = 0) -> dict[str, Any]:
+    """Make a folder of files at once: written aside, synced to the disk, renamed.
+
+    Stop at any moment, and it is whole or absent. One of that name is replaced.
+
+    Args:
+        folder: its name.
+        write: writes files into the folder that it is given, and returns what else is to be recorded.
+        writer: writers at the same time have different numbers.
+
+    Returns:
+        The record: what `write` returned, and under "files" each file's size and SHA-256.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    aside = folder.with_name(f"{folder.name}{PARTIAL}{writer}")
+    with writing(folder.parent):
+        try:
+            aside.mkdir(parents=True)
+            record = write(aside)
+            paths = sorted(aside.iterdir())
+            record |= {
+                "files": {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in paths}
+            }
+            write_json(aside / RECORD, record)
+            for path in [*paths, aside]:
+                _sync(path)
+            if folder.exists():
+                replaced = folder.with_name(f"{folder.name}-old{PARTIAL}{writer}")
+                folder.rename(replaced)
+                aside.rename(folder)
+                shutil.rmtree(replaced)
+            else:
+                aside.rename(folder)
+            _sync(folder.parent)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return record
+
+
+def check_files(folder: Path, record: Mapping[str, Any], *, every_byte: bool) -> None:
+    """Raise InputError, which names the file, where a published folder is not as it was written.
+
+    Args:
+        folder: as `publish` made it.
+        record: as `publish` returned it, or `read_json` reads it from the folder.
+        every_byte: whether to read the files, and not only to look at their sizes.
+    """
+    for name, known in record["files"].items():
+        path = folder / name
+        try:
+            same = path.stat().st_size == known["bytes"] and (
+                not every_byte or digest(path) == known["sha256"]
+            )
+        except FileNotFoundError:
+            same = False
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        if not same:
+            raise InputError(
+                f"{path} is missing, or is not what was written, by its checksum or size; the same `minqa "
+                "index` makes it anew."
+            )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object with a checksum of itself; whole, or what was there stays."""
+    described = {**content, "checksum": _checksum(content)}
+    write_file(path, (json.dumps(described, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def read_json(path: Path, *, version: int) -> dict[str, Any]:
+    """What `write_json` wrote, of this version or an earlier one.
+
+    Raises:
+        InputError: it is missing, or was edited since, or is of a later version.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        found, known = content["version"], content.pop("checksum")
+        if found > version:
+            raise InputError(
+                f"{path} is of version {found}, and this minqa reads up to {version}: update minqa."
+            )
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    except InputError:
+        raise
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        raise InputError(f"{path} is broken: it is no JSON object with a version and a checksum.") from None
+    if known != _checksum(content):
+        raise InputError(f"{path} was edited by hand, or is broken: its checksum does not fit. Put it back.")
+    return content
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file whole, or leave what was there. Raises OSError where that fails."""
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        _sync(path.parent)
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write arrays as safetensors; the first of them begins at a multiple of `ALIGNMENT` bytes."""
+    empty = len(save(arrays, {"": ""})) - sum(array.nbytes for array in arrays.values())
+    path.write_bytes(save(arrays, {"": " " * (-empty % ALIGNMENT)}))
+
+
+def map_array(path: Path, name: str) -> np.memmap:
+    """An array of a safetensors file, memory-mapped. Raises InputError where it cannot be."""
+    try:
+        with open(path, "rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+            described = json.loads(file.read(header))[name]
+        kind = {"F32": np.float32, "I8": np.int8}[described["dtype"]]
+        return np.memmap(
+            path, kind, "r", 8 + header + described["data_offsets"][0], tuple(described["shape"])
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from None
+
+
+def open_arrays(path: Path) -> Any:
+    """A safetensors file, to read arrays or slices of them. Raises InputError where it cannot be read."""
+    try:
+        return safe_open(path, "numpy")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder and try it. Raises InputError where nothing can be written to it."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Say in one sentence that a folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({error.strerror or error}): make room, or name another folder."
+        ) from error
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    with suppress(PermissionError):  # Windows opens no folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
