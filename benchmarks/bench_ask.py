@@ -6,7 +6,8 @@ import pytest
 import minqa
 from minqa.ask import ask, embed_query
 from minqa.clock import Clock
-from minqa.index import write_index
+from minqa.corpus import as_it_is
+from minqa.records import Record
 
 TEXTS = 128
 
@@ -15,15 +16,17 @@ TEXTS = 128
 def bench_ask(compare, benchmark, tmp_path, stored):
     encoder, head, passages = minqa.load(), minqa.load_span_head(), minqa.demo_passages()
     rows = np.random.default_rng(0).permutation(len(passages))[:TEXTS]
-    leads = [passages[row] for row in rows]
-    index = write_index(encoder, leads, tmp_path, store_tokens=stored)
+    leads = [Record(str(row), passages[row].title, passages[row].text) for row in rows]
+    corpus = minqa.Corpus("leads", lambda: ((lead, 1.0) for lead in leads), as_it_is)
+    minqa.write_index(encoder, corpus, tmp_path / "index", store_tokens=stored)
+    index = minqa.open_index(tmp_path / "index", encoder)
     clocks = []
 
     def question():
         clocks.append(Clock())
         text = "What did people trade along the rivers?"
         query = embed_query(encoder, text, index.statistics, clock=clocks[-1])
-        return ask(encoder, query, leads, index, k=3, finder=head, clock=clocks[-1])
+        return ask(encoder, query, index, k=3, finder=head, clock=clocks[-1])
 
     compare(
         question,

@@ -1,5 +1,6 @@
 """What a large corpus costs, and what a run survives: figures for the README's section on size.
 
+uv run --group bench python -m benchmarks.scale dump
 uv run --group bench python -m benchmarks.scale index --passages 1000 10000
 uv run --group bench python -m benchmarks.scale kills --times 20
 uv run --group bench python -m benchmarks.scale search --vectors 10000 100000 1000000
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +26,15 @@ DIM = 384
 SHARD_VECTORS = 65536
 BATCHES = (1, 32)
 ROUNDS = 7
+# Of the dump in gensim's wheel, redirects and other namespaces among them.
+PAGES = 206
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     commands = parser.add_subparsers(required=True)
+    dump = commands.add_parser("dump", help="the dump in gensim's wheel, beside gensim's segment_wiki")
+    dump.set_defaults(run=lambda options: time_dump())
     index = commands.add_parser("index", help="passages per second and peak memory")
     index.add_argument("--passages", type=int, nargs="+", default=[1000, 10_000])
     index.set_defaults(run=lambda options: [time_index(number) for number in options.passages])
@@ -47,6 +53,34 @@ def main() -> None:
     search.set_defaults(run=lambda options: [time_search(n, options.folder) for n in options.vectors])
     options = parser.parse_args()
     options.run(options)
+
+
+def time_dump() -> None:
+    """Read the articles of a dump in turn with gensim, both with a worker for each core."""
+    from gensim.scripts.segment_wiki import segment_all_articles
+
+    from minqa.corpus import open_corpus
+    from minqa.indexing import cleaned
+
+    [path] = Path(find_spec("gensim").origin).parent.glob("test/test_data/enwiki*-shortened.bz2")
+    workers = os.cpu_count() or 1
+
+    def ours():
+        corpus = open_corpus(path)
+        with cleaned(corpus, workers) as clean:
+            return len(list(clean([record for record, _ in corpus.read()])))
+
+    def theirs():
+        return len(list(segment_all_articles(str(path), workers=workers)))
+
+    found, expected = ours(), theirs()
+    times = [(seconds(ours), seconds(theirs)) for _ in range(5)]
+    mine, peer = np.median(times, axis=0)
+    print(
+        f"{found} articles, gensim {expected}; {PAGES / mine:.0f} pages a second, gensim {PAGES / peer:.0f}; "
+        f"ratio {peer / mine:.2f}"
+    )
+    assert found == expected
 
 
 def write_corpus(path: Path, articles: int) -> None:

@@ -7,6 +7,7 @@ uv run python examples/picture.py compare examples/compare.svg small-elmo  # of 
 import io
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 import platformdirs
@@ -18,8 +19,8 @@ from minqa import show
 from minqa.ask import ask, embed_query, read, settings
 from minqa.clock import Clock
 from minqa.comparison import Answer, compare
-from minqa.index import SHARD, demo_statistics, write_index
 from minqa.statistics import RANKING
+from minqa.survey import demo_statistics
 
 QUESTION = "Who developed the theory of relativity?"
 PASSAGE = (
@@ -30,12 +31,12 @@ PASSAGE = (
 
 def draw_ask():
     encoder = minqa.load()
-    passages = minqa.demo_passages()[:SHARD]
-    index = write_index(encoder, passages, platformdirs.user_cache_path("minqa"))
-    head = minqa.load_span_head()
+    head, folder = minqa.load_span_head(), tempfile.mkdtemp()
+    minqa.write_index(encoder, minqa.open_corpus(), folder, store_tokens=True, most=1)
+    index = minqa.open_index(folder, encoder)
     for clock in (Clock(), Clock()):  # the second is free of compiling
         query = embed_query(encoder, QUESTION, index.statistics, clock=clock)
-        results = ask(encoder, query, passages, index, k=2, finder=head, clock=clock)
+        results = ask(encoder, query, index, k=2, finder=head, clock=clock)
     lines = [settings(encoder, index.statistics, RANKING, head)]
     return f'ask "{QUESTION}" -k 2', show.terminal(results, marks=False), lines, clock.seconds.items()
 

@@ -105,11 +105,11 @@ def write_index(
         folder = Folder(path)
         _check_settings(folder, encoder, splitter, max_tokens, shard)
         _clear(path, process)
-        articles, every_byte = folder.manifest.articles, folder.bytes <= CHECKED
+        size, every_byte = folder.manifest.articles, folder.bytes <= CHECKED
         known = {one.start: one for one in folder.shards if one.record["corpus"] == corpus.name}
 
         def is_to_make(block: _Block) -> bool:
-            if (block.start // articles) % process.of != process.number:
+            if (block.start // size) % process.of != process.number:
                 return False
             there = known.get(block.start)
             if there is None or not _is_whole(there, store_tokens, every_byte, note):
@@ -117,13 +117,12 @@ def write_index(
             progress(there.passages, block.read[1])
             return False
 
-        clean = held.enter_context(_cleaning(corpus, workers))
-        blocks = filter(is_to_make, _blocks(corpus, known, articles, most))
-        for block, cleaned in _one_ahead((block, clean(block.records)) for block in blocks):
+        clean = held.enter_context(cleaned(corpus, workers))
+        blocks = filter(is_to_make, _blocks(corpus, known, size, most))
+        for block, articles in _one_ahead((block, clean(block.records)) for block in blocks):
             progress(0, block.read[0])
-            passages = list(
-                chain.from_iterable(split(splitter, list(cleaned), max_tokens=folder.manifest.max_tokens))
-            )
+            pieces = split(splitter, list(articles), max_tokens=folder.manifest.max_tokens)
+            passages = list(chain.from_iterable(pieces))
             scaled = _scaled(progress, len(passages), block.read)
             _write_shard(folder, block, corpus, encoder, passages, store_tokens, process, scaled)
         if process.number == 0:
@@ -264,7 +263,7 @@ def _one_ahead(items: Iterator) -> Iterator:
 
 
 @contextmanager
-def _cleaning(corpus: Corpus, workers: int) -> Iterator[Callable[[Sequence[Record]], Iterable[Article]]]:
+def cleaned(corpus: Corpus, workers: int) -> Iterator[Callable[[Sequence[Record]], Iterable[Article]]]:
     """A function from records to articles, which workers begin with when it is called."""
     if not workers or not corpus.marked_up:
         yield lambda records: map(corpus.article, records)

@@ -209,3 +209,39 @@ def test_a_text_matched_with_itself_scores_1():
         mask = np.ones(5, bool)
         score = contributions(words, weights, mask, window=window, neighbours=neighbours).sum()
         assert score == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("recall", [0.5, 0.95, 1.0])
+def test_approximate_reaches_the_recall_that_it_was_asked_for(recall):
+    rng = np.random.default_rng(3)
+    queries, passages = (rng.normal(size=(n, 32)).astype(np.float32) for n in (40, 20_000))
+    _, exact = match(queries, passages, k=10)
+    scores, rows = match(queries, passages, k=10, approximate=recall)
+    assert (np.diff(scores) <= 0).all()
+    found = [len({*one} & {*other}) / 10 for one, other in zip(rows.tolist(), exact.tolist(), strict=True)]
+    assert np.mean(found) >= recall
+
+
+@pytest.mark.parametrize("recall", [0.0, 1.5, -1.0])
+def test_no_recall_is_refused(recall):
+    with pytest.raises(ValueError, match="a recall is above 0 and at most 1"):
+        match(np.ones((1, 4), np.float32), np.ones((3, 4), np.float32), k=1, approximate=recall)
+
+
+@given(lengths=st.lists(st.integers(0, 2500), min_size=1, max_size=5), k=st.integers(1, 40))
+@settings(max_examples=25)
+def test_a_corpus_in_parts_is_one_corpus(lengths, k):
+    rng = np.random.default_rng(4)
+    passages = rng.normal(size=(sum(lengths), 8)).astype(np.float32)
+    passages[::3] = passages[:1]  # ties within and across parts
+    queries = rng.normal(size=(2, 8)).astype(np.float32)
+    parts = np.split(passages, np.cumsum(lengths)[:-1])
+    if not len(passages):
+        with pytest.raises(ValueError, match="none may be 0"):
+            match(queries, parts, k=k)
+        return
+    expected = match(queries, passages, k=k)
+    for way in (parts, [jnp.asarray(part) for part in parts if len(part)]):
+        for found, one in zip(match(queries, way, k=k), expected, strict=True):
+            np.testing.assert_array_equal(found, one)
+    assert np.asarray(expected[1]).tolist() == reference(queries, passages, k)[1].tolist()
