@@ -59,8 +59,7 @@ def time_dump() -> None:
     """Read the articles of a dump in turn with gensim, both with a worker for each core."""
     from gensim.scripts.segment_wiki import segment_all_articles
 
-    from minqa.corpus import open_corpus
-    from minqa.indexing import cleaned
+    from minqa.corpus import cleaned, open_corpus
 
     [path] = Path(find_spec("gensim").origin).parent.glob("test/test_data/enwiki*-shortened.bz2")
     workers = os.cpu_count() or 1

@@ -2,7 +2,13 @@
 
 import codecs
 import json
-from collections.abc import Callable, Iterator, Sequence
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -103,6 +109,32 @@ def open_corpus(source: str | Path | None = None) -> Corpus:
 def as_it_is(record: Record) -> Article:
     """The article of a file without mark-up."""
     return Article(*record)
+
+
+@contextmanager
+def cleaned(corpus: Corpus, workers: int) -> Iterator[Callable[[Sequence[Record]], Iterable[Article]]]:
+    """A function from records to articles, which workers begin with when it is called."""
+    if not workers or not corpus.marked_up:
+        yield lambda records: map(corpus.article, records)
+        return
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_obey_parent)
+    try:
+        yield lambda records: pool.map(corpus.article, records, chunksize=8)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _obey_parent() -> None:
+    """A worker leaves Ctrl-C to its parent, and ends when that does, even by force."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def demo_passages() -> list[Passage]:

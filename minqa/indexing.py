@@ -1,15 +1,10 @@
 """A corpus and an encoder → an index on disk, shard by shard; stopped at any moment, it goes on."""
 
 import hashlib
-import multiprocessing
-import os
 import shutil
-import signal
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -19,13 +14,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Shaped
 
-from minqa.corpus import Corpus
+from minqa.corpus import Corpus, cleaned
 from minqa.embedding import embed_layers, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.index import CHECKED, FORMAT, GROUP, VERSION, Folder, Manifest, Shard, check_model, summarize
 from minqa.passages import MAX_TOKENS, split
-from minqa.records import Article, Passage, Record
+from minqa.records import Passage, Record
 from minqa.statistics import frequencies
 from minqa.storage import PARTIAL, check_files, publish, write_arrays, write_json, writing
 from minqa.survey import read_statistics, words_as_arrays, write_statistics
@@ -260,32 +255,6 @@ def _one_ahead(items: Iterator) -> Iterator:
         if error:
             raise error
         held = following
-
-
-@contextmanager
-def cleaned(corpus: Corpus, workers: int) -> Iterator[Callable[[Sequence[Record]], Iterable[Article]]]:
-    """A function from records to articles, which workers begin with when it is called."""
-    if not workers or not corpus.marked_up:
-        yield lambda records: map(corpus.article, records)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_obey_parent)
-    try:
-        yield lambda records: pool.map(corpus.article, records, chunksize=8)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _obey_parent() -> None:
-    """A worker leaves Ctrl-C to its parent, and ends when that does, even by force."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _scaled(
