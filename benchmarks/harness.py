@@ -65,7 +65,7 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
             x, y = jnp.ones((rows, inputs), dtype), jnp.ones((outputs, inputs), dtype)
             rates.append(2 * rows * inputs * outputs / best(lambda x=x, y=y: product(x, y)))
         products[dtype] = max(rates)
-    array = jnp.ones((2**16 if on_cpu else 2**20, 1024))
+    array = jnp.ones((2**18 if on_cpu else 2**20, 1024))  # 1 GiB: some caches hold half of that
     reads = (jax.jit(lambda x: x.max(0)), jax.jit(lambda x: x @ x[0]))
     memory = max(array.nbytes / best(lambda read=read: read(array)) for read in reads)
     nothing, small = jax.jit(lambda x: x + 1), jnp.zeros(8)

@@ -14,6 +14,7 @@ which they were added, and from which article on; that is also the order of the 
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,11 +30,14 @@ from minqa.errors import InputError
 from minqa.records import Passage
 from minqa.similarity import Corpus
 from minqa.statistics import Statistics
-from minqa.storage import PARTIAL, RECORD, check_files, map_array, open_arrays, read_json
+from minqa.storage import RECORD, check_files, map_array, open_arrays, read_json
 from minqa.survey import FIRST, demo_statistics, gather, read_statistics, words_of_arrays
 
 FORMAT = "minqa index"
 VERSION = 3
+# What a shard records: what it shares with the manifest, and what is its own.
+MADE_WITH = ("fingerprint", "splitter", "max_tokens")
+RECORDED = (*MADE_WITH, "corpus", "articles", "source", "last", "passages", "files")
 # Passages of a Parquet file that are read at once, and how many such groups are kept.
 GROUP = 64
 GROUPS_KEPT = 128
@@ -284,14 +288,15 @@ def check_model(path: Path, manifest: Manifest, encoder: Encoder) -> None:
 def read_shards(folder: Path, manifest: Manifest) -> list[Shard]:
     """The shards in order. Raises InputError where a record is broken, or of another model."""
     shards = []
-    for path in sorted(folder.glob("[0-9]*-*/")):
-        if path.is_dir() and PARTIAL not in path.name:
-            record = read_json(path / RECORD, version=VERSION)
-            if (record["fingerprint"], record["max_tokens"]) != (manifest.fingerprint, manifest.max_tokens):
-                raise InputError(
-                    f"{path} is a shard of another model, or of other passages, than {folder}: take it out."
-                )
-            shards.append(Shard(path, record))
+    for path in sorted(path for path in folder.iterdir() if re.fullmatch(r"\d{4}-\d{10}", path.name)):
+        record = read_json(path / RECORD, version=VERSION)
+        if not record.keys() >= set(RECORDED):
+            raise InputError(f"{path / RECORD} does not say what a shard needs: take {path} out.")
+        if any(record[name] != getattr(manifest, name) for name in MADE_WITH):
+            raise InputError(
+                f"{path} is a shard of another model, or of other passages, than {folder}: take it out."
+            )
+        shards.append(Shard(path, record))
     return shards
 
 

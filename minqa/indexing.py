@@ -18,7 +18,18 @@ from minqa.corpus import Corpus, cleaned
 from minqa.embedding import embed_layers, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
-from minqa.index import CHECKED, FORMAT, GROUP, VERSION, Folder, Manifest, Shard, check_model, summarize
+from minqa.index import (
+    CHECKED,
+    FORMAT,
+    GROUP,
+    MADE_WITH,
+    VERSION,
+    Folder,
+    Manifest,
+    Shard,
+    check_model,
+    summarize,
+)
 from minqa.passages import MAX_TOKENS, split
 from minqa.records import Passage, Record
 from minqa.statistics import frequencies
@@ -27,6 +38,8 @@ from minqa.survey import read_statistics, words_as_arrays, write_statistics
 
 # How many articles' passages a shard holds: what is lost where a run is stopped.
 ARTICLES = 1024
+# Articles that are split at once, which bounds the tokens that are held.
+AT_ONCE = 64
 # Passages that are embedded at once, and whose token vectors are held in 32 bits.
 PASSAGES = 1024
 
@@ -116,8 +129,10 @@ def write_index(
         blocks = filter(is_to_make, _blocks(corpus, known, size, most))
         for block, articles in _one_ahead((block, clean(block.records)) for block in blocks):
             progress(0, block.read[0])
-            pieces = split(splitter, list(articles), max_tokens=folder.manifest.max_tokens)
-            passages = list(chain.from_iterable(pieces))
+            passages: list[Passage] = []
+            articles = iter(articles)
+            while some := list(islice(articles, AT_ONCE)):
+                passages += chain.from_iterable(split(splitter, some, max_tokens=folder.manifest.max_tokens))
             scaled = _scaled(progress, len(passages), block.read)
             _write_shard(folder, block, corpus, encoder, passages, store_tokens, process, scaled)
         if process.number == 0:
@@ -214,9 +229,9 @@ def _lock(path: Path, process: int, *, wait: bool = False) -> FileLock:
 
 def _clear(path: Path, process: Process) -> None:
     """Remove what writers of this number left half-written, and those of numbers that nobody has."""
-    for left in path.glob(f"*{PARTIAL}*"):
-        number = int(left.name.rpartition("-")[2])
-        if number == process.number or (process.number == 0 and number >= process.of):
+    for left in path.glob(f"*{PARTIAL}[0-9]*"):
+        number = left.name.rpartition("-")[2]
+        if number == str(process.number) or (process.number == 0 and int(number) >= process.of):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -286,8 +301,7 @@ def _write_shard(
         _write_vectors(aside, encoder, passages, store_tokens, progress)
         return {
             "version": VERSION,
-            "fingerprint": folder.manifest.fingerprint,
-            "max_tokens": folder.manifest.max_tokens,
+            **{name: getattr(folder.manifest, name) for name in MADE_WITH},
             "corpus": corpus.name,
             "articles": [block.start, block.start + len(block.records)],
             "source": block.source,

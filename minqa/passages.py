@@ -70,8 +70,8 @@ def _passages(article: Article, tokens: Tokens, room: int) -> list[Passage]:
         while start < end:
             stop, before = end, tokens_before(start)
             if tokens_before(end) - before > room:
-                # The word that is too long for a passage stands alone.
-                [stop] = starts[np.searchsorted(starts, start) + 1 :][:1].tolist() or [end]
+                # A word that is too long for a passage stands alone.
+                stop = min([end, *starts[np.searchsorted(starts, start) + 1 :][:1].tolist()])
                 for places, counts in ranked:
                     last = np.searchsorted(counts, before + room, side="right") - 1
                     if last >= 0 and counts[last] > before:

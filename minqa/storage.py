@@ -150,7 +150,7 @@ def map_array(path: Path, name: str) -> np.memmap:
         return np.memmap(
             path, kind, "r", 8 + header + described["data_offsets"][0], tuple(described["shape"])
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
 
 

@@ -279,6 +279,10 @@ def test_a_manifest_or_record_that_was_edited_is_refused(tiny, out):
             refused(sentence, write_index, tiny, corpus_of(TEXTS), out)
         path.write_text(content)
     assert open_index(out, tiny).complete
+    record = out / SHARDS[0] / "shard.json"
+    storage.write_json(record, {"version": 3})
+    refused("does not say what a shard needs: take .* out", open_index, out, tiny)
+    record.write_text(content)
     storage.write_json(out / "manifest.json", {"version": 3, "format": "minqa index"})
     refused("does not say what an index needs", open_index, out, tiny)
     storage.write_json(out / "manifest.json", {"version": 3, "format": "another"})

@@ -18,17 +18,24 @@ def words_of(encoder, text):
 
 @given(
     parts=st.lists(st.one_of(st.text(max_size=8), st.sampled_from(PIECES)), max_size=40),
+    borders=st.sets(st.integers(1, 39)),
     max_tokens=st.integers(3, 40),
 )
-def test_passages_give_the_text_back_and_cut_no_word(tiny, parts, max_tokens):
-    text = well_formed("".join(parts))
-    [passages] = minqa.split(tiny, [Article("7", "A title", text)], max_tokens=max_tokens)
+def test_passages_give_the_text_back_and_cut_no_word(tiny, parts, borders, max_tokens):
+    parts = [well_formed(part) + "\n" * (number in borders) for number, part in enumerate(parts, 1)]
+    text = "".join(parts)
+    starts = [len("".join(parts[:border])) for border in sorted(borders)]
+    sections = [(start, f"from {start}") for start in starts if start < len(text)]
+    [passages] = minqa.split(tiny, [Article("7", "A title", text, tuple(sections))], max_tokens=max_tokens)
     assert "".join(one.text for one in passages) == (text if text.strip() else "")
     cuts = [one.start for one in passages]
     assert not any(start < cut < end for cut in cuts for start, end in words_of(tiny, text))
     for one in passages:
         assert text[one.start :].startswith(one.text)
-        assert (one.title, one.section, one.id) == ("A title", "", f"7:{one.start}")
+        assert (one.title, one.id) == ("A title", f"7:{one.start}")
+        assert one.section == max([(0, ""), *(pair for pair in sections if pair[0] <= one.start)])[1]
+        ends = [start for start, _ in sections if start > one.start] or [len(text)]
+        assert one.start + len(one.text) <= ends[0]
         [tokens] = tiny.tokenize([one.text], "passage")
         assert len(tokens) <= max_tokens or len(tokens.words) == 1
 
