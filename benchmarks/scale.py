@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 DIM = 384
-# Vectors of a shard, and queries of a batch.
-SHARD_VECTORS = 65536
+# Vectors of a shard, as Wikipedia's 1,024 articles have, and queries of a batch.
+SHARD_VECTORS = 6000
 BATCHES = (1, 32)
 ROUNDS = 7
 # Of the dump in gensim's wheel, redirects and other namespaces among them.
@@ -196,7 +196,7 @@ def time_search(number: int, folder: Path | None) -> None:
 
             def write(aside: Path, vectors=vectors) -> dict:
                 write_arrays(aside / "vectors.safetensors", {"vectors": vectors})
-                return {"version": 0, "passages": len(vectors)}
+                return {"passages": len(vectors)}
 
             path = Path(name) / f"0000-{start:010d}"
             shards.append(Shard(path, publish(path, write)))

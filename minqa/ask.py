@@ -123,7 +123,10 @@ def ask(
     if rerank is None:
         rerank = RERANK_STORED if stored else RERANK
     with clock.step("match"):
-        [cosines], [rows] = jax.device_get(match(query.pooled[None], index.vectors, k=max(k, rerank)))
+        found = match(
+            query.pooled[None], index.vectors, k=max(k, rerank), normalized=encoder.pooling.normalize
+        )
+        [cosines], [rows] = jax.device_get(found)
     passages = [index.passages[int(row)] for row in rows]
     texts = [passage.text.rstrip() for passage in passages]
     with clock.step("read vectors" if stored else "embed passages"):

@@ -208,10 +208,10 @@ def _ask(options: argparse.Namespace) -> None:
         raise InputError("The query is empty.")
     if options.index and options.corpus:
         raise InputError("--index and --corpus are two things to search: name one.")
+    if options.coordinator and not options.index:
+        raise InputError("Several processes search what one `minqa index` has made: name it with --index.")
     if options.index and not options.model:
-        from minqa.index import read_manifest
-
-        options.model = [read_manifest(options.index).model]
+        options.model = [_model_of(options.index)]
     cache = _set_up(options.cache)
     process = _process(options)
     from minqa.ask import ask, check_query, embed_query
@@ -241,6 +241,16 @@ def _ask(options: argparse.Namespace) -> None:
         _print(options, answers, facts)
 
 
+def _model_of(index: Path) -> str:
+    """What an index was made with, if it is at hand: nothing is fetched because a folder says so."""
+    from minqa.index import read_manifest
+
+    name = read_manifest(index).model
+    if name != MODEL and not Path(name).is_dir():
+        raise InputError(f"{index} was made with the model {name}, which is not here: name it with --model.")
+    return name
+
+
 def _index_to_ask(options: argparse.Namespace, encoder, splitter, cache: Path, clock):
     """The index that was named, or what the cache has of the corpus; its first shard is made if need be."""
     from minqa.corpus import open_corpus
@@ -251,7 +261,7 @@ def _index_to_ask(options: argparse.Namespace, encoder, splitter, cache: Path, c
             return open_index(options.index, encoder, cache=cache)
     corpus = open_corpus(options.corpus)
     folder = _cached(cache, corpus, encoder, splitter)
-    if (folder / "statistics.safetensors").is_file():
+    if (folder / "manifest.json").is_file():
         with clock.step("load"), suppress(InputError):  # what is broken is made anew
             return open_index(folder, encoder, cache=cache)
     with clock.step("embed corpus"):
@@ -348,10 +358,10 @@ def _info(options: argparse.Namespace) -> None:
 
     folder = Folder(options.index)
     manifest, shards = folder.manifest, folder.shards
-    print(f"model       {manifest.model}, fingerprint {manifest.fingerprint[:16]}")
+    print(printable(f"model       {manifest.model}, fingerprint {manifest.fingerprint[:16]}"))
     print(f"passages    {len(folder.passages):,} of at most {manifest.max_tokens} tokens")
-    for name in dict.fromkeys(shard.record["corpus"] for shard in shards):
-        of = [shard for shard in shards if shard.record["corpus"] == name]
+    for name in folder.corpora:
+        of = folder.of(name)
         articles = sum(shard.stop - shard.start for shard in of)
         print(printable(f"corpus      {name}: {articles:,} articles in {len(of):,} shards"))
     stored = sum(shard.has_tokens for shard in shards)
@@ -368,6 +378,8 @@ def _export(options: argparse.Namespace) -> None:
     from minqa.index import Folder
 
     folder = Folder(options.index)
+    if not folder.complete:
+        _note(f"{options.index} is not complete: the same `minqa index` goes on.")
     out = options.out or folder.path.resolve().with_name(f"{folder.path.resolve().name}.{options.to}")
     with _progress("Writing") as advance:
         export(folder, options.to, out, progress=_part_of(len(folder.passages), advance))

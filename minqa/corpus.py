@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from minqa import demo
-from minqa.errors import InputError
+from minqa.errors import InputError, first_line
 from minqa.records import Article, Passage, Record
 from minqa.text import well_formed
 
@@ -55,7 +56,7 @@ class Corpus:
 
 
 def open_corpus(source: str | Path | None = None) -> Corpus:
-    """The articles of a corpus; nothing but what tells its kind is read yet.
+    """The articles of a corpus; none of them is read yet.
 
     Args:
         source: one of
@@ -103,7 +104,7 @@ def open_corpus(source: str | Path | None = None) -> Corpus:
             )
         case _:
             read = _read_text
-    return Corpus(path.name, partial(read, path), article, marked_up, [path])
+    return Corpus(well_formed(path.name), partial(read, path), article, marked_up, [path])
 
 
 def as_it_is(record: Record) -> Article:
@@ -120,6 +121,8 @@ def cleaned(corpus: Corpus, workers: int) -> Iterator[Callable[[Sequence[Record]
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_obey_parent)
     try:
         yield lambda records: pool.map(corpus.article, records, chunksize=8)
+    except BrokenProcessPool:
+        raise InputError("A worker was ended, as where memory is short: run the same again.") from None
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -240,14 +243,14 @@ def _read_parquet(*paths: Path) -> Iterator[tuple[Record, float]]:
                         read = (place + done / rows) / len(paths)
                         yield _record(row, f"{path}, row {done}"), read
         except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{path} cannot be read as Parquet: {first_line(error)}.") from None
 
 
 def _record(row: dict[str, Any], place: str) -> Record:
     title, text = row["title"] or "", row["text"] or ""
     if not isinstance(title, str) or not isinstance(text, str):
         raise InputError(f"{place}: title and text should be strings.")
-    return Record(str(row["id"]), title, text)
+    return Record(str(row["id"]), well_formed(title), well_formed(text))
 
 
 def _hub_corpus(source: str) -> Corpus:
@@ -272,7 +275,8 @@ def _hub_corpus(source: str) -> Corpus:
         except InputError:
             raise
         except Exception as error:  # the package raises many kinds, with advice of several lines
-            reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-            raise InputError(f"The data set {source} cannot be read from the hub ({reason}).") from error
+            raise InputError(
+                f"The data set {source} cannot be read from the hub ({first_line(error)})."
+            ) from error
 
     return Corpus(source, read, as_it_is)

@@ -14,7 +14,7 @@ from flax import nnx
 
 from minqa import bert, demo, elmo
 from minqa.checkpoint import fill, read_hdf5, read_tensors
-from minqa.errors import InputError
+from minqa.errors import InputError, first_line
 from minqa.settings import Settings, read_json, read_settings
 from minqa.tokens import TextReader, Tokens, WordPiece, load_word_piece, make_speller
 
@@ -257,7 +257,7 @@ def model_folder(source: str | Path) -> Path:
     except HFValidationError:
         raise InputError(f"{source} is neither a folder nor a Hugging Face hub id.") from None
     except Exception as error:  # the hub client raises many kinds, with advice of several lines
-        reason = (str(error).strip() or repr(error)).splitlines()[0].removeprefix("Got: ").rstrip(".")
+        reason = first_line(error).removeprefix("Got: ")
         raise InputError(
             f"{source} is no folder here and could not be fetched from the Hugging Face hub ({reason}); "
             f"without a network name a folder, or {demo.MODEL}, which is installed."

@@ -4,12 +4,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minqa.errors import InputError
+from minqa.errors import InputError, first_line
 from minqa.index import Folder, Shard
 from minqa.similarity import inverse_length
 from minqa.storage import writing
@@ -26,14 +27,16 @@ def export(
     Args:
         folder: the index.
         to: "parquet", one file of passages with their vectors; "faiss", an `IndexFlatIP` of vectors of length
-            1, so that its inner products are cosines and its ids the rows of the index; "lance", a LanceDB
-            database with the table "passages".
+            1, so that its inner products are cosines and its ids the rows of the index, all in memory;
+            "lance", a LanceDB database with the table "passages".
         out: a file, or for "lance" a folder, that is not there yet.
         progress: called with the number of passages just done.
 
     Raises:
-        InputError: `out` is there already or cannot be written, or a package is missing.
+        InputError: `out` is there already or cannot be written, a package is missing, or the index is not as
+            it was written.
     """
+    folder.check(every_byte=True)
     if out.exists():
         raise InputError(f"{out} is there already: remove it, or name another with --out.")
     if not len(folder.passages):
@@ -78,12 +81,11 @@ def _shards(folder: Folder) -> list[Shard]:
 def _write_parquet(folder: Folder, path: Path, progress: Callable[[int], None]) -> None:
     import pyarrow.parquet as parquet
 
-    writer = None
-    for table in _tables(folder, progress):
-        writer = writer or parquet.ParquetWriter(path, table.schema, compression="zstd")
-        writer.write_table(table)
-    if writer:
-        writer.close()
+    tables = _tables(folder, progress)
+    first = next(tables)
+    with parquet.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
 
 
 def _write_faiss(folder: Folder, path: Path, progress: Callable[[int], None]) -> None:
@@ -96,7 +98,10 @@ def _write_faiss(folder: Folder, path: Path, progress: Callable[[int], None]) ->
     for shard in shards:
         index.add(np.asarray(shard.vectors * inverse_length(shard.vectors)[:, None]))
         progress(shard.passages)
-    faiss.write_index(index, str(path))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        raise InputError(f"FAISS cannot write {path} ({first_line(error)}).") from None
 
 
 def _write_lance(folder: Folder, path: Path, progress: Callable[[int], None]) -> None:

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,9 +27,9 @@ import numpy as np
 from jaxtyping import Float
 
 from minqa.encoder import Encoder
-from minqa.errors import InputError
+from minqa.errors import InputError, first_line
 from minqa.records import Passage
-from minqa.similarity import Corpus
+from minqa.similarity import Searchable
 from minqa.statistics import Statistics
 from minqa.storage import RECORD, check_files, map_array, open_arrays, read_json
 from minqa.survey import FIRST, demo_statistics, gather, read_statistics, words_of_arrays
@@ -120,7 +121,7 @@ class Index:
     """
 
     passages: Sequence[Passage]
-    vectors: Corpus
+    vectors: Searchable
     statistics: Statistics
     tokens: "Tokens | None" = None
     complete: bool = True
@@ -171,7 +172,7 @@ class Texts(Rows, Sequence[Passage]):
             with parquet.ParquetFile(path, memory_map=True, page_checksum_verification=True) as file:
                 columns = file.read_row_group(group, columns=list(Passage._fields)).to_pydict()
         except (pyarrow.ArrowException, OSError) as error:
-            raise InputError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
         return [Passage(*row) for row in zip(*(columns[name] for name in Passage._fields), strict=True)]
 
 
@@ -235,16 +236,25 @@ class Folder:
     def bytes(self) -> int:
         return sum(file["bytes"] for shard in self.shards for file in shard.record["files"].values())
 
+    def of(self, corpus: str) -> list[Shard]:
+        """The shards of one corpus."""
+        return [shard for shard in self.shards if shard.record["corpus"] == corpus]
+
+    @property
+    def corpora(self) -> list[str]:
+        """The corpora's names, in order."""
+        return list(dict.fromkeys(shard.record["corpus"] for shard in self.shards))
+
+    def has_all(self, corpus: str) -> bool:
+        """Whether all articles of a corpus are there."""
+        shards = self.of(corpus)
+        joined = all(one.stop == behind.start for one, behind in pairwise(shards))
+        return joined and shards[0].start == 0 and shards[-1].record["last"]
+
     @property
     def complete(self) -> bool:
         """Whether all articles of all its corpora are there."""
-        last: dict[str, Shard] = {}
-        for shard in self.shards:
-            before = last.get(shard.record["corpus"])
-            if shard.start != (before.stop if before else 0):
-                return False
-            last[shard.record["corpus"]] = shard
-        return bool(last) and all(shard.record["last"] for shard in last.values())
+        return bool(self.shards) and all(map(self.has_all, self.corpora))
 
     def check(self, *, every_byte: bool, progress: Callable[[int], None] = lambda done: None) -> None:
         """Raise InputError, which names the file, where a shard is not as it was written.
@@ -289,7 +299,12 @@ def read_shards(folder: Path, manifest: Manifest) -> list[Shard]:
     """The shards in order. Raises InputError where a record is broken, or of another model."""
     shards = []
     for path in sorted(path for path in folder.iterdir() if re.fullmatch(r"\d{4}-\d{10}", path.name)):
-        record = read_json(path / RECORD, version=VERSION)
+        try:
+            record = read_json(path / RECORD, version=VERSION)
+        except InputError as error:
+            raise InputError(
+                f"{error} Without the folder {path} the same `minqa index` makes it anew."
+            ) from None
         if not record.keys() >= set(RECORDED):
             raise InputError(f"{path / RECORD} does not say what a shard needs: take {path} out.")
         if any(record[name] != getattr(manifest, name) for name in MADE_WITH):
@@ -314,7 +329,7 @@ def open_index(path: str | Path, encoder: Encoder, *, cache: Path | None = None)
     """
     folder = Folder(Path(path))
     check_model(folder.path, folder.manifest, encoder)
-    if not len(folder.passages):
+    if not sum(shard.passages for shard in folder.shards):
         raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
     folder.check(every_byte=folder.bytes <= CHECKED)
     statistics = read_statistics(folder.statistics_path, folder.summary)

@@ -1,7 +1,8 @@
 """A corpus and an encoder → an index on disk, shard by shard; stopped at any moment, it goes on."""
 
 import hashlib
-import shutil
+import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,22 +19,11 @@ from minqa.corpus import Corpus, cleaned
 from minqa.embedding import embed_layers, embed_pooled
 from minqa.encoder import Encoder
 from minqa.errors import InputError
-from minqa.index import (
-    CHECKED,
-    FORMAT,
-    GROUP,
-    MADE_WITH,
-    VERSION,
-    Folder,
-    Manifest,
-    Shard,
-    check_model,
-    summarize,
-)
+from minqa.index import FORMAT, GROUP, MADE_WITH, VERSION, Folder, Manifest, Shard, check_model, summarize
 from minqa.passages import MAX_TOKENS, split
 from minqa.records import Passage, Record
 from minqa.statistics import frequencies
-from minqa.storage import PARTIAL, check_files, publish, write_arrays, write_json, writing
+from minqa.storage import check_files, clear, publish, write_arrays, write_json, writing
 from minqa.survey import read_statistics, words_as_arrays, write_statistics
 
 # How many articles' passages a shard holds: what is lost where a run is stopped.
@@ -110,17 +100,20 @@ def write_index(
         process.ready()
         if process.number > 0:
             held.callback(_lock(path, process.number).release)
+        process.ready()  # or the first could be done, and find the others' locks free, before they hold them
+        nobodys = process.of if process.number == 0 else sys.maxsize
+        clear(path, lambda writer: writer == process.number or writer >= nobodys)
         folder = Folder(path)
         _check_settings(folder, encoder, splitter, max_tokens, shard)
-        _clear(path, process)
-        size, every_byte = folder.manifest.articles, folder.bytes <= CHECKED
-        known = {one.start: one for one in folder.shards if one.record["corpus"] == corpus.name}
+        size, known = folder.manifest.articles, {one.start: one for one in folder.of(corpus.name)}
+        numbers = {one.record["corpus"]: int(one.folder.name[:4]) for one in folder.shards}
+        number = numbers.get(corpus.name, max(numbers.values(), default=-1) + 1)
 
         def is_to_make(block: _Block) -> bool:
             if (block.start // size) % process.of != process.number:
                 return False
             there = known.get(block.start)
-            if there is None or not _is_whole(there, store_tokens, every_byte, note):
+            if there is None or not _is_whole(there, store_tokens, note):
                 return True
             progress(there.passages, block.read[1])
             return False
@@ -134,11 +127,22 @@ def write_index(
             while some := list(islice(articles, AT_ONCE)):
                 passages += chain.from_iterable(split(splitter, some, max_tokens=folder.manifest.max_tokens))
             scaled = _scaled(progress, len(passages), block.read)
-            _write_shard(folder, block, corpus, encoder, passages, store_tokens, process, scaled)
+            name = path / f"{number:04d}-{block.start:010d}"
+            _write_shard(
+                *(name, folder.manifest, block, corpus, encoder, passages, store_tokens, process, scaled)
+            )
         if process.number == 0:
             for other in range(1, process.of):
-                held.callback(_lock(path, other, wait=True).release)
-            _write_summary(Folder(path), corpus, encoder, cache)
+                held.callback(_lock(path, other, waiting=lambda: progress(0, 1.0)).release)
+            folder = Folder(path)
+            if not sum(one.passages for one in folder.of(corpus.name)):
+                raise InputError(f"{corpus.name} holds no passage.")
+            if most is None and not folder.has_all(corpus.name):
+                raise InputError("Another process has stopped early: run the same again.")
+            if read_statistics(folder.statistics_path, folder.summary) is None:
+                statistics = summarize(folder, encoder, cache)
+                with writing(path):
+                    write_statistics(folder.statistics_path, statistics, folder.summary)
     return Folder(path)
 
 
@@ -179,10 +183,10 @@ def _check_settings(
             )
 
 
-def _is_whole(shard: Shard, store_tokens: bool, every_byte: bool, note: Callable[[str], None]) -> bool:
+def _is_whole(shard: Shard, store_tokens: bool, note: Callable[[str], None]) -> bool:
     """Whether a shard is as it was written, and has what is asked for."""
     try:
-        check_files(shard.folder, shard.record, every_byte=every_byte)
+        check_files(shard.folder, shard.record, every_byte=True)
     except InputError as error:
         note(f"{error} That is being done.")
         return False
@@ -198,50 +202,56 @@ def _begin(
     held: ExitStack,
 ) -> None:
     """Make the folder an index, if it is none, and take hold of it."""
-    new = not (path / "manifest.json").is_file()
-    if new and path.exists() and not (path.is_dir() and all(one.name[0] == "." for one in path.iterdir())):
+    manifest = path / "manifest.json"
+    empty = not path.exists() or (path.is_dir() and all(one.name[0] == "." for one in path.iterdir()))
+    if not manifest.is_file() and not empty:
         raise InputError(f"{path} is there, and is no index: name a folder that is new or empty.")
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
     held.callback(_lock(path, 0).release)
-    if new:
+    for left in path.glob(".*.tmp"):
+        left.unlink(missing_ok=True)
+    for other in path.glob(".writer-[1-9]*.lock"):  # of several processes, one may have outlived the first
+        _lock(path, int(other.name[8:-5])).release()
+    if not manifest.is_file():
         max_tokens = max_tokens or min(MAX_TOKENS, splitter.tokenizer.max_tokens)
         split(splitter, [], max_tokens=max_tokens)  # refuses odd numbers before anything is written
-        manifest = Manifest(
+        made = Manifest(
             encoder.name, encoder.fingerprint, splitter.fingerprint, max_tokens, articles or ARTICLES
         )
         with writing(path):
-            write_json(path / "manifest.json", {"format": FORMAT, "version": VERSION, **asdict(manifest)})
+            write_json(manifest, {"format": FORMAT, "version": VERSION, **asdict(made)})
 
 
-def _lock(path: Path, process: int, *, wait: bool = False) -> FileLock:
-    """Held while a process writes; the system lets go of it when the process ends, however it does."""
+def _lock(path: Path, process: int, *, waiting: Callable[[], None] | None = None) -> FileLock:
+    """Held while a process writes; the system lets go of it when the process ends, however it does.
+
+    Another holder is waited for if `waiting`, which is called each second, is there, and refused if not.
+    """
     lock = FileLock(path / f".writer-{process}.lock")
-    with writing(path):
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            raise InputError(
-                f"{path} is being written by another process: wait for it, or stop it."
-            ) from None
-    return lock
-
-
-def _clear(path: Path, process: Process) -> None:
-    """Remove what writers of this number left half-written, and those of numbers that nobody has."""
-    for left in path.glob(f"*{PARTIAL}[0-9]*"):
-        number = left.name.rpartition("-")[2]
-        if number == str(process.number) or (process.number == 0 and int(number) >= process.of):
-            shutil.rmtree(left, ignore_errors=True)
+    while True:
+        with writing(path):
+            try:
+                lock.acquire(timeout=1 if waiting else 0)
+                return lock
+            except Timeout:
+                if waiting is None:
+                    raise InputError(
+                        f"{path} is being written by another process: wait for it, or stop it."
+                    ) from None
+        waiting()
 
 
 def _blocks(corpus: Corpus, known: Mapping[int, Shard], articles: int, most: int | None) -> Iterator[_Block]:
     """The articles of shard after shard; those that are known are held to what they were."""
-    records = corpus.read()
+    records, starts = corpus.read(), sorted(known)
     ahead, start, before, number = next(records, None), 0, 0.0, 0
     while ahead is not None and number != most:
         there = known.get(start)
-        read = [ahead, *islice(records, (there.stop - start if there else articles) - 1)]
+        # A shard that is lost ends where the next one begins.
+        following = next(iter(starts[bisect_right(starts, start) :]), start + articles)
+        stop = there.stop if there else min(start + articles, following)
+        read = [ahead, *islice(records, stop - start - 1)]
         ahead = next(records, None)
         block = _Block(start, [record for record, _ in read], (before, read[-1][1]), ahead is None)
         start, before, number = start + len(read), read[-1][1], number + 1
@@ -287,7 +297,8 @@ def _scaled(
 
 
 def _write_shard(
-    folder: Folder,
+    folder: Path,
+    manifest: Manifest,
     block: _Block,
     corpus: Corpus,
     encoder: Encoder,
@@ -301,7 +312,7 @@ def _write_shard(
         _write_vectors(aside, encoder, passages, store_tokens, progress)
         return {
             "version": VERSION,
-            **{name: getattr(folder.manifest, name) for name in MADE_WITH},
+            **{name: getattr(manifest, name) for name in MADE_WITH},
             "corpus": corpus.name,
             "articles": [block.start, block.start + len(block.records)],
             "source": block.source,
@@ -309,18 +320,7 @@ def _write_shard(
             "passages": len(passages),
         }
 
-    numbers = {shard.record["corpus"]: int(shard.folder.name[:4]) for shard in folder.shards}
-    number = numbers.get(corpus.name, max(numbers.values(), default=-1) + 1)
-    publish(folder.path / f"{number:04d}-{block.start:010d}", write, writer=process.number)
-
-
-def _write_summary(folder: Folder, corpus: Corpus, encoder: Encoder, cache: Path | None) -> None:
-    if not len(folder.passages):
-        raise InputError(f"{corpus.name} holds no passage.")
-    if read_statistics(folder.statistics_path, folder.summary) is None:
-        statistics = summarize(folder, encoder, cache)
-        with writing(folder.path):
-            write_statistics(folder.statistics_path, statistics, folder.summary)
+    publish(folder, write, writer=process.number)
 
 
 def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:

@@ -15,8 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8, Num
 # a processor's cache is read from memory only once.
 BLOCK_PASSAGES = 4096
 BLOCK_QUERIES = 1024
-# Every length of an array is compiled, so arrays are cut to multiples of this; and so many are read ahead.
-STEP = 1024
+# Parts of a corpus that are read ahead.
 PARTS_AHEAD = 8
 
 
@@ -51,12 +50,12 @@ class Sharded:
 
 
 Vectors: TypeAlias = Num[Array | np.ndarray, "_ dim"]
-Corpus: TypeAlias = Vectors | Sequence[Vectors] | Sharded
+Searchable: TypeAlias = Vectors | Sequence[Vectors] | Sharded
 
 
 def match(
     queries: Float[Array | np.ndarray, "query dim"],
-    passages: Corpus,
+    passages: Searchable,
     *,
     k: int,
     normalized: bool = False,
@@ -87,8 +86,8 @@ def match(
         ValueError: k is below 1, or there is nothing to compare, or int8 is said to be normalized, or
             passages are spread over devices in another way, or `approximate` is no recall.
     """
-    size, parts, place = _parts(passages)
-    if normalized and not all(jnp.issubdtype(part.dtype, jnp.floating) for part in parts):
+    kinds, size, parts, place = _parts(passages)
+    if normalized and not all(jnp.issubdtype(kind, jnp.floating) for kind in kinds):
         raise ValueError("Vectors of int8 do not have length 1: leave `normalized` out.")
     if approximate is not None and not 0 < approximate <= 1:
         raise ValueError(f"approximate is {approximate}, but a recall is above 0 and at most 1.")
@@ -114,10 +113,15 @@ def shard(passages: Vectors | Sequence[Vectors], mesh: jax.sharding.Mesh) -> Sha
     Args:
         passages: as `match` takes them.
         mesh: of any shape.
+
+    Raises:
+        ValueError: there are no passages.
     """
-    parts = _parts(passages)[1]
+    _, size, parts, _ = _parts(passages)
+    if not size:
+        raise ValueError("There are no passages to spread.")
     ends = np.cumsum([len(part) for part in parts])
-    size, share = int(ends[-1]), -(-int(ends[-1]) // mesh.size)
+    share = -(-size // mesh.size)
 
     def rows(place):
         start, stop, _ = place[0].indices(share * mesh.size)
@@ -145,38 +149,41 @@ def quantize(vectors: Float[Array | np.ndarray, "passage dim"]) -> Int8[Array, "
     return jnp.round(vectors * jnp.where(largest > 0, 127 / largest, 0)).astype(jnp.int8)
 
 
-def _parts(passages: Corpus) -> tuple[int, Sequence[Vectors], jax.sharding.NamedSharding | None]:
-    """How many passages there are, the arrays that hold them, and how these are spread, if they are."""
+def _parts(passages: Searchable) -> tuple[set, int, Sequence[Vectors], jax.sharding.NamedSharding | None]:
+    """The passages' dtypes and number, the arrays that hold them, and how these are spread, if they are."""
     if isinstance(passages, Sharded):
-        return passages.size, *_parts(passages.array)[1:]
+        kinds, _, parts, spread = _parts(passages.array)
+        return kinds, passages.size, parts, spread
     if not isinstance(passages, jax.Array | np.ndarray):
-        return sum(len(part) for part in passages), passages, None
+        known = [(part.dtype, len(part)) for part in passages]
+        return {kind for kind, _ in known}, sum(length for _, length in known), passages, None
     # What is being traced lies nowhere yet.
     place: Any = None if isinstance(passages, jax.core.Tracer | np.ndarray) else passages.sharding
     if place is None or len(place.device_set) == 1:
-        return len(passages), [passages], None
+        return {passages.dtype}, len(passages), [passages], None
     if not isinstance(place, jax.sharding.NamedSharding) or any(place.spec[1:]) or not any(place.spec):
         raise ValueError(f"Passages should be spread over devices by their first axis, but are by {place}.")
-    return len(passages), [passages], place
+    return {passages.dtype}, len(passages), [passages], place
 
 
 def _match_parts(queries, parts, **how):
-    """Part after part, each compared with the best so far, in pieces of few different lengths."""
+    """Part after part, each compared with the best so far.
+
+    Every length is compiled, so what is left of a part behind its last block is filled up to one.
+    """
     best, first = _nothing(len(queries), how["k"]), 0
     waiting = deque(maxlen=PARTS_AHEAD)
     for part in parts:
-        rest = len(part) % STEP
-        if isinstance(part, np.ndarray) and len(part) > STEP and rest:
-            # The second piece begins early enough to have the length of a step.
-            pieces = [(0, part[:-rest]), (len(part) - STEP, part[-STEP:])]
-        else:
-            pieces = [(0, part)]
-        done = 0
-        for start, piece in pieces:
-            rows = np.array([first + start, first + done, first + len(part)], np.int32)
-            best = _best(queries, piece, best, rows, **how)
-            done = start + len(piece)
-        first += len(part)
+        rest = len(part) % BLOCK_PASSAGES if isinstance(part, np.ndarray) else 0
+        whole, end = len(part) - rest, first + len(part)
+        if whole:
+            piece = part[:whole] if rest else part
+            best = _best(queries, piece, best, np.array([first, end], np.int32), **how)
+        if rest:
+            piece = np.zeros((BLOCK_PASSAGES, part.shape[1]), part.dtype)
+            piece[:rest] = part[whole:]
+            best = _best(queries, piece, best, np.array([first + whole, end], np.int32), **how)
+        first = end
         if len(waiting) == PARTS_AHEAD:
             jax.block_until_ready(waiting[0])
         waiting.append(best)
@@ -189,7 +196,7 @@ def _match_spread(queries, passages, size, *, place, k, **how):
 
     def local(queries, passages, size):
         first = jax.lax.axis_index(axes) * len(passages)
-        rows = jnp.stack([first, first, size]).astype(jnp.int32)
+        rows = jnp.stack([first, size]).astype(jnp.int32)
         found = _best(queries, passages, _nothing(len(queries), k), rows, k=k, **how)
         scores, rows = (jax.lax.all_gather(one, axes, axis=1, tiled=True) for one in found)
         scores, order = jax.lax.top_k(scores, k)
@@ -213,11 +220,11 @@ def _nothing(queries, k):
 def _best(queries, passages, best, rows, *, k, normalized, approximate):
     """The best k of `best` and of passages, the first of which is row `rows[0]` of the corpus.
 
-    Only rows from `rows[1]` on, and below `rows[2]`, count.
+    Only rows of the corpus below `rows[1]` count.
     """
     queries = queries * inverse_length(queries)[:, None]
     block = -(-k // BLOCK_PASSAGES) * BLOCK_PASSAGES
-    first, low, high = rows
+    first, high = rows
     high = jnp.minimum(high, first + len(passages))
     if len(passages) < block:
         passages = jnp.pad(passages, ((0, block - len(passages)), (0, 0)))
@@ -236,7 +243,7 @@ def _best(queries, passages, best, rows, *, k, normalized, approximate):
             scores *= inverse_length(some)[None]
         scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
         rows = first + place + jnp.arange(block, dtype=jnp.int32)
-        counts = (rows >= jnp.maximum(low, first + start)) & (rows < high)
+        counts = (rows >= first + start) & (rows < high)
         scores, places = choose(jnp.where(counts[None], scores, -jnp.inf))
         # top_k prefers the earlier of two equals, and earlier blocks stand first.
         scores, order = jax.lax.top_k(jnp.concatenate([best[0], scores], 1), k)

@@ -19,6 +19,7 @@ from minqa.errors import InputError
 # What describes a folder, and is written last.
 RECORD = "shard.json"
 PARTIAL = ".partial-"
+REPLACED = ".replaced"
 # Where a processor reads a vector at its fastest, and JAX takes it as it lies.
 ALIGNMENT = 64
 
@@ -52,7 +53,7 @@ def publish(folder: Path, write: Callable[[Path], dict[str, Any]], *, writer: in
             for path in [*paths, aside]:
                 _sync(path)
             if folder.exists():
-                replaced = folder.with_name(f"{folder.name}-old{PARTIAL}{writer}")
+                replaced = folder.with_name(f"{folder.name}{REPLACED}{PARTIAL}{writer}")
                 folder.rename(replaced)
                 aside.rename(folder)
                 shutil.rmtree(replaced)
@@ -62,6 +63,23 @@ def publish(folder: Path, write: Callable[[Path], dict[str, Any]], *, writer: in
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return record
+
+
+def clear(folder: Path, is_mine: Callable[[int], bool]) -> None:
+    """Remove what writers that were killed left half-written, and put back what they were about to replace.
+
+    Args:
+        folder: that they published in.
+        is_mine: whether a writer's number is nobody else's now.
+    """
+    for left in folder.glob(f"*{PARTIAL}[0-9]*"):
+        name, _, writer = left.name.rpartition(PARTIAL)
+        if is_mine(int(writer)):
+            whole = left.with_name(name.removesuffix(REPLACED))
+            if name.endswith(REPLACED) and not whole.exists():
+                left.rename(whole)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def check_files(folder: Path, record: Mapping[str, Any], *, every_byte: bool) -> None:
@@ -121,7 +139,7 @@ def read_json(path: Path, *, version: int) -> dict[str, Any]:
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole, or leave what was there. Raises OSError where that fails."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(aside, "wb") as file:
             file.write(content)
@@ -136,8 +154,13 @@ def write_file(path: Path, content: bytes) -> None:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays as safetensors; the first of them begins at a multiple of `ALIGNMENT` bytes."""
-    empty = len(save(arrays, {"": ""})) - sum(array.nbytes for array in arrays.values())
-    path.write_bytes(save(arrays, {"": " " * (-empty % ALIGNMENT)}))
+    content = memoryview(save(arrays))
+    start = 8 + int.from_bytes(content[:8], "little")
+    filled = -(-start // ALIGNMENT) * ALIGNMENT
+    header = bytes(content[8:start]).ljust(filled - 8)  # spaces behind it belong to the format
+    with open(path, "wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(content[start:])
 
 
 def map_array(path: Path, name: str) -> np.memmap:

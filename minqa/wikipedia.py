@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import ParseError
 
-from minqa.errors import InputError
+from minqa.errors import InputError, first_line
 from minqa.records import Article, Record
 from minqa.text import well_formed
 
@@ -64,11 +64,16 @@ def plain(record: Record, files: Collection[str] = FILES) -> Article:
         files: what the wiki calls files and categories; links to them are no text.
     """
     from mwparserfromhell import nodes, parse
+    from mwparserfromhell.parser import ParserError
 
+    try:
+        # Italics and bold are left to a pattern: the parser tries every way to pair them.
+        found = parse(record.text, skip_style_tags=True).nodes
+    except ParserError:  # it gave up: better the text with its mark-up than none
+        found = [nodes.Text(record.text)]
     sections, title = [], ""
     pieces: list[str] = []
-    # Italics and bold are left to a pattern: the parser tries every way to pair them.
-    for node in parse(record.text, skip_style_tags=True).nodes:
+    for node in found:
         if isinstance(node, nodes.Heading):
             sections.append((title, _tidy("".join(pieces))))
             title, pieces = _tidy(_text(node.title, files)), []
@@ -117,7 +122,8 @@ def _node_text(node: Any, files: Collection[str]) -> str:
 
 def _tidy(text: str) -> str:
     """One line a paragraph, single spaces, no empty line."""
-    lines = [" ".join(line.split()) for line in _LEFT_OVER.sub("", text).split("\n")]
+    # An entity may stand for half a character.
+    lines = [" ".join(line.split()) for line in _LEFT_OVER.sub("", well_formed(text)).split("\n")]
     return "\n".join(line.replace(" ,", ",").replace(" .", ".") for line in lines if line)
 
 
@@ -141,8 +147,8 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
         raise
     except EOFError:
         raise InputError(f"{path} is cut short: fetch it again; what came before is whole.") from None
-    except (ParseError, MalformedXML, ValueError) as error:
-        reason = str(error).splitlines()[0][:80]
+    except (ParseError, MalformedXML, ValueError, AttributeError, TypeError) as error:
+        reason = first_line(error)[:80]
         raise InputError(f"{path} is no MediaWiki dump, or is broken: {reason}.") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None

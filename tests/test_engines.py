@@ -1,5 +1,6 @@
 """What other engines answer from exported vectors is what `match` answers."""
 
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,7 +12,6 @@ import pytest
 from conftest import corpus_of
 
 import minqa
-from minqa import indexing
 from minqa.index import Folder
 
 WORDS = "theory war world relativity played naive develop who caf".split()
@@ -28,7 +28,7 @@ def folder(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(tiny, folder):
     queries = minqa.pool(minqa.embed(tiny, ["naive theory of war", "who played?"], role="query"))
-    return queries, np.asarray(minqa.match(queries, minqa.open_index(folder.path, tiny).vectors, k=10)[1])
+    return queries, *map(np.asarray, minqa.match(queries, minqa.open_index(folder.path, tiny).vectors, k=10))
 
 
 def test_parquet_holds_passages_and_vectors_in_order(folder, tmp_path):
@@ -45,10 +45,10 @@ def test_parquet_holds_passages_and_vectors_in_order(folder, tmp_path):
 def test_faiss_answers_the_same(folder, expected, tmp_path):
     faiss = pytest.importorskip("faiss", reason="the extra faiss is not installed")
     minqa.export(folder, "faiss", tmp_path / "out.faiss")
-    queries, rows = expected
+    queries, cosines, rows = expected
     scores, found = faiss.read_index(str(tmp_path / "out.faiss")).search(queries, 10)
     np.testing.assert_array_equal(found, rows)
-    assert (scores <= np.linalg.norm(queries, axis=1, keepdims=True) * (1 + 1e-5)).all()
+    np.testing.assert_allclose(scores, cosines * np.linalg.norm(queries, axis=1, keepdims=True), rtol=1e-5)
 
 
 def test_lance_answers_the_same(folder, expected, tmp_path):
@@ -56,7 +56,7 @@ def test_lance_answers_the_same(folder, expected, tmp_path):
     minqa.export(folder, "lance", tmp_path / "out.lance")
     table = lancedb.connect(tmp_path / "out.lance").open_table("passages")
     ids = [one.id for one in folder.passages]
-    for query, rows in zip(*expected, strict=True):
+    for query, _, rows in zip(*expected, strict=True):
         found = table.search(query).distance_type("cosine").limit(10).to_list()
         assert [one["id"] for one in found] == [ids[row] for row in rows]
 
@@ -91,8 +91,17 @@ def test_nothing_is_replaced_and_nothing_half_written_stays(folder, tmp_path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
-def test_an_empty_index_is_refused(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(indexing, "_write_summary", lambda *arguments: None)
-    minqa.write_index(tiny, corpus_of([]), tmp_path / "index")
+def test_what_is_spoilt_is_not_handed_on(folder, tmp_path):
+    shutil.copytree(folder.path, tmp_path / "copy")
+    path = next((tmp_path / "copy").glob("*/vectors.safetensors"))
+    path.write_bytes(path.read_bytes()[:-4] + b"spam")
+    with pytest.raises(minqa.InputError, match="is not what was written"):
+        minqa.export(Folder(tmp_path / "copy"), "parquet", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_index_is_refused(tiny, tmp_path):
+    with pytest.raises(minqa.InputError, match="holds no passage"):
+        minqa.write_index(tiny, corpus_of([]), tmp_path / "index")
     with pytest.raises(minqa.InputError, match="holds no passage"):
         minqa.export(Folder(tmp_path / "index"), "parquet", tmp_path / "out")

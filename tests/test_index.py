@@ -125,6 +125,7 @@ def test_a_process_killed_again_and_again_loses_and_doubles_nothing(bert_folder,
         while len(list(out.glob("[0-9]*-*/shard.json"))) < 3 * kill and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.013 * kill)
+        assert process.poll() is None, "it was still at work"
         process.send_signal(signal.SIGKILL)
         process.wait()
     again = subprocess.run([*command, out], capture_output=True, text=True)
@@ -159,11 +160,116 @@ def test_a_full_disk_is_told_and_gone_on_from(tiny, out, tmp_path, monkeypatch):
 
 
 def test_of_two_writers_the_second_is_refused(tiny, out):
+    asked = []
+
     def second(done, read):
+        asked.append(done)
         refused("is being written by another process", write_index, tiny, corpus_of(TEXTS), out)
 
     write_index(tiny, corpus_of(TEXTS), out, progress=second)
+    assert asked and open_index(out, tiny).complete
+
+
+def test_one_of_several_processes_that_outlived_the_first_keeps_others_out(tiny, out):
+    write_index(tiny, corpus_of(TEXTS[:4]), out)
+    left = out / f"{SHARDS[1]}.partial-1"
+    left.mkdir()
+    lock = indexing._lock(out, 1)
+    refused("is being written by another process", write_index, tiny, corpus_of(TEXTS), out)
+    assert left.exists()
+    lock.release()
+    write_index(tiny, corpus_of(TEXTS), out)
+    assert not left.exists() and open_index(out, tiny).complete
+
+
+def test_a_process_that_stopped_early_is_told(tiny, out):
+    again = (write_index, tiny, corpus_of(TEXTS), out)
+    refused("Another process has stopped early", *again, process=Process(0, 2))
+    assert [shard.folder.name for shard in Folder(out).shards] == [SHARDS[0], SHARDS[2]]
+
+
+class Killed(BaseException):
+    """Ends a run where it stands."""
+
+
+def killed_at(moment, monkeypatch, call):
+    """Run until the moment-th time that something reaches the disk, and clean up nothing; was it reached?"""
+    left = [moment]
+
+    def counted(real):
+        def reach(*arguments, **options):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*arguments, **options)
+
+        return reach
+
+    def unless_killed(real):
+        return lambda *arguments, **options: None if left[0] < 0 else real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "fsync", counted(os.fsync))
+        patch.setattr(storage.Path, "rename", counted(storage.Path.rename))
+        patch.setattr(storage.Path, "replace", counted(storage.Path.replace))
+        patch.setattr(storage.shutil, "rmtree", unless_killed(shutil.rmtree))
+        patch.setattr(storage.Path, "unlink", unless_killed(storage.Path.unlink))
+        try:
+            call()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("store_tokens", [False, True])
+def test_at_whatever_moment_a_run_is_killed_it_goes_on_to_the_same_bytes(
+    tiny, out, tmp_path, monkeypatch, store_tokens
+):
+    """Also where shards of a grown corpus are replaced, to hold tokens too."""
+
+    def begin(path):
+        write_index(tiny, corpus_of(TEXTS[:6]), path)
+
+    def go_on(path):
+        write_index(tiny, corpus_of(TEXTS), path, store_tokens=store_tokens)
+
+    begin(tmp_path / "undisturbed")
+    go_on(tmp_path / "undisturbed")
+    expected, moment, killed = contents(tmp_path / "undisturbed"), 0, True
+    while killed:
+        folder = tmp_path / f"killed-{moment}"
+        if store_tokens:
+            begin(folder)
+            killed = killed_at(moment, monkeypatch, lambda folder=folder: go_on(folder))
+        else:
+            killed = killed_at(moment, monkeypatch, lambda folder=folder: begin(folder))
+            begin(folder)
+        go_on(folder)
+        assert contents(folder) == expected, moment
+        moment += 1
+    assert moment > 20
+
+
+def test_a_lost_shard_ends_where_the_next_begins(tiny, out):
+    write_index(tiny, corpus_of(TEXTS[:6]), out)
+    write_index(tiny, corpus_of(TEXTS), out)
+    before = contents(out)
+    shutil.rmtree(out / SHARDS[1])
+    assert not open_index(out, tiny).complete
+    write_index(tiny, corpus_of(TEXTS), out)
     assert open_index(out, tiny).complete
+    changed = {path for path, known in contents(out).items() if before.get(path) != known}
+    assert changed <= {f"{SHARDS[1]}/shard.json"}, "which says no longer that the corpus ends there"
+
+
+def test_a_large_index_is_repaired_as_well(tiny, out, monkeypatch):
+    write_index(tiny, corpus_of(TEXTS), out)
+    before = contents(out)
+    monkeypatch.setattr(index_module, "CHECKED", 10)
+    flip(out / SHARDS[1] / "vectors.safetensors")
+    open_index(out, tiny)  # looks at sizes alone
+    write_index(tiny, corpus_of(TEXTS), out)
+    assert contents(out) == before
 
 
 def test_several_processes_write_what_one_would(tiny, out, tmp_path):
