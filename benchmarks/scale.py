@@ -146,14 +146,14 @@ def survive(times: int, articles: int, seed: int) -> None:
                 process.kill()
                 process.wait()
                 killed += 1
-            shards = len(list((folder / "killed").glob("*-*/shard.json")))
+            shards = len(list((folder / "killed").glob("[0-9]*-*/shard.json")))
             print(f"kill {killed}: {shards} shards are whole", flush=True)
         subprocess.run([*command, folder / "killed"], check=True, capture_output=True)
         one, other = contents(folder / "undisturbed"), contents(folder / "killed")
         differ = sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
-        ids = [passage_id for path in sorted(folder.glob("killed/*-*")) for passage_id in ids_of(path)]
+        ids = [passage_id for path in sorted(folder.glob("killed/[0-9]*-*")) for passage_id in ids_of(path)]
         expected = [
-            passage_id for path in sorted(folder.glob("undisturbed/*-*")) for passage_id in ids_of(path)
+            passage_id for path in sorted(folder.glob("undisturbed/[0-9]*-*")) for passage_id in ids_of(path)
         ]
         print(
             f"{times} kills of a run of {whole:.0f} s, {finished} runs came to their end before theirs; "
