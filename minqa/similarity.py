@@ -159,7 +159,8 @@ def _parts(passages: Searchable) -> tuple[set, int, Sequence[Vectors], jax.shard
         return {kind for kind, _ in known}, sum(length for _, length in known), passages, None
     # What is being traced lies nowhere yet.
     place: Any = None if isinstance(passages, jax.core.Tracer | np.ndarray) else passages.sharding
-    if place is None or len(place.device_set) == 1:
+    named = isinstance(place, jax.sharding.NamedSharding) and any(place.spec)
+    if place is None or (len(place.device_set) == 1 and not named):
         return {passages.dtype}, len(passages), [passages], None
     if not isinstance(place, jax.sharding.NamedSharding) or any(place.spec[1:]) or not any(place.spec):
         raise ValueError(f"Passages should be spread over devices by their first axis, but are by {place}.")
