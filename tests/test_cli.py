@@ -256,7 +256,7 @@ def test_what_cannot_be_indexed_or_searched_is_told(run, bert_folder, elmo_folde
         (("index", corpus, *model, "--coordinator", "127.0.0.1:1"), "needs --processes and --process"),
         (
             ("ask", "x", "--coordinator", "x:1", "--processes", "2", "--process", "2"),
-            "--process 2 is none of 2",
+            "name it with --index",
         ),
         (("ask", "x", *model, "--index", tmp_path, "--corpus", corpus), "name one"),
         (("ask", "x", "--index", tmp_path / "folder"), "is no index: it holds no manifest.json"),
