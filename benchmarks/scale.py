@@ -184,7 +184,7 @@ def time_search(number: int, folder: Path | None) -> None:
     import jax
 
     from minqa import match
-    from minqa.index import Parts, Shard
+    from minqa.index import Shard, VectorStore
     from minqa.storage import publish, write_arrays
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -194,13 +194,12 @@ def time_search(number: int, folder: Path | None) -> None:
             vectors = rng.standard_normal((rows, DIM), np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
 
-            def write(aside: Path, vectors=vectors) -> dict:
-                write_arrays(aside / "vectors.safetensors", {"vectors": vectors})
-                return {"passages": len(vectors)}
+            def write(partial: Path, vectors=vectors) -> None:
+                write_arrays(partial / "vectors.safetensors", {"vectors": vectors})
 
             path = Path(name) / f"0000-{start:010d}"
-            shards.append(Shard(path, publish(path, write)))
-        parts = Parts(shards)
+            shards.append(Shard(path, publish(path, {"passages": rows}, write)))
+        parts = VectorStore(shards)
         flat = faiss.IndexFlatIP(DIM)
         for part in parts:
             flat.add(np.asarray(part))

@@ -233,9 +233,11 @@ def _ask(options: argparse.Namespace) -> None:
         answers.append(Answer(encoder, index.statistics, query, results, **how))
         facts.append({"searched": len(index.passages), "complete": index.complete})
         if not index.complete:
+            corpus = f" {options.corpus}" if options.corpus else ""
+            where = f" CORPUS --out {options.index}" if options.index else corpus
             _note(
-                f"{encoder.name} searched the first {len(index.passages):,} passages of the corpus; `uv run "
-                "minqa index` embeds the rest, with the same --model and corpus."
+                f"{encoder.name} searched {len(index.passages):,} passages, and these are not all: `uv run "
+                f"minqa index{where}`, with the same --model, embeds the rest."
             )
     if process.number == 0:
         _print(options, answers, facts)
@@ -576,6 +578,8 @@ def _progress(what: str) -> Iterator[Callable[[int, float], None]]:
         rate = (total - before) / max(now - since, 1e-3)
         told = f"{total:,} passages, {rate:,.0f}/s" if total else ""
         progress.start()  # before there is work to show, an error stands alone
+        if not done and read > progress.tasks[task].completed:
+            progress.reset(task)  # what was there already says nothing of the time left
         progress.update(task, completed=read, total=1 if read else None, told=told)
         if pressed:
             raise KeyboardInterrupt

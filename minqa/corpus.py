@@ -85,7 +85,7 @@ def open_corpus(source: str | Path | None = None) -> Corpus:
         files = sorted(path.rglob("*.parquet"))
         if not files:
             raise InputError(f"{path} is a folder without a Parquet file: name a file.")
-        return Corpus(path.resolve().name, partial(_read_parquet, *files), as_it_is, files=files)
+        return Corpus(well_formed(path.resolve().name), partial(_read_parquet, *files), as_it_is, files=files)
     read: Callable[..., Iterator[tuple[Record, float]]]
     article: Callable[[Record], Article]
     article, marked_up = as_it_is, False
@@ -262,7 +262,7 @@ def _hub_corpus(source: str) -> Corpus:
     except ImportError:
         raise InputError(
             f"There is no file {source}; if it is a data set of the Hugging Face hub, install the package "
-            "datasets: `uv sync --extra hub`."
+            "datasets: `uv run --extra hub minqa …`."
         ) from None
 
     def read() -> Iterator[tuple[Record, float]]:

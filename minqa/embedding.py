@@ -130,8 +130,11 @@ def merge_words(array: Float[np.ndarray, "token dim"], tokens: Tokens) -> Float[
 
 
 def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
-    """The pooled vectors of several texts, of which none was read from an index, as one array."""
-    return np.stack([one.pooled for one in vectors if one.pooled is not None])
+    """The pooled vectors of several texts as one array. Raises ValueError where one has none."""
+    pooled = [one.pooled for one in vectors if one.pooled is not None]
+    if len(pooled) < len(vectors):
+        raise ValueError("Vectors that were read from an index have no pooled vector of their own.")
+    return np.stack(pooled)
 
 
 def encode(

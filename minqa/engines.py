@@ -1,9 +1,6 @@
 """An index → other engines' formats, for those who outgrow a search of everything."""
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from minqa.errors import InputError, first_line
-from minqa.index import Folder, Shard
+from minqa.index import Folder
 from minqa.similarity import inverse_length
-from minqa.storage import writing
+from minqa.storage import aside, writing
 
-FORMATS = ("parquet", "faiss", "lance")
 TABLE = "passages"
 
 
@@ -39,26 +35,13 @@ def export(
     folder.check(every_byte=True)
     if out.exists():
         raise InputError(f"{out} is there already: remove it, or name another with --out.")
-    if not len(folder.passages):
+    if not folder.filled:
         raise InputError(f"{folder.path} holds no passage.")
     write = {"parquet": _write_parquet, "faiss": _write_faiss, "lance": _write_lance}[to]
-    with _aside(out) as path:
-        write(folder, path, progress)
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    path = out.with_name(f"{out.name}.{os.getpid()}.tmp")
     with writing(out):
-        try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            yield path
-            path.rename(out)
-        finally:
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with aside(out) as path:
+            write(folder, path, progress)
 
 
 def _tables(folder: Folder, progress: Callable[[int], None]) -> Iterator[Any]:
@@ -66,16 +49,12 @@ def _tables(folder: Folder, progress: Callable[[int], None]) -> Iterator[Any]:
     import pyarrow
     import pyarrow.parquet as parquet
 
-    for shard in _shards(folder):
+    for shard in folder.filled:
         table = parquet.read_table(shard.folder / "passages.parquet")
         numbers = pyarrow.array(np.asarray(shard.vectors).reshape(-1))
         vectors = pyarrow.FixedSizeListArray.from_arrays(numbers, shard.vectors.shape[1])
         yield table.append_column("vector", vectors)
         progress(shard.passages)
-
-
-def _shards(folder: Folder) -> list[Shard]:
-    return [shard for shard in folder.shards if shard.passages]
 
 
 def _write_parquet(folder: Folder, path: Path, progress: Callable[[int], None]) -> None:
@@ -92,10 +71,9 @@ def _write_faiss(folder: Folder, path: Path, progress: Callable[[int], None]) ->
     try:
         import faiss
     except ImportError:
-        raise InputError("FAISS is not installed: `uv sync --extra faiss`.") from None
-    shards = _shards(folder)
-    index = faiss.IndexFlatIP(shards[0].vectors.shape[1])
-    for shard in shards:
+        raise InputError("FAISS is not installed: `uv run --extra faiss minqa export …`.") from None
+    index = faiss.IndexFlatIP(folder.filled[0].vectors.shape[1])
+    for shard in folder.filled:
         index.add(np.asarray(shard.vectors * inverse_length(shard.vectors)[:, None]))
         progress(shard.passages)
     try:
@@ -108,7 +86,7 @@ def _write_lance(folder: Folder, path: Path, progress: Callable[[int], None]) ->
     try:
         import lancedb
     except ImportError:
-        raise InputError("LanceDB is not installed: `uv sync --extra lance`.") from None
+        raise InputError("LanceDB is not installed: `uv run --extra lance minqa export …`.") from None
     tables = _tables(folder, progress)
     first = next(tables)
     table = lancedb.connect(path).create_table(TABLE, first)

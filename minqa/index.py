@@ -123,11 +123,11 @@ class Index:
     passages: Sequence[Passage]
     vectors: Searchable
     statistics: Statistics
-    tokens: "Tokens | None" = None
+    tokens: "TokenStore | None" = None
     complete: bool = True
 
 
-class Rows:
+class _Rows:
     """Where each passage lies: row by row, shard after shard."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -146,7 +146,7 @@ class Rows:
         return shard, row - int(self.ends[shard]) + self.shards[shard].passages
 
 
-class Texts(Rows, Sequence[Passage]):
+class PassageStore(_Rows, Sequence[Passage]):
     """The passages of an index, a sequence."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -176,7 +176,7 @@ class Texts(Rows, Sequence[Passage]):
         return [Passage(*row) for row in zip(*(columns[name] for name in Passage._fields), strict=True)]
 
 
-class Tokens(Rows):
+class TokenStore(_Rows):
     """The token vectors of the last layer, of each passage, on disk in 8 bits with a scale for each."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
@@ -191,11 +191,11 @@ class Tokens(Rows):
         return vectors[start:end] * scales[start:end][:, None]
 
 
-class Parts(Sequence[np.ndarray]):
+class VectorStore(Sequence[np.ndarray]):
     """The pooled vectors of each shard, memory-mapped when it is their turn."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
-        self.shards = [shard for shard in shards if shard.passages]
+        self.shards = shards
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -216,9 +216,14 @@ class Folder:
         self.manifest = read_manifest(path)
         self.shards = read_shards(path, self.manifest)
 
+    @property
+    def filled(self) -> list[Shard]:
+        """The shards that hold a passage: articles may have no text."""
+        return [shard for shard in self.shards if shard.passages]
+
     @cached_property
-    def passages(self) -> Texts:
-        return Texts(self.shards)
+    def passages(self) -> PassageStore:
+        return PassageStore(self.shards)
 
     @property
     def statistics_path(self) -> Path:
@@ -329,15 +334,15 @@ def open_index(path: str | Path, encoder: Encoder, *, cache: Path | None = None)
     """
     folder = Folder(Path(path))
     check_model(folder.path, folder.manifest, encoder)
-    if not sum(shard.passages for shard in folder.shards):
+    if not folder.filled:
         raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
     folder.check(every_byte=folder.bytes <= CHECKED)
     statistics = read_statistics(folder.statistics_path, folder.summary)
     return Index(
         passages=folder.passages,
-        vectors=Parts(folder.shards),
+        vectors=VectorStore(folder.filled),
         statistics=statistics or summarize(folder, encoder, cache),
-        tokens=Tokens(folder.shards) if all(shard.has_tokens for shard in folder.shards) else None,
+        tokens=TokenStore(folder.shards) if all(shard.has_tokens for shard in folder.shards) else None,
         complete=folder.complete,
     )
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -86,7 +86,8 @@ def write_index(
             `multiprocessing` does, so it has to be one that can be imported.
         process: which of several writers this is.
         cache: keeps the demo's statistics, which a small corpus takes.
-        progress: called with the number of passages just done, and how much of the corpus is, 0 to 1.
+        progress: called with the number of passages just embedded, and how much of what is asked for is
+            there, 0 to 1.
         note: told, in a sentence, what is made anew because it was broken.
 
     Raises:
@@ -97,6 +98,8 @@ def write_index(
     with ExitStack() as held:
         if process.number == 0:
             _begin(path, encoder, splitter, max_tokens, shard, held)
+            if process.of == 1:
+                held.callback(_forget_if_empty, path)
         process.ready()
         if process.number > 0:
             held.callback(_lock(path, process.number).release)
@@ -115,7 +118,7 @@ def write_index(
             there = known.get(block.start)
             if there is None or not _is_whole(there, store_tokens, note):
                 return True
-            progress(there.passages, block.read[1])
+            progress(0, block.read[1])
             return False
 
         clean = held.enter_context(cleaned(corpus, workers))
@@ -126,11 +129,19 @@ def write_index(
             articles = iter(articles)
             while some := list(islice(articles, AT_ONCE)):
                 passages += chain.from_iterable(split(splitter, some, max_tokens=folder.manifest.max_tokens))
-            scaled = _scaled(progress, len(passages), block.read)
-            name = path / f"{number:04d}-{block.start:010d}"
-            _write_shard(
-                *(name, folder.manifest, block, corpus, encoder, passages, store_tokens, process, scaled)
+            write = partial(
+                _write_files, encoder, passages, store_tokens, _scaled(progress, len(passages), block.read)
             )
+            record = {
+                "version": VERSION,
+                **{name: getattr(folder.manifest, name) for name in MADE_WITH},
+                "corpus": corpus.name,
+                "articles": [block.start, block.start + len(block.records)],
+                "source": block.source,
+                "last": block.last,
+                "passages": len(passages),
+            }
+            publish(path / f"{number:04d}-{block.start:010d}", record, write, writer=process.number)
         if process.number == 0:
             for other in range(1, process.of):
                 held.callback(_lock(path, other, waiting=lambda: progress(0, 1.0)).release)
@@ -223,6 +234,12 @@ def _begin(
             write_json(manifest, {"format": FORMAT, "version": VERSION, **asdict(made)})
 
 
+def _forget_if_empty(path: Path) -> None:
+    """Leave nothing behind of a corpus that could not be read."""
+    if not any(path.glob("[0-9]*-*/")):
+        (path / "manifest.json").unlink(missing_ok=True)
+
+
 def _lock(path: Path, process: int, *, waiting: Callable[[], None] | None = None) -> FileLock:
     """Held while a process writes; the system lets go of it when the process ends, however it does.
 
@@ -253,8 +270,10 @@ def _blocks(corpus: Corpus, known: Mapping[int, Shard], articles: int, most: int
         stop = there.stop if there else min(start + articles, following)
         read = [ahead, *islice(records, stop - start - 1)]
         ahead = next(records, None)
-        block = _Block(start, [record for record, _ in read], (before, read[-1][1]), ahead is None)
-        start, before, number = start + len(read), read[-1][1], number + 1
+        number += 1
+        behind = 1.0 if number == most else read[-1][1]
+        block = _Block(start, [record for record, _ in read], (before, behind), ahead is None)
+        start, before = start + len(read), behind
         same = there is None or (there.record["source"], there.stop) == (block.source, start)
         ended = ahead is None and (
             any(place >= start for place in known) or (there and not there.record["last"])
@@ -296,31 +315,15 @@ def _scaled(
     return advance
 
 
-def _write_shard(
-    folder: Path,
-    manifest: Manifest,
-    block: _Block,
-    corpus: Corpus,
+def _write_files(
     encoder: Encoder,
     passages: Sequence[Passage],
     store_tokens: bool,
-    process: Process,
     progress: Callable[[int], None],
+    folder: Path,
 ) -> None:
-    def write(aside: Path) -> dict[str, Any]:
-        _write_passages(aside, passages)
-        _write_vectors(aside, encoder, passages, store_tokens, progress)
-        return {
-            "version": VERSION,
-            **{name: getattr(manifest, name) for name in MADE_WITH},
-            "corpus": corpus.name,
-            "articles": [block.start, block.start + len(block.records)],
-            "source": block.source,
-            "last": block.last,
-            "passages": len(passages),
-        }
-
-    publish(folder, write, writer=process.number)
+    _write_passages(folder, passages)
+    _write_vectors(folder, encoder, passages, store_tokens, progress)
 
 
 def _write_passages(folder: Path, passages: Sequence[Passage]) -> None:

@@ -49,8 +49,8 @@ class Sharded:
     size: int
 
 
-Vectors: TypeAlias = Num[Array | np.ndarray, "_ dim"]
-Searchable: TypeAlias = Vectors | Sequence[Vectors] | Sharded
+Part: TypeAlias = Num[Array | np.ndarray, "_ dim"]
+Searchable: TypeAlias = Part | Sequence[Part] | Sharded
 
 
 def match(
@@ -105,7 +105,7 @@ def match(
     return scores, indices
 
 
-def shard(passages: Vectors | Sequence[Vectors], mesh: jax.sharding.Mesh) -> Sharded:
+def shard(passages: Part | Sequence[Part], mesh: jax.sharding.Mesh) -> Sharded:
     """Spread passages over all devices of a mesh, for `match` to search: each takes as many, in order.
 
     Of several processes each reads its own devices' part, from arrays that all of them can read.
@@ -149,7 +149,7 @@ def quantize(vectors: Float[Array | np.ndarray, "passage dim"]) -> Int8[Array, "
     return jnp.round(vectors * jnp.where(largest > 0, 127 / largest, 0)).astype(jnp.int8)
 
 
-def _parts(passages: Searchable) -> tuple[set, int, Sequence[Vectors], jax.sharding.NamedSharding | None]:
+def _parts(passages: Searchable) -> tuple[set, int, Sequence[Part], jax.sharding.NamedSharding | None]:
     """The passages' dtypes and number, the arrays that hold them, and how these are spread, if they are."""
     if isinstance(passages, Sharded):
         kinds, _, parts, spread = _parts(passages.array)

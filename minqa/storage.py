@@ -24,44 +24,46 @@ REPLACED = ".replaced"
 ALIGNMENT = 64
 
 
-def publish(folder: Path, write: Callable[[Path], dict[str, Any]], *, writer: int = 0) -> dict[str, Any]:
+def publish(
+    folder: Path, record: Mapping[str, Any], write: Callable[[Path], None], *, writer: int = 0
+) -> dict[str, Any]:
     """Make a folder of files at once: written aside, synced to the disk, renamed.
 
     Stop at any moment, and it is whole or absent. One of that name is replaced.
 
     Args:
         folder: its name.
-        write: writes files into the folder that it is given, and returns what else is to be recorded.
+        record: what is to be said of it.
+        write: writes files into the folder that it is given.
         writer: writers at the same time have different numbers.
 
     Returns:
-        The record: what `write` returned, and under "files" each file's size and SHA-256.
+        The record, and in it under "files" each file's size and SHA-256.
 
     Raises:
         InputError: it cannot be written.
     """
-    aside = folder.with_name(f"{folder.name}{PARTIAL}{writer}")
+    partial = folder.with_name(f"{folder.name}{PARTIAL}{writer}")
     with writing(folder.parent):
         try:
-            aside.mkdir(parents=True)
-            record = write(aside)
-            paths = sorted(aside.iterdir())
-            record |= {
-                "files": {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in paths}
-            }
-            write_json(aside / RECORD, record)
-            for path in [*paths, aside]:
+            partial.mkdir(parents=True)
+            write(partial)
+            paths = sorted(partial.iterdir())
+            files = {path.name: {"bytes": path.stat().st_size, "sha256": digest(path)} for path in paths}
+            record = {**record, "files": files}
+            write_json(partial / RECORD, record)
+            for path in [*paths, partial]:
                 _sync(path)
             if folder.exists():
                 replaced = folder.with_name(f"{folder.name}{REPLACED}{PARTIAL}{writer}")
                 folder.rename(replaced)
-                aside.rename(folder)
+                partial.rename(folder)
                 shutil.rmtree(replaced)
             else:
-                aside.rename(folder)
+                partial.rename(folder)
             _sync(folder.parent)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
     return record
 
 
@@ -133,23 +135,32 @@ def read_json(path: Path, *, version: int) -> dict[str, Any]:
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
         raise InputError(f"{path} is broken: it is no JSON object with a version and a checksum.") from None
     if known != _checksum(content):
-        raise InputError(f"{path} was edited by hand, or is broken: its checksum does not fit. Put it back.")
+        raise InputError(
+            f"{path} was edited by hand, or is broken: its checksum does not fit. Put the original back."
+        )
     return content
 
 
 def write_file(path: Path, content: bytes) -> None:
     """Write a file whole, or leave what was there. Raises OSError where that fails."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with aside(path) as place:
+        place.write_bytes(content)
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A place to write a file or a folder, which takes the name `path` when it is done, or is removed."""
+    place = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(aside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        yield place
+        _sync(place)
+        place.replace(path)
         _sync(path.parent)
     finally:
+        if place.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
         with suppress(OSError):
-            aside.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -164,15 +175,14 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def map_array(path: Path, name: str) -> np.memmap:
-    """An array of a safetensors file, memory-mapped. Raises InputError where it cannot be."""
+    """A float32 array of a safetensors file, memory-mapped. Raises InputError where it cannot be."""
     try:
         with open(path, "rb") as file:
             header = int.from_bytes(file.read(8), "little")
             described = json.loads(file.read(header))[name]
-        kind = {"F32": np.float32, "I8": np.int8}[described["dtype"]]
-        return np.memmap(
-            path, kind, "r", 8 + header + described["data_offsets"][0], tuple(described["shape"])
-        )
+        kind = {"F32": np.float32}[described["dtype"]]
+        start = 8 + header + described["data_offsets"][0]
+        return np.memmap(path, kind, "r", start, tuple(described["shape"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} cannot be read: {error}.") from None
 

@@ -151,4 +151,4 @@ def _opened(path: Path) -> Iterator[tuple[Any, Any, Any]]:
         reason = first_line(error)[:80]
         raise InputError(f"{path} is no MediaWiki dump, or is broken: {reason}.") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror or 'it is no bzip2 file'}.") from None

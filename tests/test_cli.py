@@ -101,11 +101,11 @@ def test_ask_searches_the_first_part_and_index_does_the_rest(run, bert_folder, c
     _, out, err = run(*ask)
     answer = json.loads(out)
     assert answer["searched"] == 3 and not answer["complete"]
-    assert "searched the first 3 passages of the corpus; `uv run minqa index` embeds the rest" in err
+    assert f"searched 3 passages, and these are not all: `uv run minqa index {corpus}`, with" in err
     status, out, err = run("index", corpus, "--model", bert_folder)
     assert status == 0 and out.startswith("4 passages of 3 articles are embedded")
     _, out, err = run(*ask)
-    assert json.loads(out)["searched"] == 4 and "searched the first" not in err
+    assert json.loads(out)["searched"] == 4 and "these are not all" not in err
 
 
 def test_heat_needs_no_corpus(run, bert_folder):
@@ -254,10 +254,7 @@ def test_what_cannot_be_indexed_or_searched_is_told(run, bert_folder, elmo_folde
         (("index", corpus, *model, "--max-tokens", "99"), "has room for 3 to 64"),
         (("index", corpus, *model, "--processes", "2"), "need a --coordinator"),
         (("index", corpus, *model, "--coordinator", "127.0.0.1:1"), "needs --processes and --process"),
-        (
-            ("ask", "x", "--coordinator", "x:1", "--processes", "2", "--process", "2"),
-            "name it with --index",
-        ),
+        (("ask", "x", "--coordinator", "x:1", "--processes", "2", "--process", "2"), "name it with --index"),
         (("ask", "x", *model, "--index", tmp_path, "--corpus", corpus), "name one"),
         (("ask", "x", "--index", tmp_path / "folder"), "is no index: it holds no manifest.json"),
     ]:

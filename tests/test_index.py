@@ -87,8 +87,8 @@ def test_nothing_is_embedded_twice(tiny, out, monkeypatch):
     before = contents(out)
     monkeypatch.setattr(indexing, "embed_pooled", None)
     done = []
-    write_index(tiny, corpus_of(TEXTS), out, progress=lambda number, read: done.append(number))
-    assert sum(done) == len(open_index(out, tiny).passages) and contents(out) == before
+    write_index(tiny, corpus_of(TEXTS), out, progress=lambda *one: done.append(one))
+    assert {number for number, _ in done} == {0} and done[-1] == (0, 1) and contents(out) == before
 
 
 @pytest.mark.parametrize("moment", [1, 5, 9])
@@ -105,7 +105,7 @@ def test_an_interrupted_run_keeps_whole_shards_and_goes_on_to_the_same_bytes(tin
     if moment > 4:
         assert not open_index(out, tiny).complete
     else:
-        refused("holds no passage yet", open_index, out, tiny)
+        refused("is no index", open_index, out, tiny)
     write_index(tiny, corpus_of(TEXTS), out, store_tokens=True)
     assert contents(out) == contents(tmp_path / "undisturbed")
 
@@ -113,23 +113,21 @@ def test_an_interrupted_run_keeps_whole_shards_and_goes_on_to_the_same_bytes(tin
 def test_a_process_killed_again_and_again_loses_and_doubles_nothing(bert_folder, tmp_path):
     """Seven times by force, each a moment later than a shard more is there; README has 20 at random."""
     texts = tmp_path / "corpus.txt"
-    texts.write_text("\n".join(f"theory {i} " * (i % 9 + 1) for i in range(240)))
+    texts.write_text("\n".join(f"theory {i} " * (i % 9 + 1) for i in range(480)))
     minqa_ = [sys.executable, "-c", "import sys; from minqa.cli import main; sys.exit(main())"]
     options = ["--model", bert_folder, "--shard", "8", "--cache", tmp_path / "cache", "--out"]
     command = [*minqa_, "index", texts, *options]
     subprocess.run([*command, tmp_path / "undisturbed"], check=True, capture_output=True)
     out = tmp_path / "killed"
-    alive = 0
     for kill in range(7):
         process = subprocess.Popen([*command, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while len(list(out.glob("[0-9]*-*/shard.json"))) < 3 * kill and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.013 * kill)
-        alive += process.poll() is None
+        assert process.poll() is None, "it was still at work"
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert alive, "some were still at work"
     again = subprocess.run([*command, out], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert contents(out) == contents(tmp_path / "undisturbed")
@@ -331,6 +329,17 @@ def test_a_corpus_that_breaks_in_the_middle_keeps_what_was_whole(tiny, out):
 @pytest.mark.parametrize("texts", [[], [""], [" ", "\n"]])
 def test_a_corpus_without_a_passage_is_refused(tiny, out, texts):
     refused("corpus holds no passage", write_index, tiny, corpus_of(texts), out)
+    write_index(tiny, corpus_of(TEXTS, "another"), out)
+    assert open_index(out, tiny).complete
+
+
+def test_a_corpus_that_cannot_be_read_leaves_nothing_behind(tiny, out):
+    def read():
+        raise minqa.InputError("corpus cannot be read.")
+        yield
+
+    refused("cannot be read", write_index, tiny, minqa.Corpus("corpus", read, minqa.corpus.as_it_is), out)
+    assert [path.name for path in out.iterdir()] == [".writer-0.lock"]
 
 
 def test_articles_without_text_leave_no_gap(tiny, out):

@@ -133,7 +133,7 @@ def test_broken_dumps_are_told_when_that_is_reached(dump, tmp_path):
             "is no MediaWiki dump, or is broken",
         ),
         ("a.xml", b"<mediawiki></mediawiki>", "is no MediaWiki dump, or is broken"),
-        ("a.xml.bz2", b"<html></html>", "cannot be read: Invalid data stream"),
+        ("a.xml.bz2", b"<html></html>", "cannot be read: it is no bzip2 file"),
         ("a.xml.bz2", b"", "is cut short"),
     ],
 )
