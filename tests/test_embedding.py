@@ -1,6 +1,7 @@
 """Embedding against sentence-transformers, and what must not change a vector."""
 
 import json
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -274,3 +275,9 @@ def test_equal_encoders_share_a_fingerprint_and_others_do_not(tmp_path):
         fingerprint = minqa.load(folders[1]).fingerprint
         assert fingerprint not in seen
         seen.add(fingerprint)
+
+
+def test_vectors_without_a_pooled_one_are_not_left_out_in_silence(tiny):
+    one, other = minqa.embed(tiny, ["the war", "a theory"])
+    with pytest.raises(ValueError, match="have no pooled vector"):
+        minqa.pool([one, replace(other, pooled=None)])
