@@ -140,7 +140,7 @@ def fill(
             complaints.append(f"{name} has shape {tensor.shape} instead of {layout.shape(shape)}")
         else:
             with np.errstate(over="ignore"):
-                tensor = tensor.astype(dtype)
+                tensor = tensor.astype(dtype, copy=False)
             if np.isfinite(tensor).all():
                 return layout.read(tensor)
             complaints.append(f"{name} holds numbers that are not finite")
@@ -155,7 +155,8 @@ def fill(
         taken = [tensor for row in rows if (tensor := take(row, shape, layout)) is not None]
         if len(taken) < len(rows):
             return leaf
-        return jnp.asarray(np.stack(taken) if stacked else taken[0])
+        # Not jnp.asarray: it compiles a program for every shape.
+        return jax.device_put(np.stack(taken) if stacked else taken[0])
 
     model = jax.tree_util.tree_map_with_path(assemble, template)
     unknown = [name for name in sources if name not in used and not re.match(unused, name)]

@@ -305,5 +305,5 @@ def fingerprint_of(settings: tuple, tokenizer: TextReader, tensors: Mapping[str,
     digest = hashlib.sha256(f"{settings}\n{tokenizer.backend.to_str()}".encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].tobytes())
+        digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -214,7 +214,7 @@ def _match_spread(queries, passages, size, *, place, k, **how):
 
 
 def _nothing(queries, k):
-    return jnp.full((queries, k), -jnp.inf), jnp.zeros((queries, k), jnp.int32)
+    return np.full((queries, k), -np.inf, np.float32), np.zeros((queries, k), np.int32)
 
 
 @partial(jax.jit, static_argnames=("k", "normalized", "approximate"))
