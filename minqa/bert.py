@@ -89,10 +89,13 @@ class BertOutput(NamedTuple):
     Attributes:
         hidden: the hidden states of every layer; `hidden[0]` is the embeddings.
         attention: on request, every layer's attention maps, from the first token axis to the second.
+        units: on request, activations by the kinds of `Bert.UNITS`: "feed-forward", behind GELU, of every
+            layer; "hidden", again, is `hidden`.
     """
 
     hidden: Float[Array, "layer+1 batch token dim"]
     attention: Float[Array, "layer batch head token token"] | None
+    units: dict[str, Float[Array, "_ batch token _"]] | None
 
 
 class Bert(nnx.Module):
@@ -103,6 +106,8 @@ class Bert(nnx.Module):
     training, every layer is compiled anew, which takes the longer the deeper the model is.
     """
 
+    UNITS = ("feed-forward", "hidden")
+
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.embeddings = Embeddings(config, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_hidden_layers)])
@@ -111,6 +116,10 @@ class Bert(nnx.Module):
     def num_layers(self) -> int:
         return len(self.layers)
 
+    @property
+    def num_heads(self) -> int:
+        return self.layers[0].attention.num_heads
+
     def __call__(
         self,
         ids: Int[Array | np.ndarray, "batch token"],
@@ -118,6 +127,8 @@ class Bert(nnx.Module):
         token_types: Int[Array | np.ndarray, "batch token"] | None = None,
         *,
         attention: bool = False,
+        units: bool = False,
+        scale: Float[Array, "batch token"] | None = None,
         key: Array | None = None,
     ) -> BertOutput:
         """Encode a batch of token ids.
@@ -127,15 +138,27 @@ class Bert(nnx.Module):
             mask: True for real tokens; what stands where it is False changes no real token.
             token_types: 0 for the first text of a pair, 1 for the second; None is all 0.
             attention: whether to return the attention maps.
+            units: whether to return the activations of units.
+            scale: multiplies each token's word embedding, so that the gradient in it, at 1, is gradient ×
+                input; None leaves them as they are.
             key: a key turns dropout on, for training; None is deterministic inference.
         """
         embeddings_key, *layer_keys = _split(key, 1 + self.num_layers)
-        hidden, maps = [_embed(self.embeddings, ids, token_types, embeddings_key)], []
+        hidden = [_embed(self.embeddings, ids, token_types, scale, embeddings_key)]
+        maps, expanded = [], []
         for layer, layer_key in zip(self.layers, layer_keys, strict=True):
-            x, weights = _encode(layer, hidden[-1], mask, layer_key, attention=attention)
+            x, weights, forward = _encode(
+                layer, hidden[-1], mask, layer_key, attention=attention, units=units
+            )
             hidden.append(x)
             maps.append(weights)
-        return BertOutput(_stack(hidden), _stack(maps) if attention else None)
+            expanded.append(forward)
+        stacked = _stack(hidden)
+        return BertOutput(
+            hidden=stacked,
+            attention=_stack(maps) if attention else None,
+            units={"feed-forward": _stack(expanded), "hidden": stacked} if units else None,
+        )
 
 
 class BertForQuestionAnswering(nnx.Module):
@@ -168,10 +191,11 @@ class Embeddings(nnx.Module):
         self.norm = _layer_norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, ids, token_types, key):
+    def __call__(self, ids, token_types, scale, key):
         token_types = jnp.zeros_like(ids) if token_types is None else token_types
         # The tables are read directly: nnx.Embed would convert what it finds to the dtype it was built with.
         word, position = self.word.embedding[ids], self.position.embedding[None, : ids.shape[1]]
+        word = word if scale is None else word * scale[..., None]
         x = word + position + self.token_type.embedding[token_types]
         return self.dropout(self.norm(x), deterministic=key is None, rngs=key)
 
@@ -187,14 +211,14 @@ class Layer(nnx.Module):
         self.output_norm = _layer_norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, x, mask, key, *, attention):
+    def __call__(self, x, mask, key, *, attention, units):
         keys = _split(key, 3)
         attended, weights = self.attention(x, mask, keys[0], attention=attention)
         x = self.attention_norm(x + self.dropout(attended, deterministic=key is None, rngs=keys[1]))
         # BERT's GELU is the exact one; jax.nn.gelu is its tanh approximation unless told otherwise.
-        forward = self.contract(jax.nn.gelu(self.expand(x), approximate=False))
-        x = self.output_norm(x + self.dropout(forward, deterministic=key is None, rngs=keys[2]))
-        return x, weights
+        expanded = jax.nn.gelu(self.expand(x), approximate=False)
+        forward = self.dropout(self.contract(expanded), deterministic=key is None, rngs=keys[2])
+        return self.output_norm(x + forward), weights, expanded if units else None
 
 
 class SelfAttention(nnx.Module):
@@ -259,7 +283,7 @@ def _split(key: Array | None, number: int):
 
 
 _embed = jax.jit(Embeddings.__call__)
-_encode = jax.jit(Layer.__call__, static_argnames="attention")
+_encode = jax.jit(Layer.__call__, static_argnames=("attention", "units"))
 _stack = jax.jit(jnp.stack)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 from collections import deque
@@ -35,6 +36,13 @@ more than one --model, models lists what is said of each (model, settings, searc
 result holds title, text, by_model (rank or null, score, cosine, contributions, truncated, answered, span,
 sentence), agreement (the correlation of the models' heats) and words (text, start, end, heat and hot of each
 model), in their order."""
+
+
+LOOK_JSON_HELP = """\
+--json prints one object: model, text, and views, each of which is a table (heading, rows), a shaded text
+(title, text, words, values), all heads (parts, attention [layer, head, part, part]) or one (layer, head,
+parts, attention [part, part]). Layers are numbered as hidden states are, the first behind the embeddings
+is 1; heads and units from 0."""
 
 
 CORPUS_HELP = """\
@@ -69,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"minqa {version('minqa')}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable, about: str, epilog: str | None = None):
-        sub = commands.add_parser(name, help=about, description=about, epilog=epilog)
+    def command(name: str, run: Callable, about: str, epilog: str | None = None, among=commands):
+        sub = among.add_parser(name, help=about, description=about, epilog=epilog)
         sub.set_defaults(run=run)
         sub.add_argument(
             "--model",
@@ -170,11 +178,63 @@ def _parser() -> argparse.ArgumentParser:
     heat.add_argument(
         "--png", metavar="FILE", type=_path, help="draw every word against every word, as PNG, SVG or PDF"
     )
-    for sub in (ask, heat, compare):
+    about = "Look inside a model: heads of attention, and units."
+    inside = commands.add_parser("look", help=about, description=about)
+    kinds = inside.add_subparsers(metavar="WHAT", required=True)
+    heads = command("heads", _look, "Show what heads of attention do in a text.", LOOK_JSON_HELP, kinds)
+    heads.set_defaults(look=_heads)
+    heads.add_argument("text", help="what the model reads")
+    heads.add_argument("--head", metavar="L.H", type=_pair, help="one head: its layer, from 1, and number")
+    heads.add_argument(
+        "--flip",
+        metavar="TEXT",
+        type=_named,
+        help="a text that differs in a word: which heads does --from attend to another of --to with?",
+    )
+    heads.add_argument(
+        "--from", dest="source", metavar="WORD", type=_word, help="a word, or its number from 0"
+    )
+    heads.add_argument("--to", metavar="WORD", type=_word, nargs=2, help="two words that it may attend to")
+    units = command("units", _look, "Shade a text by units of a model.", LOOK_JSON_HELP, kinds)
+    units.set_defaults(look=_units)
+    units.add_argument("text", help="what the model reads")
+    units.add_argument(
+        "--unit", metavar="L.U", type=_pair, action="append", help="layer and number of a unit, or of several"
+    )
+    units.add_argument(
+        "--feature",
+        metavar="NAME",
+        type=_named,
+        help="look for the units that follow position in the sentence (the default), quotes, brackets, "
+        "number, capital or name, in the first 256 passages of --corpus",
+    )
+    units.add_argument("--factors", metavar="K", type=_positive, help="K factors of all units instead")
+    units.add_argument(
+        "--kind",
+        type=_named,
+        help="feed-forward or hidden of a BERT, cell or projection of an ELMo (default: the first)",
+    )
+    units.add_argument("--corpus", metavar="CORPUS", type=_named, help=CORPUS_HELP)
+    app = command("app", _app, "Show a page to ask, compare and look inside with, until Ctrl-C.")
+    app.add_argument("--corpus", metavar="CORPUS", type=_named, help=f"what to search: {CORPUS_HELP}")
+    app.add_argument("--index", metavar="DIR", type=_path, help="a folder that index made, in place of it")
+    app.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        type=_named,
+        default="127.0.0.1",
+        help="where to listen (default: 127.0.0.1, this machine alone; 0.0.0.0 lets in everyone who can "
+        "reach this machine, without a password)",
+    )
+    app.add_argument("--port", type=_positive, help="(default: the first free one from 7860)")
+    for sub in (heads, units):
+        sub.add_argument("--png", metavar="FILE", type=_path, help="draw it, as PNG, SVG or PDF")
+    for sub in (ask, heat, compare, heads, units):
         sub.add_argument("--json", action="store_true", help="print JSON, described below")
         sub.add_argument(
             "--html", metavar="FILE", type=_path, help="write a page to look at, point and click"
         )
+    for sub in (ask, heat, compare):
         sub.add_argument(
             "--reader",
             metavar="MODEL",
@@ -425,6 +485,105 @@ def _compare(options: argparse.Namespace) -> None:
     _heat(options)
 
 
+def _look(options: argparse.Namespace) -> None:
+    if not options.text.strip():
+        raise InputError("The text is empty.")
+    if len(options.model or []) > 1:
+        raise InputError("One model is looked into at a time: name one --model.")
+    if options.png:
+        from minqa.figure import check_format
+
+        check_format(options.png)
+    _set_up(options.cache)
+    [encoder], _ = _load(options.model)
+    views = options.look(options, encoder)
+    if options.html:
+        from minqa.look import STYLE
+        from minqa.page import document
+
+        page = document(options.text, [view.html() for view in views], [encoder.name], style=STYLE)
+        _write(options.html, page.encode("utf-8"))
+    if options.png:
+        from minqa.figure import picture, views_figure
+
+        _write(options.png, picture(views_figure(views, settings=encoder.name), options.png))
+    if options.json:
+        shown = {"model": encoder.name, "text": options.text, "views": [view.data() for view in views]}
+        print(json.dumps(shown, indent=2))
+        return
+    from rich.console import Console
+
+    from minqa.show import print_group
+
+    print_group(Console(), [view.terminal() for view in views])
+
+
+def _app(options: argparse.Namespace) -> None:
+    from importlib.util import find_spec
+
+    if find_spec("gradio") is None:
+        raise InputError("The page needs Gradio: install it with `uv sync --extra app`.")
+    if options.index and options.corpus:
+        raise InputError("--index and --corpus are two things to search: name one.")
+    if options.index and not options.model:
+        options.model = [_model_of(options.index)]
+    cache = _set_up(options.cache)
+    from minqa.app import build, serve
+    from minqa.tabs import Search
+
+    encoders, clocks = _load(options.model)
+    finder = _finder(None, shipped=True)
+    searches = [
+        Search(encoder, _index_to_ask(options, encoder, encoders[0], cache, clock), finder(encoder))
+        for encoder, clock in zip(encoders, clocks, strict=True)
+    ]
+    address = serve(build(searches), options.host, options.port)
+    print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
+    if options.host not in ("127.0.0.1", "localhost", "::1"):
+        _note(f"Everyone who can reach this machine at {options.host} can use the page: it asks no password.")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        _note("minqa: stopped.")
+        # At once: a thread that computes would be waited for.
+        os._exit(130)
+
+
+def _heads(options: argparse.Namespace, encoder) -> list:
+    from minqa.look import look_at_flip, look_at_heads
+
+    if not options.flip:
+        if options.source is not None or options.to:
+            raise InputError("--from and --to belong to --flip: name the other text with it.")
+        return look_at_heads(encoder, options.text, options.head)
+    if options.source is None or not options.to:
+        raise InputError("--flip needs the word that attends, --from, and two that it may attend to, --to.")
+    if options.head:
+        raise InputError("--head and --flip are two things to look at: name one.")
+    return look_at_flip(encoder, options.text, options.flip, options.source, tuple(options.to))
+
+
+def _units(options: argparse.Namespace, encoder) -> list:
+    from minqa.look import look_at_factors, look_at_units, search_units
+
+    asked = [name for name in ("unit", "feature", "factors") if getattr(options, name)]
+    if len(asked) > 1:
+        raise InputError(f"--{asked[0]} and --{asked[1]} are two things to look at: name one.")
+    if options.unit:
+        return look_at_units(encoder, options.text, options.unit, kind=options.kind)
+    if options.factors:
+        return look_at_factors(encoder, options.text, options.factors, kind=options.kind)
+    from minqa.corpus import open_corpus
+    from minqa.passages import first_passages
+
+    texts = [passage.text for passage in first_passages(encoder, open_corpus(options.corpus))]
+    feature = options.feature or "position"
+    with _progress("Reading passages") as advance:
+        step = _part_of(len(texts), advance)
+        listing, chosen = search_units(encoder, texts, feature, kind=options.kind, progress=step)
+    return [listing, *look_at_units(encoder, options.text, chosen, kind=options.kind)]
+
+
 def _measure(options: argparse.Namespace):
     """The measure that ranks best, with what was asked for in its place."""
     from minqa.statistics import RANKING
@@ -502,9 +661,10 @@ def _print(options: argparse.Namespace, answers: Sequence, facts: Sequence[dict]
         several = show.page_comparison(query, names, comparisons, lines) if comparisons else None
         _write(options.html, (several or show.page(query, answers[0].results, lines[0])).encode("utf-8"))
     if getattr(options, "png", None):
-        from minqa.figure import picture
+        from minqa.figure import figure, picture
 
-        _write(options.png, picture(answers[0].results[0].heat_map, options.png, settings=lines[0]))
+        drawn = figure(answers[0].results[0].heat_map, settings=lines[0])
+        _write(options.png, picture(drawn, options.png))
     console = Console()
     marks = not console.color_system
     if options.json:
@@ -630,6 +790,17 @@ def _layers(text: str) -> tuple[int, ...]:
         return tuple(map(int, text.split(",")))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be whole numbers with commas between, not {text!r}") from None
+
+
+def _pair(text: str) -> tuple[int, int]:
+    layer, _, number = text.partition(".")
+    if not (layer.isdecimal() and number.isdecimal()):
+        raise argparse.ArgumentTypeError(f"must be a layer and a number, as 4.1, not {text!r}")
+    return int(layer), int(number)
+
+
+def _word(text: str) -> str | int:
+    return int(text) if text.isdecimal() else _named(text)
 
 
 def _named(text: str) -> str:

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +84,8 @@ def embed_layers(
     """The token vectors of several layers, and the pooled vector, of each text; see `embed_pooled`."""
     windows: dict[tuple[int, int], np.ndarray] = {}
     pooled: dict[int, np.ndarray] = {}
-    for places, *outputs in _encode_all(encoder, tokens, layers, windows=None):
+    run = partial(encode, layers=layers, pooling=encoder.pooling)
+    for places, outputs in encode_all(encoder, tokens, run):
         hidden, vectors = map(np.asarray, outputs)
         for i, (row, window) in enumerate(places):
             windows[row, window] = hidden[:, i, : tokens[row].windows[window]]
@@ -109,8 +111,8 @@ def embed_pooled(
     """
     vectors: dict[int, np.ndarray] = {}
     # The last layer goes along, unread, so that `embed` finds its program compiled.
-    last = (encoder.model.num_layers,)
-    for places, _, pooled in _encode_all(encoder, tokens, last, windows=1):
+    run = partial(encode, layers=(encoder.model.num_layers,), pooling=encoder.pooling)
+    for places, (_, pooled) in encode_all(encoder, tokens, run, windows=1):
         vectors |= zip([row for row, _ in places], np.asarray(pooled), strict=True)
         progress(len(places))
     return np.stack([vectors[row] for row in range(len(tokens))])
@@ -153,13 +155,13 @@ def encode(
     """
     with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless asked
         hidden = model(ids, mask).hidden
-    return _take(hidden, pooled_mask, layers=layers, pooling=pooling)
+    return _take(hidden, pooled_mask, np.array(layers, np.int32), pooling=pooling)
 
 
-@partial(jax.jit, static_argnames=("layers", "pooling"))
-def _take(hidden, pooled_mask, *, layers, pooling):
+@partial(jax.jit, static_argnames="pooling")  # one program, whichever the layer
+def _take(hidden, pooled_mask, layers, *, pooling):
     pooled = pool_tokens(hidden[-1].astype(jnp.float32), pooled_mask, pooling)
-    return hidden[jnp.array(layers, jnp.int32)].astype(jnp.float32), pooled
+    return hidden[layers].astype(jnp.float32), pooled
 
 
 def pool_tokens(
@@ -192,33 +194,48 @@ def bucket(length: int) -> int:
     return -(-length // step) * step
 
 
-def _encode_all(
-    encoder: Encoder, tokens: Sequence[Tokens], layers: tuple[int, ...], *, windows: int | None
-) -> Iterator[tuple]:
-    """(places, token vectors, pooled vectors) of batch after batch, longest first.
+def encode_all(
+    encoder: Encoder, tokens: Sequence[Tokens], run: Callable, *, windows: int | None = None
+) -> Iterator[tuple[list[tuple[int, int]], Any]]:
+    """(places, what `run` made of them) of batch after batch, longest first.
 
-    A place is a text and the number of a window of it; of each text the first `windows` are read.
+    Args:
+        encoder: as `load` returns it.
+        tokens: as `Encoder.tokenize` returns them.
+        run: called with a model, ids, mask and the mask of what is pooled, as `encode` is.
+        windows: of each text the first so many are read; None reads all of them.
+
+    A place is the number of a text and that of a window of it, in the order of the batch's rows.
     """
     places = [(row, i) for row, one in enumerate(tokens) for i in range(len(one.windows))[:windows]]
     waiting: deque[tuple] = deque()
     lengths = [tokens[row].windows[window] for row, window in places]
     models = itertools.cycle(encoder.replicas)
     for batch, length in batches(lengths, encoder.batch_tokens):
-        length = min(length, encoder.tokenizer.max_tokens)
-        ids = np.zeros((len(batch), length, *tokens[0].ids.shape[1:]), np.int32)
-        mask = np.zeros((len(batch), length), bool)
-        pooled_mask = np.zeros((len(batch), length), bool)
-        for i, (row, window) in enumerate(places[place] for place in batch):
-            one = tokens[row]
-            start, count = sum(one.windows[:window]), one.windows[window]
-            ids[i, :count] = one.ids[start : start + count]
-            mask[i, :count] = True
-            pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : count] = True
-        outputs = encode(next(models), ids, mask, pooled_mask, layers=layers, pooling=encoder.pooling)
-        waiting.append(([places[place] for place in batch], *outputs))
+        some = [places[place] for place in batch]
+        waiting.append((some, run(next(models), *as_batch(encoder, tokens, some, length))))
         if len(waiting) > BATCHES_AHEAD:
             yield waiting.popleft()
     yield from waiting
+
+
+def as_batch(
+    encoder: Encoder, tokens: Sequence[Tokens], places: Sequence[tuple[int, int]], length: int
+) -> tuple[
+    Int[np.ndarray, "batch token ..."], Bool[np.ndarray, "batch token"], Bool[np.ndarray, "batch token"]
+]:
+    """Ids, mask, and mask of what is pooled, of windows of texts, padded to one length; see `encode_all`."""
+    length = min(length, encoder.tokenizer.max_tokens)
+    ids = np.zeros((len(places), length, *tokens[0].ids.shape[1:]), np.int32)
+    mask = np.zeros((len(places), length), bool)
+    pooled_mask = np.zeros((len(places), length), bool)
+    for i, (row, window) in enumerate(places):
+        one = tokens[row]
+        start, count = sum(one.windows[:window]), one.windows[window]
+        ids[i, :count] = one.ids[start : start + count]
+        mask[i, :count] = True
+        pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : count] = True
+    return ids, mask, pooled_mask
 
 
 def batches(lengths: Sequence[int], batch_tokens: Mapping[str, int]) -> Iterator[tuple[list[int], int]]:

@@ -1,7 +1,8 @@
-"""Heat map → Matplotlib figure: the whole matrix, for papers."""
+"""Heat maps, heads and units → Matplotlib figures, for papers."""
 
 import io
 import warnings
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
@@ -9,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minqa.colours import SHADES
+from minqa.colours import COLD, SHADES
 from minqa.errors import InputError
 from minqa.heatmap import HeatMap
+from minqa.look import Head, Heads, Shading, View
 from minqa.text import printable
 
 if TYPE_CHECKING:
@@ -32,12 +34,9 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
         heat: the colours begin at what unrelated texts reach, and end at identity.
         settings: a line beneath that says how it was made.
     """
-    from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    if max(len(heat.query.words), len(heat.passage.words)) > WORDS:
-        raise InputError(f"A figure holds at most {WORDS} words of a text: ask for --html.")
-    colours = LinearSegmentedColormap.from_list("heat", ["#ffffff", *SHADES, "#a83206"])
+    _check_words(len(heat.query.words), len(heat.passage.words))
     query, passage = ([printable(word) for word in one.word_texts] for one in (heat.query, heat.passage))
     rows = np.vstack([heat.word_similarity, np.where(np.isfinite(heat.heat), heat.heat, np.nan)[None]])
     height, width = rows.shape[0] * 0.28 + 1.6, max(4.5, rows.shape[1] * 0.28 + 2.2)
@@ -45,7 +44,7 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     axes = drawn.subplots()
     picture = axes.pcolormesh(
         np.arange(rows.shape[1] + 1), [*range(len(query) + 1), len(query) + 1.4], rows,
-        cmap=colours, vmin=heat.unrelated, vmax=1, edgecolors="white", linewidth=0.6,
+        cmap=_colours(), vmin=heat.unrelated, vmax=1, edgecolors="white", linewidth=0.6,
     )  # fmt: skip
     axes.axhline(len(query), color="black", linewidth=1)
     axes.invert_yaxis()
@@ -53,9 +52,68 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     labels = [*shares, f"heat, score {heat.score:.3f}"]
     # Without mathematics, a $ in a text is a $.
     axes.set_yticks([*(np.arange(len(query)) + 0.5), len(query) + 0.7], labels, parse_math=False)
+    _name_columns(axes, passage)
+    bar = drawn.colorbar(picture, ax=axes, shrink=min(1, 2.5 / height), aspect=12)
+    bar.set_label("cosine, from unrelated to identical")
+    return _signed_off(drawn, settings, width)
+
+
+def views_figure(views: Sequence[View], *, settings: str = "") -> "Figure":
+    """All heads, or one, or shaded texts, of what there is to look at.
+
+    Raises:
+        InputError: a text has more than `WORDS` words.
+    """
+    for view in views:
+        if isinstance(view, Heads):
+            return _all_heads(view, settings)
+        if isinstance(view, Head):
+            parts, label = list(view.attention.parts), f"attention of layer {view.layer}, head {view.head}"
+            return _matrix(view.weights, parts, parts, _colours(), (0, 1), label, settings)
+    shadings = [view for view in views if isinstance(view, Shading)]
+    # Each on a scale of its own.
+    rows = np.stack([one.values / max(one.largest, 1e-9) for one in shadings])
+    titles = [f"{one.title}, up to ± {one.largest:.2g}" for one in shadings]
+    words = shadings[0].tokens.word_texts
+    colours = _colours([*COLD[::-1], "#ffffff", *SHADES])
+    return _matrix(rows, titles, words, colours, (-1, 1), "of a row's largest", settings)
+
+
+def _all_heads(view: Heads, settings: str) -> "Figure":
+    from matplotlib.figure import Figure
+
+    maps = view.attention.words
+    _check_words(len(view.attention.parts))
+    layers, heads = maps.shape[:2]
+    drawn = Figure(figsize=(heads * 0.9 + 0.6, layers * 0.95 + 0.5), layout="constrained")
+    for (layer, head), axes in np.ndenumerate(drawn.subplots(layers, heads, squeeze=False)):
+        axes.imshow(maps[layer, head], cmap=_colours(), vmin=0, vmax=1)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"{layer + 1}.{head}", fontsize=7, pad=2)
+    return _signed_off(drawn, settings, heads * 0.9 + 0.6)
+
+
+def _matrix(values, rows, columns, colours, limits, label, settings) -> "Figure":
+    from matplotlib.figure import Figure
+
+    _check_words(len(columns))
+    height, width = len(rows) * 0.28 + 1.6, max(4.5, len(columns) * 0.28 + 2.4)
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    axes = drawn.subplots()
+    low, high = limits
+    picture = axes.pcolormesh(values, cmap=colours, vmin=low, vmax=high, edgecolors="white", linewidth=0.6)
+    axes.invert_yaxis()
+    axes.set_yticks(np.arange(len(rows)) + 0.5, [printable(row) for row in rows], parse_math=False)
+    _name_columns(axes, columns)
+    drawn.colorbar(picture, ax=axes, shrink=min(1, 2.5 / height), aspect=12).set_label(label)
+    return _signed_off(drawn, settings, width)
+
+
+def _name_columns(axes, columns: Sequence[str]) -> None:
     axes.set_xticks(
-        np.arange(len(passage)) + 0.5,
-        passage,
+        np.arange(len(columns)) + 0.5,
+        [printable(column) for column in columns],
         rotation=60,
         ha="right",
         rotation_mode="anchor",
@@ -63,8 +121,21 @@ def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
     )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    bar = drawn.colorbar(picture, ax=axes, shrink=min(1, 2.5 / height), aspect=12)
-    bar.set_label("cosine, from unrelated to identical")
+
+
+def _colours(colours: Sequence[str] = ("#ffffff", *SHADES, "#a83206")):
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("minqa", colours)
+
+
+def _check_words(*numbers: int) -> None:
+    if max(numbers) > WORDS:
+        raise InputError(f"A figure holds at most {WORDS} words of a text: ask for --html.")
+
+
+def _signed_off(drawn: "Figure", settings: str, width: float) -> "Figure":
+    """The figure, with a line beneath that says how it was made."""
     if settings:
         lines = "\n".join(wrap(printable(settings), int(width * 16)))
         drawn.supxlabel(lines, fontsize=7, color="0.4", parse_math=False)
@@ -81,11 +152,10 @@ def check_format(path: Path) -> None:
         )
 
 
-def picture(heat: HeatMap, path: Path, *, settings: str = "") -> bytes:
-    """The figure as the content of a file of this name. Raises InputError as `check_format` does."""
-    check_format(path)
+def picture(drawn: "Figure", path: Path) -> bytes:
+    """A figure as the content of a file of this name, whose format was checked."""
     content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for it
-        figure(heat, settings=settings).savefig(content, dpi=160, format=path.suffix[1:], bbox_inches="tight")
+        drawn.savefig(content, dpi=160, format=path.suffix[1:], bbox_inches="tight")
     return content.getvalue()

@@ -1,8 +1,8 @@
-"""Heat map → HTML that needs nothing from elsewhere: to be read offline, or in a notebook."""
+"""Texts, their words shaded → HTML that needs nothing from elsewhere, for a file, a notebook or the app."""
 
 import json
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from html import escape
 from typing import Any, TypeAlias
@@ -18,7 +18,7 @@ from minqa.tokens import Tokens
 HeatMap: TypeAlias = Any
 Span: TypeAlias = Any
 
-_STYLE = """
+STYLE = """
 .minqa{font:16px/1.75 system-ui,sans-serif;max-width:46em;margin:0 0 2.5em}
 .minqa h2{font-size:1.1em;margin:0 0 .2em}
 .minqa p{margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere}
@@ -32,53 +32,65 @@ _STYLE = """
 .minqa .phrase{text-decoration:underline;text-decoration-thickness:2px;text-underline-offset:3px}
 .minqa .sentence{border-bottom:1px dotted}
 .minqa small:not(.legend){opacity:.8}
+.minqa .scroll{overflow:auto;max-height:36em}
+.minqa table{border-collapse:collapse;font-size:.85em}
+.minqa th{font-weight:inherit;text-align:right;padding:0 .4em;white-space:nowrap}
+.minqa thead th{writing-mode:vertical-rl;transform:rotate(180deg);text-align:left;padding:.4em 0}
+.minqa td{min-width:1.6em;height:1.5em;text-align:center;border:1px solid #8883}
+.minqa td[style]{color:#000}
 .minqa .legend i{display:inline-block;width:2.6em;text-align:center;font-style:normal;color:#000}
 """
-_SCRIPT = """
-document.querySelectorAll('.minqa:not([data-ready])').forEach(map=>{
+# Makes what `block` has written answer to pointer and keyboard; it may be called again when there is more.
+READY = """
+const minqaReady=()=>document.querySelectorAll('.minqa[data-map]:not([data-ready])').forEach(map=>{
   map.dataset.ready=1;
-  const data=JSON.parse(map.querySelector('script').textContent);
+  const data=JSON.parse(map.dataset.map);
   const query=[...map.querySelectorAll('.query b')],words=[...map.querySelectorAll('.passage b')];
   const shade=heat=>{let n=0;for(const bound of data.bounds)n+=heat!==null&&heat>=bound;
     return n?data.shades[n-1]:''};
-  let fixed=-1;
+  let fixed=query.findIndex(one=>one.getAttribute('aria-pressed')==='true');
   const paint=row=>words.forEach((word,i)=>{
     const heat=row<0||data.heat[i]===null?data.heat[i]:data.rows[row][i];
     const partner=row<0?data.partner[i]:row;
     const colour=shade(heat);
     colour?word.setAttribute('style','background:'+colour):word.removeAttribute('style');
     word.title=heat===null||partner<0?'':query[partner].dataset.text+' '+data.rows[partner][i].toFixed(2)});
+  if(fixed>=0)paint(fixed);
   query.forEach((one,row)=>{
     if(!one.hasAttribute('role'))return;
     const fix=()=>{fixed=fixed===row?-1:row;
-      query.forEach((other,i)=>other.setAttribute('aria-pressed',i===fixed));paint(fixed)};
+      query.forEach((other,i)=>other.hasAttribute('role')&&other.setAttribute('aria-pressed',i===fixed));
+      paint(fixed)};
     one.onmouseenter=()=>paint(row);
     one.onmouseleave=()=>paint(fixed);
     one.onclick=fix;
-    one.onkeydown=event=>{if(event.key==='Enter'||event.key===' '){event.preventDefault();fix()}}});
+    one.onkeydown=event=>{if(event.key==='Enter'||event.key===' '){event.preventDefault();one.click()}}});
   words.forEach((word,i)=>{
     const partner=()=>fixed<0?data.partner[i]:fixed;
     word.onmouseenter=()=>data.heat[i]!==null&&partner()>=0&&query[partner()].classList.add('partner');
     word.onmouseleave=()=>query.forEach(one=>one.classList.remove('partner'))});
 });
 """
+# In a block, so that a notebook may hold it many times.
+_SCRIPT = f"{{{READY}minqaReady();}}"
 
 
 # Of all scripts, a page runs this one alone.
 _SCRIPT_HASH = b64encode(sha256(_SCRIPT.encode()).digest()).decode()
 
 
-def document(heading: str, blocks: Sequence[str], settings: Sequence[str]) -> str:
+def document(heading: str, blocks: Sequence[str], settings: Sequence[str], *, style: str = "") -> str:
     """A whole page of what `block` made, with the lines beneath that say how it was made."""
-    lines = "<br>".join(map(_safe, settings))
+    lines = "<br>".join(map(safe, settings))
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
         f"style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'\">"
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{_safe(heading)}</title><style>:root{{color-scheme:light dark}}"
-        "body{margin:2em auto;max-width:46em;padding:0 1em}.side{display:grid;gap:2em;"
-        f"grid-template-columns:repeat(auto-fit,minmax(20em,1fr))}}{_STYLE}</style></head><body>"
+        f"<title>{safe(heading)}</title><style>:root{{color-scheme:light dark}}"
+        "body{font:16px system-ui,sans-serif;margin:2em auto;max-width:46em;padding:0 1em}"
+        ".side{display:grid;gap:2em;"
+        f"grid-template-columns:repeat(auto-fit,minmax(20em,1fr))}}{STYLE}{style}</style></head><body>"
         f"{''.join(blocks)}<p><small>{lines}</small></p>"
         f"<script>{_SCRIPT}</script></body></html>\n"
     )
@@ -91,7 +103,7 @@ def side_by_side(blocks: Sequence[str]) -> str:
 
 def notebook(heat: HeatMap) -> str:
     """A heat map as notebooks show it."""
-    return f"<style>{_STYLE}</style>{block(heat)}<script>{_SCRIPT}</script>"
+    return f"<style>{STYLE}</style>{block(heat)}<script>{_SCRIPT}</script>"
 
 
 def block(
@@ -101,6 +113,8 @@ def block(
     sentence: Span | None = None,
     phrase: Span | None = None,
     caption: str = "",
+    word: int = -1,
+    more: str = "",
 ) -> str:
     """A passage shaded by its heat, beneath the query shaded by what each of its words contributed.
 
@@ -113,6 +127,8 @@ def block(
         sentence: underlined with dots.
         phrase: underlined.
         caption: stands beneath the passage.
+        word: the number of a word of the query that the passage is shaded by from the beginning.
+        more: HTML that stands beneath all this.
     """
     weighted = (heat.word_similarity - heat.unrelated) * heat.weights[:, None]
     shown = np.isfinite(heat.heat) & bool(heat.weights.any())
@@ -120,20 +136,20 @@ def block(
     words, query_words = heat.passage.word_texts, heat.query.word_texts
     own = own_heat(heat).tolist()
     asked = [
-        f'<b tabindex="0" role="button" aria-pressed="false" data-text="{_safe(word)}"'
-        f'{_background(own[i], heat.unrelated)} title="weight {heat.weights[i]:.2f}">{_safe(word)}'
+        f'<b tabindex="0" role="button" aria-pressed="{str(i == word).lower()}" data-text="{safe(text)}"'
+        f'{_background(own[i], heat.unrelated)} title="weight {heat.weights[i]:.2f}">{safe(text)}'
         f"<sub>{heat.contributions[i]:.2f}</sub></b>"
         if heat.weights[i] and np.isfinite(heat.contributions[i])
-        else f'<b data-text="{_safe(word)}">{_safe(word)}</b>'
-        for i, word in enumerate(query_words)
+        else f'<b data-text="{safe(text)}">{safe(text)}</b>'
+        for i, text in enumerate(query_words)
     ]
     marks = {}
-    for i, word in enumerate(words):
+    for i, text in enumerate(words):
         hover = ""
         if shown[i]:
-            hover = f' title="{_safe(query_words[partner[i]])} {heat.word_similarity[partner[i], i]:.2f}"'
+            hover = f' title="{safe(query_words[partner[i]])} {heat.word_similarity[partner[i], i]:.2f}"'
         colour = _background(float(heat.heat[i]), heat.unrelated)
-        marks[int(heat.passage.words[i, 0])] = f"<b{colour}{hover}>{_safe(word)}</b>"
+        marks[int(heat.passage.words[i, 0])] = f"<b{colour}{hover}>{safe(text)}</b>"
     data = {
         "rows": np.round(heat.word_similarity.astype(float), 2).tolist(),
         "heat": [round(float(one), 3) if np.isfinite(one) else None for one in heat.heat],
@@ -143,11 +159,10 @@ def block(
     }
     score = f" <small>score {heat.score:.3f}</small>" if np.isfinite(heat.score) else ""
     return (
-        f'<div class="minqa"><h2>{_safe(title)}{score}</h2>'
+        f'<div class="minqa" data-map="{escape(json.dumps(data))}"><h2>{safe(title)}{score}</h2>'
         f'<p class="query">{_spaced(heat.query, asked)}</p>'
-        f'<p class="passage">{_passage(heat.passage, marks, sentence, phrase)}</p>'
-        f"{f'<p>{_safe(caption)}</p>' if caption else ''}{_legend(heat.unrelated)}"
-        f'<script type="application/json">{json.dumps(data)}</script></div>'
+        f'<p class="passage">{marked(heat.passage, marks, sentence=sentence, phrase=phrase)}</p>'
+        f"{f'<p>{safe(caption)}</p>' if caption else ''}{_legend(heat.unrelated)}{more}</div>"
     )
 
 
@@ -157,13 +172,43 @@ def own_heat(heat: HeatMap) -> Float[np.ndarray, " query_word"]:
     return heat.unrelated + above / max(heat.weights.max(initial=0), np.float32(1e-9))
 
 
-def _passage(tokens: Tokens, marks: dict[int, str], sentence: Span | None, phrase: Span | None) -> str:
-    """The text with its words, and the two spans, marked; where spans overlap, their parts are."""
+def matrix(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Float[np.ndarray, "row column"],
+    colour: Callable[[float], str | None],
+) -> str:
+    """A table of numbers, shaded by `colour`; a cell names itself and its number where it is pointed at."""
+    head = "".join(f"<th>{safe(column)}</th>" for column in columns)
+    body = []
+    for row, numbers in zip(rows, values.tolist(), strict=True):
+        cells = []
+        for column, value in zip(columns, numbers, strict=True):
+            shaded = colour(value)
+            style = f' style="background:{shaded}"' if shaded else ""
+            cells.append(f'<td{style} title="{safe(row)} · {safe(column)} {value:.2f}"></td>')
+        body.append(f"<tr><th>{safe(row)}</th>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll" tabindex="0"><table><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def word_matrix(heat: HeatMap) -> str:
+    """Every word of the query against every word of the passage."""
+    values = heat.word_similarity
+    return matrix(
+        heat.query.word_texts, heat.passage.word_texts, values, lambda value: shade(value, heat.unrelated)
+    )
+
+
+def marked(tokens: Tokens, marks: dict[int, str], **spans: Span | None) -> str:
+    """The text with its words, by where they begin, and spans marked; of spans that overlap, their parts."""
     ends = dict(zip(tokens.words[:, 0].tolist(), tokens.words[:, 1].tolist(), strict=True))
-    spans = [(name, span) for name, span in (("sentence", sentence), ("phrase", phrase)) if span]
+    given = [(name, span) for name, span in spans.items() if span]
     text, pieces, place, inside = printable(tokens.text), [], 0, ""
     while place <= len(text):
-        now = " ".join(name for name, span in spans if span.start <= place < span.end)
+        now = " ".join(name for name, span in given if span.start <= place < span.end)
         if now != inside:
             pieces += ["</span>" if inside else "", f'<span class="{now}">' if now else ""]
             inside = now
@@ -198,5 +243,6 @@ def _background(heat: float, unrelated: float) -> str:
     return f' style="background:{colour}"' if colour else ""
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
+    """Text of any origin as HTML that shows it."""
     return escape(printable(text))

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from minqa.corpus import Corpus
 from minqa.encoder import Encoder
 from minqa.errors import InputError
 from minqa.records import Article, Passage
@@ -47,6 +48,14 @@ def split(
         _passages(article, tokens, room)
         for article, tokens in zip(articles, encoder.tokenizer(texts), strict=True)
     ]
+
+
+def first_passages(encoder: Encoder, corpus: Corpus, number: int = 256) -> list[Passage]:
+    """The passages at the beginning of a corpus. Raises InputError as `split` does."""
+    most = min(MAX_TOKENS, encoder.tokenizer.max_tokens)
+    articles = (corpus.article(record) for record, _ in corpus.read())
+    passages = (passage for one in articles for passage in split(encoder, [one], max_tokens=most)[0])
+    return list(islice(passages, number))
 
 
 def _passages(article: Article, tokens: Tokens, room: int) -> list[Passage]:

@@ -34,7 +34,7 @@ def terminal(results: Sequence[Result], *, marks: bool) -> RenderableType:
     """
     blocks = []
     for rank, result in enumerate(results, 1):
-        name = _line(_title(result.passage))
+        name = _line(title_of(result.passage))
         title = Text.assemble(
             (f"{rank}  ", "dim"), (f"{name}  " if name else "", "bold"), (_score(result), "dim")
         )
@@ -76,7 +76,7 @@ def terminal_comparison(
         cells = zip(one.results, one.heat, strict=True)
         table.add_row(*[_shaded(result, one.words, heat, marks) for result, heat in cells])
         table.add_row(*[_phrase(result) for result in one.results])
-        name = _title(one.passage)
+        name = title_of(one.passage)
         title = [Text(_line(name), style="bold")] if name else []
         blocks += [*title, table, _agreed(one), Text()]
     return Group(*blocks)
@@ -90,12 +90,16 @@ def print_answer(
     if console.color_system:  # lines break between the items alone
         times = [item.replace(" ", "\xa0") for item in times]
     lines = [Text(_line(line), style="dim") for line in [*settings, " · ".join(times)]]
-    answer = Group(answer, *lines)
+    print_group(console, [answer, *lines])
+
+
+def print_group(console: Console, shown: Sequence[RenderableType]) -> None:
+    """Print one thing beneath the other; without colours, as in a file, no line ends in spaces."""
     if console.color_system:
-        console.print(answer)
+        console.print(Group(*shown))
     else:
         with console.capture() as capture:
-            console.print(answer)
+            console.print(Group(*shown))
         print("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 
@@ -157,7 +161,7 @@ def page(query: str, results: Sequence[Result], settings: str) -> str:
     """The results as one HTML file that needs nothing from elsewhere; `settings` stands beneath."""
     ranks = [f"{rank}  " if len(results) > 1 else "" for rank in range(1, len(results) + 1)]
     found = zip(ranks, results, strict=True)
-    blocks = [_block(result, rank + _title(result.passage)) for rank, result in found]
+    blocks = [html(result, rank + title_of(result.passage)) for rank, result in found]
     return document(query, blocks, [settings])
 
 
@@ -165,23 +169,28 @@ def page_comparison(
     query: str, names: Sequence[str], comparisons: Sequence[Comparison], settings: Sequence[str]
 ) -> str:
     """The same for several encoders, side by side."""
-    blocks = []
-    for one in comparisons:
-        ranked = zip(one.results, one.ranks, names, strict=True)
-        blocks.append(
-            side_by_side(
-                [
-                    _block(result, f"{name}  {rank or '–'}  {_title(one.passage)}")
-                    for result, rank, name in ranked
-                ]
-            )
-        )
-    return document(query, blocks, settings)
+    return document(query, [html_comparison(names, one) for one in comparisons], settings)
 
 
-def _block(result: Result, title: str) -> str:
-    caption = _phrase(result).plain
-    return block(result.heat_map, title=title, sentence=result.sentence, phrase=result.span, caption=caption)
+def html_comparison(names: Sequence[str], one: Comparison) -> str:
+    """One passage as several encoders see it, side by side."""
+    ranked = zip(one.results, one.ranks, names, strict=True)
+    return side_by_side(
+        [html(result, f"{name}  {rank or '–'}  {title_of(one.passage)}") for result, rank, name in ranked]
+    )
+
+
+def html(result: Result, title: str, *, word: int = -1, more: str = "") -> str:
+    """One result as `minqa.page.block` shows it."""
+    return block(
+        result.heat_map,
+        title=title,
+        sentence=result.sentence,
+        phrase=result.span,
+        caption=_phrase(result).plain,
+        word=word,
+        more=more,
+    )
 
 
 def _numbers(result: Result) -> dict[str, Any]:
@@ -276,12 +285,13 @@ def _columns(names: Sequence[str]) -> Table:
 
 
 def _entry(rank: int, result: Result) -> Text:
-    name = _line(_title(result.passage) or result.passage.text)
+    name = _line(title_of(result.passage) or result.passage.text)
     name = name if len(name) <= 40 else f"{name[:39]}…"
     return Text.assemble((f"{rank}  ", "dim"), f"{name}  ", (_score(result), "dim"))
 
 
-def _title(passage: Passage) -> str:
+def title_of(passage: Passage) -> str:
+    """A passage's title, and its section's where it has one."""
     return " · ".join(filter(None, [passage.title, passage.section]))
 
 

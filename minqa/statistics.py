@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -95,9 +95,9 @@ def word_weights(
 
 
 def centred(
-    hidden: Float[np.ndarray, "layer token dim"], measure: Measure, statistics: Statistics | None
-) -> Float[np.ndarray, "token dim"]:
-    """The vectors that the measure compares, of the layers that it names.
+    hidden: Float[Any, "layer token dim"], measure: Measure, statistics: Statistics | None
+) -> Float[Any, "token dim"]:
+    """The vectors that the measure compares, of the layers that it names; NumPy's or JAX's, as given.
 
     A dimension that does not vary in the corpus says nothing and becomes 0 under "z-score".
 
@@ -109,7 +109,7 @@ def centred(
         layers = list(measure.layers_of(len(statistics.mean) - 1))
         hidden = hidden - statistics.mean[layers, None]
         if measure.centring == "z-score":
-            hidden *= _inverse(statistics.deviation[layers])[:, None]
+            hidden = hidden * _inverse(statistics.deviation[layers])[:, None]
     return hidden.mean(0)
 
 

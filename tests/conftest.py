@@ -27,6 +27,7 @@ with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dty
     import minqa.figure
     import minqa.indexing
     import minqa.show
+    import minqa.tabs
     from minqa.corpus import Corpus, as_it_is
     from minqa.records import Passage, Record
 

@@ -135,8 +135,8 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     config = BertConfig(10, 512, 1, 4, 8, 8, 1, hidden_dropout_prob=0.25)
     embeddings = Bert(config, rngs=nnx.Rngs(0)).embeddings
     ids = np.zeros((64, 8), np.int32)
-    dropped = embeddings(ids, ids, jax.random.key(0))
-    kept = embeddings(ids, ids, None)
+    dropped = embeddings(ids, ids, None, jax.random.key(0))
+    kept = embeddings(ids, ids, None, None)
     ratio = np.asarray(dropped / kept)
     assert abs((ratio == 0).mean() - 0.25) < 0.01
     np.testing.assert_allclose(ratio[ratio != 0], 1 / 0.75, rtol=1e-5)

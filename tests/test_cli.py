@@ -3,6 +3,7 @@
 import base64
 import errno
 import hashlib
+import html
 import io
 import json
 import os
@@ -30,7 +31,9 @@ def run(tmp_path, capsys):
 
     def run(command, *arguments):
         capsys.readouterr()
-        status = cli.main([command, "--cache", str(tmp_path / "cache"), *map(str, arguments)])
+        words = [command, *map(str, arguments)]
+        at = 2 if command == "look" else 1
+        status = cli.main([*words[:at], "--cache", str(tmp_path / "cache"), *words[at:]])
         output = capsys.readouterr()
         return status, output.out, output.err
 
@@ -321,14 +324,14 @@ def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing_foreign(run, bert_
     status, _, _ = run("heat", evil, "the war " + evil, "--model", bert_folder, "--html", page)
     text = page.read_text("utf-8")
     assert status == 0
-    assert text.count("<script") == 2, "the data and the page's own"
+    assert text.count("<script") == 1, "the page's own"
     script = text.split("<script>")[1].split("</script>")[0]
     allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     assert f"script-src 'sha256-{allowed}'" in text
     assert "&lt;script" in text or "&lt;</b>" in text
     assert not {"\x1b", "\u202e"} & set(text)
     assert "http:" not in text and "https:" not in text and "src=" not in text
-    data = json.loads(text.split('<script type="application/json">')[1].split("</script>")[0])
+    data = json.loads(html.unescape(text.split(' data-map="')[1].split('"')[0]))
     assert len(data["rows"][0]) == len(data["heat"]) == len(data["partner"])
     assert "layer 2 · centring none" in text
     (tmp_path / "no").write_text("")
@@ -500,3 +503,57 @@ def test_a_reader_that_stops_early_is_no_error(tmp_path, bert_folder, corpus):
     process.stdout.close()
     err = process.stderr.read()
     assert process.wait(timeout=120) == 0 and "Traceback" not in err and "BrokenPipe" not in err
+
+
+def test_look_shows_heads_and_units(run, bert_folder, corpus, tmp_path):
+    model = ("--model", bert_folder)
+    status, out, _ = run("look", "heads", "the war of the world", *model, "--json")
+    shown = json.loads(out)
+    assert status == 0 and shown["text"] == "the war of the world" and len(shown["views"]) == 2
+    page = tmp_path / "look.html"
+    status, out, _ = run("look", "heads", "the war", *model, "--head", "2.3", "--html", page)
+    assert status == 0 and "Layer 2, head 3" in out and "<svg" in page.read_text("utf-8")
+    flip = ("--flip", "the war of a world", "--from", "of", "--to", "war", "world")
+    status, out, _ = run("look", "heads", "the war of the world", *model, *flip)
+    assert status == 0 and "How far the attention of of moves between war / world" in out
+    status, out, err = run("look", "units", "the war 2", *model, "--corpus", corpus, "--feature", "quotes")
+    assert_sentence((status, out, err), "The feature is the same for every word")
+    status, out, _ = run("look", "units", "the war 2", *model, "--corpus", corpus)
+    assert status == 0 and "feed-forward units that follow the feature position" in out
+    status, out, _ = run("look", "units", "the war 2", *model, "--unit", "1.7", "--unit", "2.0", "--json")
+    titles = [view["title"] for view in json.loads(out)["views"]]
+    assert titles == ["feed-forward unit 1.7", "feed-forward unit 2.0"]
+    status, out, _ = run("look", "units", "the war 2", *model, "--factors", 2, "--kind", "hidden")
+    assert status == 0 and "factor 1 of hidden units" in out
+
+
+@pytest.mark.parametrize("what", ["heads", "heads --head 1.1", "units --unit 1.2 --unit 2.3"])
+def test_look_draws_figures(run, bert_folder, tmp_path, what):
+    pytest.importorskip("matplotlib", reason="the extra figure is not installed")
+    kind, *options = what.split()
+    path = tmp_path / "look.png"
+    status, _, _ = run("look", kind, "the $war$ of", "--model", bert_folder, *options, "--png", path)
+    assert status == 0 and path.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["heads", " "], "The text is empty"),
+        (["heads", "war", "--head", "3.0"], "There is no head 0 in layer 3: layers are 1 to 2, heads 0 to 3"),
+        (["heads", "war", "--from", "war"], "--from and --to belong to --flip"),
+        (["heads", "war", "--flip", "a war"], "--flip needs the word that attends"),
+        (
+            ["heads", "war", "--flip", "a", "--head", "1.0", "--from", "a", "--to", "b", "c"],
+            "--head and --flip are two things",
+        ),
+        (["units", "war", "--unit", "1.99"], "There is no feed-forward unit 99 in layer 1"),
+        (["units", "war", "--unit", "1.9", "--factors", "2"], "--unit and --factors are two things"),
+        (["units", "war", "--kind", "gate", "--unit", "1.9"], "no units of the kind gate"),
+        (["units", "war", "--feature", "colour"], "There is no feature colour"),
+        (["heads", "war", "--png", "x.txt"], "should end in .png"),
+    ],
+)
+def test_look_refuses_in_one_sentence(run, bert_folder, corpus, arguments, sentence):
+    more = ["--corpus", corpus] if arguments[0] == "units" else []
+    assert_sentence(run("look", arguments[0], "--model", bert_folder, *more, *arguments[1:]), sentence)

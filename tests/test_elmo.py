@@ -39,6 +39,7 @@ class NumPyElmo:
         self.file = {name: x.astype(np.float64) for name, x in read_hdf5(folder / "weights.hdf5").items()}
         self.slip = slip
         self.clipped = set()
+        self.trace = {}
 
     def word(self, word):
         """The vector of a word, given as bytes or as the name of a boundary."""
@@ -70,11 +71,13 @@ class NumPyElmo:
         for layer in range(sizes["n_layers"]):
             for direction in range(2):
                 c, h = state.get((direction, layer), (np.zeros(sizes["dim"]), np.zeros(len(embedded[0]))))
-                outputs = []
+                outputs, trace = [], []
                 for x in inputs[direction]:
                     c, h = self.step(f"RNN_{direction}/RNN/MultiRNNCell/Cell{layer}/LSTMCell", x, c, h)
                     skip = sizes["use_skip_connections"] != (self.slip == "skip")
                     outputs.append(h + x if skip and layer else h)
+                    trace.append((c, h))
+                self.trace[direction, layer] = trace[:: 1 - 2 * direction][1:-1]
                 state[direction, layer] = c, h
                 inputs[direction] = outputs
             both = zip(inputs[0], inputs[1][::-1], strict=True)
@@ -117,7 +120,7 @@ def test_the_top_layer_equals_the_original_with_carried_state(fixture):
     state, compared = None, 0
     for i in range(10):
         texts = [sentences[i] for sentences in lists]
-        hidden, state = run(*pad(texts), state)
+        hidden, state, _ = run(*pad(texts), state)
         if i == 0:
             stateless = hidden
         for k, text in enumerate(texts):
@@ -164,7 +167,7 @@ def test_every_layer_equals_numpy(tmp_path, options):
     states = [None] * len(TEXTS)
     state = None
     for texts in (TEXTS, TEXTS[::-1]):  # the second time with the state that the first has left
-        hidden, state = run(*pad(texts), state)
+        hidden, state, _ = run(*pad(texts), state)
         for row, text in enumerate(texts):
             expected, states[row] = numpy(text, states[row])
             ours = hidden[:, row, : len(text.split())]
@@ -172,6 +175,20 @@ def test_every_layer_equals_numpy(tmp_path, options):
             for (direction, layer), (c, h) in states[row].items():
                 np.testing.assert_allclose(state.cell[layer, direction, row], c, atol=2e-6)
                 np.testing.assert_allclose(state.output[layer, direction, row], h, atol=2e-6)
+    assert numpy.clipped == {"cell_clip", "proj_clip"}
+
+
+def test_units_are_the_cells_and_projections_of_numpy(elmo_folder):
+    numpy, encoder = NumPyElmo(elmo_folder), minqa.load(elmo_folder)
+    for text in TEXTS:
+        numpy(text)
+        for i, kind in enumerate(("cell", "projection")):
+            found = minqa.units(encoder, text, kind=kind)
+            assert found.layers == (1, 2)
+            for layer in range(2):
+                directions = [[state[i] for state in numpy.trace[way, layer]] for way in range(2)]
+                expected = np.concatenate(directions, axis=1)
+                np.testing.assert_allclose(found.array[layer], expected, atol=2e-6, rtol=0)
     assert numpy.clipped == {"cell_clip", "proj_clip"}
 
 
@@ -198,7 +215,7 @@ def test_the_ordinary_path_is_stateless(elmo_folder):
 def test_state_goes_in_and_out_and_is_not_kept(elmo_folder):
     model = minqa.load(elmo_folder).model
     batch = pad(TEXTS)
-    first, state = model(*batch)
+    first, state, _ = model(*batch)
     zeros = jax.tree.map(jnp.zeros_like, state)
     np.testing.assert_array_equal(model(*batch, zeros).hidden, first)
     second, third = (model(*batch, state).hidden for _ in range(2))
@@ -210,12 +227,12 @@ def test_state_goes_in_and_out_and_is_not_kept(elmo_folder):
 def test_padding_changes_no_word_and_no_state(elmo_folder):
     model = minqa.load(elmo_folder).model
     ids, mask = pad(TEXTS)
-    hidden, state = model(ids, mask)
+    hidden, state, _ = model(ids, mask)
     rng = np.random.default_rng(0)
     ids = np.where(mask[..., None], ids, rng.integers(0, 262, ids.shape)).astype(np.int32)
     ids = np.concatenate([ids, rng.integers(0, 262, (len(ids), 9, 50)).astype(np.int32)], axis=1)
     more = np.pad(mask, ((0, 0), (0, 9)))
-    beside, after = model(ids, more)
+    beside, after, _ = model(ids, more)
     np.testing.assert_allclose(beside[:, more], hidden[:, mask], atol=1e-6)
     for a, b in zip(after, state, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -229,7 +246,7 @@ def test_a_text_without_a_word_is_finite(elmo_folder):
 def test_bfloat16_stays_close_to_float32(elmo_folder):
     exact, short = (minqa.load(elmo_folder, dtype=dtype).model for dtype in (jnp.float32, jnp.bfloat16))
     ids, mask = pad(TEXTS)
-    hidden, state = short(ids, mask)
+    hidden, state, _ = short(ids, mask)
     assert {part.dtype for part in (hidden, *state)} == {jnp.dtype(jnp.bfloat16)}
     expected = np.asarray(exact(ids, mask).hidden)[:, mask]
     error = np.sqrt(((np.asarray(hidden, np.float32)[:, mask] - expected) ** 2).mean())

@@ -27,8 +27,8 @@ def test_the_state_is_carried_as_the_elmo_block_says(tmp_path, monkeypatch):
     exec(BLOCKS[1], names)
     first, second = minqa.load(folder).tokenize(["A text.", "And the one behind it."])
     model = minqa.load(folder).model
-    _, state = model(first.ids[None], np.ones((1, len(first)), bool))
-    expected, _ = model(second.ids[None], np.ones((1, len(second)), bool), state)
+    _, state, _ = model(first.ids[None], np.ones((1, len(first)), bool))
+    expected, *_ = model(second.ids[None], np.ones((1, len(second)), bool), state)
     np.testing.assert_allclose(names["hidden"], expected, atol=1e-6)
 
 
