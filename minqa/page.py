@@ -20,7 +20,7 @@ Span: TypeAlias = Any
 
 STYLE = """
 .minqa{font:16px/1.75 system-ui,sans-serif;max-width:46em;margin:0 0 2.5em}
-.minqa h2{font-size:1.1em;margin:0 0 .2em}
+.minqa h2{font-size:1.1em;font-weight:600;margin:0 0 .2em}
 .minqa p{margin:.3em 0;white-space:pre-wrap;overflow-wrap:anywhere}
 .minqa b{font-weight:inherit;border-radius:3px;padding:1px 0}
 .minqa b[style]{color:#000}

@@ -79,7 +79,7 @@ def shown(page, tab="ask"):
     return page.locator(f"#{tab}-shown")
 
 
-def ask(page, address, question="the war of theory"):
+def ask(page, address, question="a war of the world"):
     page.goto(address)
     page.get_by_label("Question").first.fill(question)
     page.get_by_role("button", name="Ask", exact=True).click()
@@ -129,7 +129,7 @@ def test_ask_shows_heat_and_a_click_on_a_word_shows_its_own(page, address):
 def test_the_keyboard_alone_is_enough(page, address):
     page.goto(address)
     page.get_by_label("Question").first.focus()
-    page.keyboard.type("the war of theory")
+    page.keyboard.type("a war of the world")
     page.keyboard.press("Enter")
     shown(page).locator(".passage").first.wait_for()
     for _ in range(40):
@@ -156,7 +156,7 @@ def test_sliders_and_choices_answer(page, address):
     shown(page).get_by_text("centring z-score").wait_for()
     page.get_by_label("Influence too").check()
     shown(page).get_by_text("Influence of the query").first.wait_for()
-    assert state(page) == {"q": "the war of theory", "layer": "1", "centring": "z-score", "influence": "1"}
+    assert state(page) == {"q": "a war of the world", "layer": "1", "centring": "z-score", "influence": "1"}
 
 
 def test_an_address_brings_a_view_back(page, address):
@@ -172,17 +172,17 @@ def test_an_address_brings_a_view_back(page, address):
     shown(page).locator(".passage").first.wait_for()
     until(lambda: backgrounds(page) == seen)
     assert shown(page).locator("details[open]").count() == 1
-    assert page.get_by_label("Question").first.input_value() == "the war of theory"
-    assert state(page) == {"q": "the war of theory", "word": "1", "map": "2"}
-    page.goto(address + "?tab=heads&text=the+war+of+theory&layer=2&head=3")
-    shown(page, "heads").get_by_text("Layer 2, head 3").first.wait_for()
+    assert page.get_by_label("Question").first.input_value() == "a war of the world"
+    assert state(page) == {"q": "a war of the world", "word": "1", "map": "2"}
+    page.goto(address + "?tab=heads&text=the+war&layer=2&head=3")
+    shown(page, "heads").get_by_role("heading", name="Layer 2, head 3").wait_for()
     assert page.get_by_label("number input for Head").input_value() == "3"
 
 
 def test_compare_shows_two_models(page, address):
     page.goto(address)
     page.get_by_role("tab", name="Compare").click()
-    page.get_by_label("Question").nth(1).fill("the war of theory")
+    page.get_by_label("Question").nth(1).fill("a war of the world")
     page.get_by_role("button", name="Compare", exact=True).click()
     columns = shown(page, "compare").locator(".side").first.locator(".minqa")
     columns.first.wait_for()
@@ -198,7 +198,7 @@ def test_heads_are_looked_at_and_picked_from_the_grid(page, address):
     grid.first.wait_for()
     assert grid.count() == 8
     shown(page, "heads").locator('.heads svg[data-layer="2"][data-head="1"]').click()
-    shown(page, "heads").get_by_text("Layer 2, head 1").first.wait_for()
+    shown(page, "heads").get_by_role("heading", name="Layer 2, head 1").wait_for()
     until(lambda: state(page).get("layer") == "2" and state(page).get("head") == "1")
     page.get_by_text("Too tired, or too wide?").click()
     shown(page, "heads").get_by_text("How far the attention of it moves").wait_for()
@@ -226,8 +226,14 @@ def test_an_error_is_a_sentence_on_the_page(page, address):
 
 def test_what_stands_in_a_passage_is_text(page, address):
     ask(page, address, EVIL)
-    text = shown(page).locator(".passage").first.inner_text()
-    assert EVIL in text
+    text = "".join(shown(page).locator(".passage").all_inner_texts())
+    for tag in (
+        "<script>window.owned=1</script>",
+        "onerror='window.owned=2'>",
+        "${window.owned=4}",
+        "{{owned}}",
+    ):
+        assert tag in text
     assert not shown(page).locator("script, img, style, .passage a").count()
     shown(page).locator(".query b[role]").nth(1).click()
     shown(page).locator("summary").first.click()

@@ -1,0 +1,125 @@
+"""Visitors of the app at once: how long they wait, and whether all are answered.
+
+uv run --group bench python -m benchmarks.visitors --visitors 8 --seconds 60 --pause 0
+
+Starts `minqa app` on this machine alone, asks it through Gradio's own protocol, and stops it again. Of ten
+requests seven are questions, two move the layer, which embeds 30 passages anew, and one looks at heads.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+
+QUESTIONS = [
+    "Who developed the theory of relativity?",
+    "Which planet has rings?",
+    "What do bees make?",
+    "Where do penguins live?",
+    "Who wrote Hamlet?",
+    "How does a vaccine work?",
+    "What is the largest ocean?",
+    "When did the war end?",
+]
+
+
+class App:
+    """What can be asked of the page at an address: its tabs' controls with their first values."""
+
+    def __init__(self, address: str):
+        self.address = address
+        config = httpx.get(f"{address}config").json()
+        self.components = {one["id"]: one["props"] for one in config["components"]}
+        self.tabs = {}
+        for one in config["dependencies"]:
+            for output in one["outputs"]:
+                name = self.components[output].get("elem_id", "")
+                if name.endswith("-shown") and len(one["outputs"]) == 1:
+                    self.tabs.setdefault(name.removesuffix("-shown"), one)
+
+    def request(self, client: httpx.Client, tab: str, **values: object) -> str:
+        """What the tab shows for these values of its controls, named by their labels."""
+        one, session = self.tabs[tab], f"{random.getrandbits(64):x}"
+        props = [self.components[number] for number in one["inputs"]]
+        data = [values.get(one.get("label", ""), one.get("value")) for one in props]
+        asked = {"data": data, "fn_index": one["id"], "session_hash": session}
+        client.post(f"{self.address}gradio_api/queue/join", json=asked).raise_for_status()
+        where = f"{self.address}gradio_api/queue/data?session_hash={session}"
+        with client.stream("GET", where) as events:
+            for line in events.iter_lines():
+                if line.startswith("data:") and (told := json.loads(line[5:]))["msg"] == "process_completed":
+                    return told["output"]["data"][0]
+        raise RuntimeError("no answer")
+
+
+def visit(app: App, seed: int, until: float, pause: float, waits: dict[str, list[float]], errors: list[str]):
+    """One visitor, who asks the next thing a pause after the last was answered."""
+    draw = random.Random(seed)
+    with httpx.Client(timeout=60) as client:
+        while time.monotonic() < until:
+            what = draw.choices(["question", "layer", "heads"], [7, 2, 1])[0]
+            question = draw.choice(QUESTIONS)
+            values = {"Question": question}
+            if what == "layer":
+                values["Layer (0: embeddings)"] = draw.randrange(6)
+            start = time.perf_counter()
+            try:
+                if what == "heads":
+                    good = "<svg" in app.request(client, "heads", Text=question)
+                else:
+                    good = 'class="passage"' in app.request(client, "ask", **values)
+            except Exception as error:
+                errors.append(f"{type(error).__name__}: {error}")
+            else:
+                waits[what].append(time.perf_counter() - start)
+                if not good:
+                    errors.append(f"{what}: no passage, no head")
+            time.sleep(draw.expovariate(1 / pause) if pause else 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--visitors", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--pause", type=float, default=0, help="mean pause between requests, in seconds")
+    options = parser.parse_args()
+    program = "import sys; from minqa.cli import main; sys.exit(main(['app']))"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[4].rstrip(";")
+        app = App(address)
+        waits: dict[str, list[float]] = {"question": [], "layer": [], "heads": []}
+        errors: list[str] = []
+        until = time.monotonic() + options.seconds
+        visitors = [
+            threading.Thread(target=visit, args=(app, seed, until, options.pause, waits, errors))
+            for seed in range(options.visitors)
+        ]
+        for visitor in visitors:
+            visitor.start()
+        for visitor in visitors:
+            visitor.join()
+        process.send_signal(signal.SIGINT)
+    print(
+        f"{options.visitors} visitors, {options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
+    )
+    every = {"all": [wait for some in waits.values() for wait in some], **waits}
+    for what, some in every.items():
+        if len(some) > 1:
+            parts = statistics.quantiles(some, n=20)
+            middle, high = statistics.median(some), parts[18]
+            print(f"{what:9} {len(some):5} answers  median {middle:.2f} s  95th percentile {high:.2f} s")
+    print(f"{len(errors)} errors", *errors[:5], sep="\n")
+    sys.exit(bool(errors))
+
+
+if __name__ == "__main__":
+    main()
