@@ -10,9 +10,9 @@
 # # Where does "it" look?
 #
 # "The animal didn't cross the street because it was too tired." What was tired? The animal. Say "too wide"
-# instead, and it was the street. One word at the end decides what "it" means, and Transformers were soon known
-# for heads of attention (Vaswani et al. 2017, arXiv:1706.03762) that seem to know. Does the small model that
-# minqa searches with have such a head? It was trained to find similar sentences, and nobody told it.
+# instead, and it was the street. One word at the end decides what "it" means, and Transformers were soon
+# known for heads of attention (Vaswani et al. 2017, arXiv:1706.03762) that seem to know. Does the small model
+# that minqa searches with have such a head? It was trained to find similar sentences, and nobody told it.
 
 # %%
 import numpy as np
@@ -33,8 +33,8 @@ for one in minqa.flip(encoder, tired, wide, "it", ("animal", "street"))[:3]:
     print(f"head {one.layer}.{one.head}  moved {one.moved:+.2f}: {weights}")
 
 # %% [markdown]
-# One pair proves nothing: of 72 heads the best one always looks good. So here are seven more pairs, made before
-# anyone looked, each with a word for the first thing and one for the second.
+# One pair proves nothing: of 72 heads the best one always looks good. So here are seven more pairs, made
+# before anyone looked, each with a word for the first thing and one for the second.
 
 # %%
 pairs = [
@@ -73,7 +73,7 @@ for place in np.argsort(-np.abs(by_pair.mean(0)), axis=None)[:3]:
     expected = int((by_pair[:, layer, head] > 0).sum())
     print(
         f"head {layer + 1}.{head}  moves {by_pair[:, layer, head].mean():+.3f} on average, as expected in "
-        f"{expected} of {len(pairs)} pairs; in the control {np.abs(control[:, layer, head]).mean():.3f} either way"
+        f"{expected} of {len(pairs)} pairs; control {np.abs(control[:, layer, head]).mean():.3f} either way"
     )
 
 # %% [markdown]
