@@ -108,9 +108,8 @@ def main() -> None:
         for visitor in visitors:
             visitor.join()
         process.send_signal(signal.SIGINT)
-    print(
-        f"{options.visitors} visitors, {options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
-    )
+    how = f"{options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
+    print(f"{options.visitors} visitors, {how}")
     every = {"all": [wait for some in waits.values() for wait in some], **waits}
     for what, some in every.items():
         if len(some) > 1:
