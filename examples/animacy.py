@@ -11,8 +11,9 @@
 #
 # "The animal didn't cross the street because it was too tired." What was tired? The animal. Say "too wide"
 # instead, and it was the street. One word at the end decides what "it" means, and Transformers were soon
-# known for heads of attention (Vaswani et al. 2017, arXiv:1706.03762) that seem to know. Does the small model
-# that minqa searches with have such a head? It was trained to find similar sentences, and nobody told it.
+# known for heads of attention (Vaswani et al. 2017, arXiv:1706.03762) that seem to know. Does the small
+# model that minqa searches with have such a head? It was trained to find similar sentences, and nobody told
+# it.
 
 # %%
 import numpy as np
@@ -24,8 +25,8 @@ tired = "The animal didn't cross the street because it was too tired."
 wide = "The animal didn't cross the street because it was too wide."
 
 # %% [markdown]
-# `flip` reads both sentences and ranks all heads by how far the attention of "it" moves between "animal" and
-# "street". `moved` is what the first sentence adds to the animal and the second to the street.
+# `flip` reads both sentences and ranks all heads by how far the attention of "it" moves between "animal"
+# and "street". `moved` is what the first sentence adds to the animal and the second to the street.
 
 # %%
 for one in minqa.flip(encoder, tired, wide, "it", ("animal", "street"))[:3]:
@@ -60,8 +61,8 @@ def moves(text_a, text_b, first, second):
 by_pair = np.stack([moves(text.format(a), text.format(b), *names) for text, *names, a, b in pairs])
 
 # %% [markdown]
-# A control: the word that decides stays, and "too" becomes "very". What "it" means does not change, so a head
-# that follows the meaning should hardly move.
+# A control: the word that decides stays, and "too" becomes "very". What "it" means does not change, so a
+# head that follows the meaning should hardly move.
 
 # %%
 control = np.stack(
