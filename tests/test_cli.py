@@ -557,3 +557,8 @@ def test_look_draws_figures(run, bert_folder, tmp_path, what):
 def test_look_refuses_in_one_sentence(run, bert_folder, corpus, arguments, sentence):
     more = ["--corpus", corpus] if arguments[0] == "units" else []
     assert_sentence(run("look", arguments[0], "--model", bert_folder, *more, *arguments[1:]), sentence)
+
+
+def test_the_app_says_what_it_needs(run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert_sentence(run("app"), "The page needs Gradio: install it with `uv sync --extra app`")

@@ -26,10 +26,6 @@ def tabs(tmp_path_factory):
     )
 
 
-def text_of(shown):
-    return re.sub(r"<[^>]*>", "", shown)
-
-
 def test_an_address_holds_the_state():
     state = State(q="who? & <why>", layer=3, influence=True, map="1.3", tab="ask", word=2)
     assert state.address == "?q=who%3F+%26+%3Cwhy%3E&layer=3&influence=1&word=2&map=1.3"
