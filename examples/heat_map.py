@@ -19,13 +19,23 @@ import minqa
 
 encoder = minqa.load()
 texts = ["Who developed the theory of relativity?", "Einstein published it in 1915, a theory of gravity."]
-query, passage = minqa.embed(encoder, texts)
 
 # %% [markdown]
-# A text is cut into word pieces, and each piece gets a vector of 384 numbers that depends on the words
-# around it. A word's vector is the mean of its pieces'. That is `words`: one row a word.
+# ## Tokens and words
+# The tokenizer cuts a text into tokens: whole words, or pieces of a rarer word, with a special token at
+# either end. It remembers which word each token belongs to; -1 says to none.
 
 # %%
+for tokens in encoder.tokenize(texts):
+    print(len(tokens), "tokens", tokens.word.tolist())
+
+# %% [markdown]
+# ## Vectors
+# Each token gets a vector that depends on the words around it. A word's vector is the mean of its tokens'.
+# That is `words`: one row a word.
+
+# %%
+query, passage = minqa.embed(encoder, texts)
 print(query.tokens.word_texts, query.words.shape)
 print(passage.tokens.word_texts, passage.words.shape)
 
@@ -45,8 +55,8 @@ assert np.allclose(similarity, minqa.cosine(query.words, passage.words), atol=1e
 
 # %% [markdown]
 # ## Heat
-# A word of the passage is hot where any word of the query is near it: the maximum down its column. Full
-# stops and question marks are near everything, so they take no part.
+# A word of the passage is hot where any word of the query is near it: the maximum down its column.
+# Punctuation takes no part.
 
 # %%
 asked, given = query.tokens.spelled, passage.tokens.spelled
@@ -55,8 +65,9 @@ for word, degree in zip(passage.tokens.word_texts, heat, strict=True):
     print(f"{word:10} {'█' * max(0, int(40 * degree)) if np.isfinite(degree) else ''}")
 
 # %% [markdown]
-# "theory" is hot, as it should be. "Einstein" is not, although he is the answer: the similarity shows where
-# the question is echoed, and the answer stands beside it.
+# "theory" is the hottest, as it should be. "Einstein" is far cooler, although he is the answer: the
+# similarity shows where the question is echoed, and the answer stands beside it. But "a" and "of" are hot
+# too, only because the question has small words of its own. More of that below.
 #
 # ## Score
 # Along the rows the maximum says how well each word of the query is met. Their mean, all words counting

@@ -15,6 +15,8 @@
 # then are not. What do they wait for?
 
 # %%
+import re
+
 import numpy as np
 
 import minqa
@@ -29,7 +31,8 @@ print(found.kind, "layers", found.layers, "[layer, word, unit]:", found.array.sh
 # instead: a number for each word. `find_units` ranks all units by their correlation with it.
 
 # %%
-for one in minqa.find_units(encoder, texts, minqa.FEATURES["number"], k=3):
+numbers = minqa.find_units(encoder, texts, minqa.FEATURES["number"], k=3)
+for one in numbers:
     print(f"unit {one.layer}.{one.number}  correlation {one.correlation:+.2f}, held out {one.held_out:+.2f}")
 
 # %% [markdown]
@@ -55,12 +58,26 @@ def shaded(unit, text):
     return " ".join(f"[{word}]" if value > active.max() / 2 else word for word, value in words)
 
 
-[best] = minqa.find_units(encoder, texts, minqa.FEATURES["number"], k=1)
-print(shaded(best, "In 1915 she won 3 races in 20 minutes, and 12 of 100 riders, born before 1890, gave up."))
+text = "In 1915 she won 3 races in 20 minutes, and 12 of 100 riders, born before 1890, gave up."
+print(shaded(numbers[0], text))
 
 # %% [markdown]
-# It likes small numbers, and hardly cares for years: a model that reads much about dates has other units
-# for those. The feature was ours; the unit has an idea of its own.
+# In this sentence it is on at small numbers and off at years. One sentence shows little, so take the mean
+# over all of the texts, of each of the three units.
+
+# %%
+kinds = {"one or two digits": r"\d{1,2}", "years": r"1\d{3}|20\d\d", "words without digits": r"\D+"}
+read = [minqa.units(encoder, text) for text in texts]
+words = [word for some in read for word in some.tokens.word_texts]
+for one in numbers:
+    active = np.concatenate([some.unit(one.layer, one.number) for some in read])
+    for kind, pattern in kinds.items():
+        chosen = np.array([re.fullmatch(pattern, word) is not None for word in words])
+        print(f"unit {one.layer}.{one.number}  {active[chosen].mean():+.2f} at {chosen.sum()} {kind}")
+
+# %% [markdown]
+# Small numbers do move the first unit most, but over many texts it is not silent at years: they move it less.
+# The second one hardly tells the two apart. The feature was ours; a unit has an idea of its own.
 #
 # ## The falling cell
 # Is there a unit that counts how far a sentence has come?

@@ -67,7 +67,7 @@ class FoundUnit(NamedTuple):
         number: of the unit in its layer, from 0.
         correlation: of its activation with the feature, over the words of the texts that it was found in.
         held_out: the same over the words of other texts. The best of thousands of units correlates with
-            anything by chance; here chance has no second try.
+            anything by chance; here chance has no second try. Not a number where the feature does not vary.
     """
 
     kind: str
@@ -100,12 +100,15 @@ def find_units(
         progress: called with the number of texts just read.
 
     Raises:
-        InputError: the model has no units of that kind, or the feature does not vary.
+        InputError: the model has no units of that kind, or the feature does not vary in `texts`.
     """
     if held_out is None:
         texts, held_out = texts[::2], texts[1::2]
     layers, found = _correlations(encoder, texts, feature, kind, progress)
+    if found is None:
+        raise InputError("The feature is the same for every word of these texts, so nothing follows it.")
     _, again = _correlations(encoder, held_out, feature, kind, progress)
+    again = np.full_like(found, np.nan) if again is None else again
     order = np.argsort(-np.abs(found), axis=None, kind="stable")[:k]
     kind = kind or encoder.model.UNITS[0]  # type: ignore[attr-defined]
     return [
@@ -175,15 +178,20 @@ def _read(encoder: Encoder, texts: Sequence[str], kind: str | None) -> Iterator[
             some = windows.setdefault(row, {})
             some[window] = np.moveaxis(array[:, i, : one.windows[window]], 1, 0)
             if len(some) == len(one.windows):
-                flat = np.concatenate([some[place] for place in range(len(some))]).reshape(len(one), -1)
-                words = merge_words(flat, one).reshape(len(one.words), len(array), -1)
+                shape = len(array), array.shape[-1]
+                joined = np.concatenate([some[place] for place in range(len(some))])
+                flat = joined.reshape(len(one), shape[0] * shape[1])
+                words = merge_words(flat, one).reshape(len(one.words), *shape)
                 del windows[row]
                 layers = tuple(range(last + 1 - len(array), last + 1))
                 yield row, Units(one, kind, layers, np.moveaxis(words, 1, 0))
 
 
-def _correlations(encoder, texts, feature, kind, progress) -> tuple[tuple[int, ...], np.ndarray]:
-    """The layers' numbers, and each unit's correlation (Pearson's) with the feature; 0 where it is idle."""
+def _correlations(encoder, texts, feature, kind, progress) -> tuple[tuple[int, ...], np.ndarray | None]:
+    """The layers' numbers, and each unit's correlation (Pearson's) with the feature; 0 where it is idle.
+
+    None where the feature does not vary, so that nothing can follow it.
+    """
     layers: tuple[int, ...] = ()
     totals: Any = 0.0
     count, y_total, y_square = 0, 0.0, 0.0
@@ -199,7 +207,7 @@ def _correlations(encoder, texts, feature, kind, progress) -> tuple[tuple[int, .
         progress(1)
     y_spread = count * y_square - y_total**2
     if count < 2 or y_spread <= 1e-12 * max(count * y_square, 1e-9):
-        raise InputError("The feature is the same for every word of these texts, so nothing follows it.")
+        return layers, None
     x_total, x_square, product = totals
     x_spread = count * x_square - x_total**2
     idle = x_spread <= 1e-9 * np.maximum(count * x_square, 1e-9)

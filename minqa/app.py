@@ -126,7 +126,7 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
             return [told.get(part, gr.skip()) for part in outputs]
 
         page.load(load, None, outputs, show_progress="hidden")
-    # What the first visitor would wait for is compiled now.
+    # What the first visitor would wait for when asking is compiled now.
     for state in (State(q=QUESTIONS[0], influence=True), State(q=QUESTIONS[0], layer=0)):
         tabs.ask(state)
     return page
@@ -153,7 +153,7 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
             head=f"<script>{_SCRIPT}</script>",
             app_kwargs={"middleware": [Middleware(_Policy)]},
         )
-    except OSError:
+    except (OSError, OverflowError):
         at = f", port {port}" if port else ""
         raise InputError(f"The page cannot listen at {host}{at}: name another --host or --port.") from None
     return address
@@ -184,7 +184,7 @@ def _ask(tabs: Tabs) -> Wired:
         with gr.Accordion("How words are compared: layer, centring, weights, re-ranking", open=False):
             with gr.Row():
                 layer = gr.Slider(0, tabs.layers, tabs.layers, step=1, label="Layer (0: embeddings)")
-                rerank = gr.Slider(0, 200, tabs.searches[0].rerank, step=10, label="Passages read closely")
+                rerank = gr.Slider(0, 200, tabs.usual, step=10, label="Passages read closely")
                 k = gr.Slider(1, 10, 3, step=1, label="Passages shown")
             with gr.Row():
                 centring = gr.Radio([*CENTRINGS], value="none", label="Centring")

@@ -192,9 +192,9 @@ def _parser() -> argparse.ArgumentParser:
         help="a text that differs in a word: which heads does --from attend to another of --to with?",
     )
     heads.add_argument(
-        "--from", dest="source", metavar="WORD", type=_word, help="a word, or its number from 0"
+        "--from", dest="source", metavar="WORD", type=_named, help="a word, or its number from 0"
     )
-    heads.add_argument("--to", metavar="WORD", type=_word, nargs=2, help="two words that it may attend to")
+    heads.add_argument("--to", metavar="WORD", type=_named, nargs=2, help="two words that it may attend to")
     units = command("units", _look, "Shade a text by units of a model.", LOOK_JSON_HELP, kinds)
     units.set_defaults(look=_units)
     units.add_argument("text", help="what the model reads")
@@ -797,10 +797,6 @@ def _pair(text: str) -> tuple[int, int]:
     if not (layer.isdecimal() and number.isdecimal()):
         raise argparse.ArgumentTypeError(f"must be a layer and a number, as 4.1, not {text!r}")
     return int(layer), int(number)
-
-
-def _word(text: str) -> str | int:
-    return int(text) if text.isdecimal() else _named(text)
 
 
 def _named(text: str) -> str:

@@ -8,6 +8,23 @@ from contextlib import contextmanager
 import jax
 
 
+class _Compiled(threading.local):
+    """What this thread has compiled so far, in seconds."""
+
+    seconds = 0.0
+
+
+_compiled = _Compiled()
+
+
+def _listen(event: str, duration_secs: float, **_: str | int) -> None:
+    if event.startswith("/jax/core/compile/"):
+        _compiled.seconds += duration_secs
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
 class Clock:
     """Collects the time of named steps in `seconds`; the compile time of all of them is under "compile"."""
 
@@ -16,21 +33,11 @@ class Clock:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time what runs inside; it must wait for its own results."""
-        compiled, thread = 0.0, threading.get_ident()
-
-        def listen(event: str, duration_secs: float, **_: str | int) -> None:
-            nonlocal compiled
-            # What other threads compile meanwhile is theirs.
-            if event.startswith("/jax/core/compile/") and threading.get_ident() == thread:
-                compiled += duration_secs
-
-        jax.monitoring.register_event_duration_secs_listener(listen)
-        start = time.perf_counter()
+        """Time what runs inside; it must wait for its own results, and compile in this thread."""
+        before, start = _compiled.seconds, time.perf_counter()
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - start
-            jax.monitoring.unregister_event_duration_listener(listen)
+            elapsed, compiled = time.perf_counter() - start, _compiled.seconds - before
             self.seconds[name] = self.seconds.get(name, 0.0) + elapsed - compiled
             self.seconds["compile"] = self.seconds.pop("compile", 0.0) + compiled

@@ -72,8 +72,10 @@ def _enclosed(tokens: Tokens, closing: Mapping[str, str]) -> Float[np.ndarray, "
     inside = np.zeros(len(tokens.text) + 1, bool)
     opened: list[tuple[str, int]] = []
     for place, char in enumerate(tokens.text):
-        if opened and char == closing[opened[-1][0]]:
-            inside[opened.pop()[1] + 1 : place] = True
+        begun = [number for number, (opening, _) in enumerate(opened) if closing[opening] == char]
+        if begun:  # what was opened since is never closed
+            inside[opened[begun[-1]][1] + 1 : place] = True
+            del opened[begun[-1] :]
         elif char in closing:
             opened.append((char, place))
     return inside[tokens.words[:, 0]].astype(np.float32)

@@ -64,19 +64,43 @@ def views_figure(views: Sequence[View], *, settings: str = "") -> "Figure":
     Raises:
         InputError: a text has more than `WORDS` words.
     """
+    from matplotlib.figure import Figure
+
     for view in views:
         if isinstance(view, Heads):
             return _all_heads(view, settings)
-        if isinstance(view, Head):
-            parts, label = list(view.attention.parts), f"attention of layer {view.layer}, head {view.head}"
-            return _matrix(view.weights, parts, parts, _colours(), (0, 1), label, settings)
+    if heads := [view for view in views if isinstance(view, Head)]:
+        return _each_head(heads, settings)
     shadings = [view for view in views if isinstance(view, Shading)]
     # Each on a scale of its own.
     rows = np.stack([one.values / max(one.largest, 1e-9) for one in shadings])
     titles = [f"{one.title}, up to ± {one.largest:.2g}" for one in shadings]
     words = shadings[0].tokens.word_texts
     colours = _colours([*COLD[::-1], "#ffffff", *SHADES])
-    return _matrix(rows, titles, words, colours, (-1, 1), "of a row's largest", settings)
+    _check_words(len(words))
+    height, width = len(rows) * 0.28 + 1.6, max(4.5, len(words) * 0.28 + 2.4)
+    drawn = Figure(figsize=(width, height), layout="constrained")
+    axes = drawn.subplots()
+    picture = _squares(axes, rows, titles, words, colours, (-1, 1))
+    bar = drawn.colorbar(picture, ax=axes, shrink=min(1, 2.5 / height), aspect=12)
+    bar.set_label("of a row's largest")
+    return _signed_off(drawn, settings, width)
+
+
+def _each_head(heads: Sequence[Head], settings: str) -> "Figure":
+    """A head's map of each of several texts, one beneath the other."""
+    from matplotlib.figure import Figure
+
+    most = max(len(view.attention.parts) for view in heads)
+    _check_words(most)
+    side = most * 0.28 + 1.6
+    drawn = Figure(figsize=(max(4.5, side + 1), side * len(heads)), layout="constrained")
+    for view, axes in zip(heads, drawn.subplots(len(heads), squeeze=False).flat, strict=True):
+        parts = list(view.attention.parts)
+        picture = _squares(axes, view.weights, parts, parts, _colours(), (0, 1))
+        axes.set_title(f"layer {view.layer}, head {view.head}", fontsize=10)
+        drawn.colorbar(picture, ax=axes, shrink=0.5, aspect=12).set_label("attention")
+    return _signed_off(drawn, settings, max(4.5, side + 1))
 
 
 def _all_heads(view: Heads, settings: str) -> "Figure":
@@ -94,20 +118,14 @@ def _all_heads(view: Heads, settings: str) -> "Figure":
     return _signed_off(drawn, settings, heads * 0.9 + 0.6)
 
 
-def _matrix(values, rows, columns, colours, limits, label, settings) -> "Figure":
-    from matplotlib.figure import Figure
-
-    _check_words(len(columns))
-    height, width = len(rows) * 0.28 + 1.6, max(4.5, len(columns) * 0.28 + 2.4)
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    axes = drawn.subplots()
-    low, high = limits
-    picture = axes.pcolormesh(values, cmap=colours, vmin=low, vmax=high, edgecolors="white", linewidth=0.6)
+def _squares(axes, values, rows, columns, colours, limits):
+    picture = axes.pcolormesh(
+        values, cmap=colours, vmin=limits[0], vmax=limits[1], edgecolors="white", linewidth=0.6
+    )
     axes.invert_yaxis()
     axes.set_yticks(np.arange(len(rows)) + 0.5, [printable(row) for row in rows], parse_math=False)
     _name_columns(axes, columns)
-    drawn.colorbar(picture, ax=axes, shrink=min(1, 2.5 / height), aspect=12).set_label(label)
-    return _signed_off(drawn, settings, width)
+    return picture
 
 
 def _name_columns(axes, columns: Sequence[str]) -> None:

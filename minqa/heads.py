@@ -216,13 +216,15 @@ def flip(
 
 
 def find_word(tokens: Tokens, word: str | int) -> int:
-    """The number of a word, given as it is written or by its number.
+    """The number of a word, given as it is written or, where no word is written so, by its number.
 
     Raises:
         InputError: it is missing, or there more than once.
     """
-    words = [text.lower() for text in tokens.word_texts]
-    places = [word] if isinstance(word, int) else [i for i, one in enumerate(words) if one == word.lower()]
+    words, wanted = [text.lower() for text in tokens.word_texts], str(word).lower().strip()
+    places = [i for i, one in enumerate(words) if one == wanted]
+    if not places and wanted.isdecimal():
+        places = [int(wanted)]
     if len(places) == 1 and 0 <= places[0] < len(words):
         return places[0]
     if len(places) > 1:

@@ -44,10 +44,17 @@ class View(Protocol):
         """For `json.dumps`."""
 
 
-def look_at_heads(encoder: Encoder, text: str, head: tuple[int, int] | None = None) -> list[View]:
-    """All heads of a text and what they do, or one head, (layer, number). Raises as `attention` does."""
+def look_at_heads(
+    encoder: Encoder, text: str, head: tuple[int, int] | None = None, *, grid: bool = False
+) -> list[View]:
+    """All heads of a text and what they do; or one head, (layer, number); or with `grid` all of that.
+
+    Raises:
+        InputError: there is no such head, or as `attention` does.
+    """
     one = attention(encoder, text)
-    return [Head(one, *head)] if head else [listed_scores(head_scores([one])), Heads(one)]
+    chosen = [Head(one, *head)] if head else []
+    return [Heads(one), *chosen, listed_scores(head_scores([one]))] if grid or not head else [*chosen]
 
 
 def look_at_flip(
@@ -167,7 +174,7 @@ def listed_flips(flips: Sequence[Flip], from_word: str | int, to_words: Sequence
 
 def listed_units(found: Sequence[FoundUnit], feature: str) -> Listing:
     """Units that follow a feature."""
-    rows = [(f"{one.layer}.{one.number}", f"{one.correlation:+.2f}", f"{one.held_out:+.2f}") for one in found]
+    rows = [(f"{one.layer}.{one.number}", f"{one.correlation:+.2f}", _known(one.held_out)) for one in found]
     columns = ("layer.unit", "correlation", "on texts held out")
     return Listing(f"{found[0].kind} units that follow the feature {feature}", columns, rows)
 
@@ -361,6 +368,10 @@ def _arc(i: int, j: int, weight: float) -> str:
         f'<path{before} d="M{edge} {start}C{far} {start} {far} {end} {edge} {end}" '
         f'stroke-width="{0.6 + 3 * weight:.1f}" opacity="{0.25 + 0.75 * weight:.2f}"/>'
     )
+
+
+def _known(value: float) -> str:
+    return f"{value:+.2f}" if np.isfinite(value) else "–"
 
 
 def _number(value: float) -> str:

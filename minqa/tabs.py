@@ -1,15 +1,16 @@
 """The app's state, as its address holds it → what each tab shows, as HTML."""
 
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache, wraps
-from typing import Any
+from functools import wraps
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 from minqa import look
-from minqa.ask import RERANK, RERANK_STORED, Finder, ask, embed_query, settings
+from minqa.ask import RERANK_STORED, Finder, ask, embed_query, settings
 from minqa.clock import Clock
 from minqa.comparison import Answer, compare
 from minqa.encoder import Encoder
@@ -19,6 +20,7 @@ from minqa.influence import saliency
 from minqa.page import safe, word_matrix
 from minqa.show import html, html_comparison, title_of
 from minqa.statistics import CENTRINGS, RANKING, WEIGHTS
+from minqa.text import well_formed
 
 # Where the token vectors of a layer are not stored, so many candidates can be embedded anew within a second.
 EMBEDDED = 30
@@ -36,9 +38,11 @@ class Search:
     index: Index
     finder: Finder | None
 
-    @property
-    def rerank(self) -> int:
-        return RERANK_STORED if self.index.tokens is not None else RERANK
+    def rerank(self, layers: tuple[int, ...], asked: int) -> int:
+        """How many candidates are read closely: as asked, -1 for as many as usual; what a second allows."""
+        if self.index.tokens is not None and layers == (self.encoder.model.num_layers,):
+            return RERANK_STORED if asked < 0 else asked
+        return EMBEDDED if asked < 0 else min(asked, EMBEDDED)
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,8 @@ class State:
     def address(self) -> str:
         """What `of` reads."""
         changed = {name: value for name, value in vars(self).items() if value != getattr(State, name)}
-        return "?" + urlencode(
-            {name: int(value) if isinstance(value, bool) else value for name, value in changed.items()}
-        )
+        given = {name: int(one) if isinstance(one, bool) else one for name, one in changed.items()}
+        return "?" + urlencode({name: well_formed(str(one)) for name, one in given.items()})
 
 
 def _told(tab: Callable[["Tabs", State], str]) -> Callable[["Tabs", State], str]:
@@ -110,12 +113,16 @@ def _told(tab: Callable[["Tabs", State], str]) -> Callable[["Tabs", State], str]
     return safely
 
 
+Found: TypeAlias = tuple[look.View, list[tuple[int, int]]]
+
+
 class Tabs:
     """Each tab as HTML, from the state alone.
 
     Attributes:
         searches: one for each model.
         names: of the models, each once.
+        usual: how many candidates the first of them reads closely.
         layers: the most that a model has.
         heads_of_a_layer: likewise.
         kinds: of units that any of them has.
@@ -128,7 +135,10 @@ class Tabs:
             name = search.encoder.name
             self.names.append(name if name not in self.names else f"{name} ({len(self.names) + 1})")
 
+        self._units: dict[tuple[Search, str, str | None], Found] = {}
+        self._searching = threading.Lock()
         models = [search.encoder.model for search in searches]
+        self.usual = searches[0].rerank((models[0].num_layers,), -1)
         self.layers = max(model.num_layers for model in models)
         self.heads_of_a_layer = max(getattr(model, "num_heads", 1) for model in models)
         kinds = [kind for model in models for kind in getattr(model, "UNITS", ())]
@@ -154,15 +164,18 @@ class Tabs:
             if state.influence:
                 measure, statistics = answer.measure, answer.statistics
                 texts = query.text, result.heat_map.passage.text
-                moved = saliency(search.encoder, *texts, measure=measure, statistics=statistics)
-                shade = "".join(view.html() for view in look.influence(moved))
+                try:
+                    moved = saliency(search.encoder, *texts, measure=measure, statistics=statistics)
+                    shade = "".join(view.html() for view in look.influence(moved))
+                except InputError as error:  # of this passage alone
+                    shade = error_html(str(error))
             more = (
                 f"<details data-rank={rank}{' open' if str(rank) in opened else ''}><summary>Every word with "
                 f"every word</summary>{word_matrix(result.heat_map)}</details>{shade}"
             )
             title = f"{rank}  {title_of(result.passage)}"
             blocks.append(html(result, title, word=state.word, more=more))
-        return "".join(blocks) + _foot(state, [answer], len(search.index.passages))
+        return "".join(blocks) + _foot(state, [answer], search)
 
     @_told
     def compare(self, state: State) -> str:
@@ -177,18 +190,17 @@ class Tabs:
         names = [state.model or self.names[0], state.other or self.names[1]]
         answers = [self._answer(self.search(name), replace(state, layer=-1)) for name in names]
         blocks = [html_comparison(names, one) for one in compare(answers)]
-        return "".join(blocks) + _foot(state, answers, len(self.search(names[0]).index.passages))
+        return "".join(blocks) + _foot(state, answers, self.search(names[0]))
 
     @_told
     def heads(self, state: State) -> str:
         encoder, text = self.search(state.model).encoder, _given(state.text)
         if state.changed.strip():
-            words = (_word(state.first), _word(state.second))
-            views = look.look_at_flip(encoder, text, _given(state.changed), _word(state.source), words)
+            words = (state.first, state.second)
+            views = look.look_at_flip(encoder, text, _given(state.changed), state.source, words)
             return _shown(state, views, encoder)
-        done, heads = look.look_at_heads(encoder, text)
-        [head] = look.look_at_heads(encoder, text, (max(state.layer, 1), state.head))
-        return _shown(state, [heads, head, done], encoder)
+        chosen = (max(state.layer, 1), state.head)
+        return _shown(state, look.look_at_heads(encoder, text, chosen, grid=True), encoder)
 
     @_told
     def units(self, state: State) -> str:
@@ -199,7 +211,7 @@ class Tabs:
                 search.encoder, text, [(state.layer if state.layer >= 0 else 1, state.unit)], kind=kind
             )
         else:
-            listing, chosen = self._found(state.model, state.feature, kind)
+            listing, chosen = self._found(search, state.feature, kind)
             views = [listing, *look.look_at_units(search.encoder, text, chosen, kind=kind)]
         return _shown(state, views, search.encoder)
 
@@ -212,9 +224,6 @@ class Tabs:
         measure = replace(RANKING, layers=(state.layer,), **chosen)
         if not 1 <= state.k <= 20 or state.rerank > 200:
             raise InputError("The page shows 1 to 20 passages, out of at most 200 that are read closely.")
-        rerank, last = state.rerank, search.encoder.model.num_layers
-        if search.index.tokens is None or measure.layers_of(last) != (last,):
-            rerank = EMBEDDED if rerank < 0 else min(rerank, EMBEDDED)
         statistics, clock = search.index.statistics, Clock()
         query = embed_query(search.encoder, state.q, statistics, measure=measure, clock=clock)
         results = ask(
@@ -222,20 +231,22 @@ class Tabs:
             query,
             search.index,
             k=state.k,
-            rerank=None if rerank < 0 else rerank,
+            rerank=search.rerank(measure.layers_of(search.encoder.model.num_layers), state.rerank),
             measure=measure,
             finder=search.finder,
             clock=clock,
         )
         return Answer(search.encoder, statistics, query, results, measure, search.finder, clock)
 
-    @lru_cache(maxsize=64)  # noqa: B019, there is one of these an app
-    def _found(self, model: str, feature: str, kind: str | None) -> tuple[look.View, list[tuple[int, int]]]:
-        """What `look_for_units` finds; it takes seconds, and depends on no text."""
-        search = self.search(model)
-        some = range(min(SEARCHED, len(search.index.passages)))
-        texts = [search.index.passages[row].text for row in some]
-        return look.search_units(search.encoder, texts, feature, kind=kind)
+    def _found(self, search: Search, feature: str, kind: str | None) -> Found:
+        """What `search_units` finds; it takes seconds and depends on no text, so it is done once."""
+        with self._searching:
+            key = search, feature, kind
+            if key not in self._units:
+                some = range(min(SEARCHED, len(search.index.passages)))
+                texts = [search.index.passages[row].text for row in some]
+                self._units[key] = look.search_units(search.encoder, texts, feature, kind=kind)
+            return self._units[key]
 
 
 def _given(text: str) -> str:
@@ -246,19 +257,17 @@ def _given(text: str) -> str:
     return text
 
 
-def _word(text: str) -> str | int:
-    return int(text) if text.isdecimal() else text.strip()
-
-
 def _shown(state: State, views: Sequence[look.View], encoder: Encoder) -> str:
     foot = f'<p class="foot"><a href="{safe(state.address)}">Link to this view</a> · {safe(encoder.name)}</p>'
     return "".join(view.html() for view in views) + foot
 
 
-def _foot(state: State, answers: Sequence[Answer], searched: int) -> str:
+def _foot(state: State, answers: Sequence[Answer], search: Search) -> str:
     made = [settings(one.encoder, one.statistics, one.measure, one.finder) for one in answers]
     spent = sum(sum(one.clock.seconds.values()) for one in answers)
-    lines = [f"{searched:,} passages, {spent * 1000:.0f} ms", *made]
+    layers = answers[0].measure.layers_of(search.encoder.model.num_layers)
+    read = f"{search.rerank(layers, state.rerank)} read closely"
+    lines = [f"{len(search.index.passages):,} passages, {read}, {spent * 1000:.0f} ms", *made]
     link = f'<a href="{safe(state.address)}">Link to this view</a>'
     return f'<p class="foot">{link} · {"<br>".join(map(safe, lines))}</p>'
 

@@ -131,6 +131,18 @@ def test_chance_finds_do_not_hold(tiny):
     assert abs(np.mean([np.sign(one.correlation) * one.held_out for one in found])) < 0.15
 
 
+@pytest.mark.parametrize("text", ["", "\u200b", "?"])
+def test_texts_without_words_have_units_of_none(either, text):
+    found = minqa.units(either, text)
+    assert found.array.shape[1] == len(found.tokens.words)
+    assert minqa.find_units(either, [*TEXTS, text], FEATURES["number"], k=1)
+
+
+def test_where_nothing_varies_in_what_is_held_out_nothing_is_known(either):
+    found = minqa.find_units(either, TEXTS[:3], FEATURES["number"], held_out=["the war"], k=3)
+    assert all(np.isnan(one.held_out) and abs(one.correlation) > 0 for one in found)
+
+
 def test_an_idle_unit_follows_nothing(tmp_path):
     encoder = minqa.load(make_bert_folder(tmp_path))
     encoder.model.layers[0].expand.kernel[...] = 0 * encoder.model.layers[0].expand.kernel[...]

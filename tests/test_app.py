@@ -18,8 +18,6 @@ from minqa.tabs import Search
 gradio = pytest.importorskip("gradio", reason="the extra app is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-if CHROMIUM is None:
-    pytest.skip("there is no Chromium here", allow_module_level=True)
 
 from minqa.app import build, serve  # noqa: E402
 
@@ -47,6 +45,8 @@ def address(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
     with sync_api.sync_playwright() as playwright:
         with_flags = [f"--{flag}" for flag in QUIET]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=with_flags)
@@ -288,9 +288,8 @@ def test_a_slow_visitor_freezes_nobody(page, address, monkeypatch):
 def test_ctrl_c_stops_it_at_once(bert_folder, tmp_path):
     (tmp_path / "notes.txt").write_text("a war of the world\n\nthe theory\n")
     arguments = ["--model", bert_folder, "--corpus", tmp_path / "notes.txt", "--cache", tmp_path / "cache"]
-    command = [sys.executable, "-m", "minqa.cli", "app", *map(str, arguments)]
     program = "import sys; from minqa.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, *command[3:]]
+    command = [sys.executable, "-c", program, "app", *map(str, arguments)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         line = process.stdout.readline()
         assert re.match(r"The page is at http://127\.0\.0\.1:\d+/; Ctrl-C stops it\.", line), (

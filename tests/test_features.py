@@ -32,6 +32,7 @@ def test_position_counts_the_words_before_in_the_sentence():
         ("brackets", "a (b [c] d) e", ["b", "[", "c", "]", "d"]),
         ("brackets", "a ( b and ) ( c", ["b", "and"]),
         ("brackets", ") a (", []),
+        ("brackets", "( a [ b ) c", ["a", "[", "b"]),
         ("number", "in 1915 the 19th of x2 ½", ["1915", "19th"]),
         ("capital", "The fox met Émile IN it", ["The", "Émile", "IN"]),
         ("name", "Berlin is big. The city of Berlin met Albert Einstein.", ["Berlin", "Albert", "Einstein"]),

@@ -120,6 +120,21 @@ def test_a_fault_of_ours_is_a_sentence_too(tabs, monkeypatch, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_a_passage_without_a_word_has_no_influence_and_spoils_nothing(tabs, monkeypatch):
+    def refuse(*_, **__):
+        raise minqa.InputError("The passage holds no word.")
+
+    monkeypatch.setattr("minqa.tabs.saliency", refuse)
+    shown = tabs.ask(State(q="the war", influence=True))
+    assert shown.count("The passage holds no word.") == shown.count('<p class="passage">') == 3
+
+
+def test_the_foot_says_how_many_were_read_closely(tabs):
+    assert "4 passages, 100 read closely" in tabs.ask(State(q="war"))
+    assert "4 passages, 30 read closely" in tabs.ask(State(q="war", layer=1))
+    assert "4 passages, 20 read closely" in tabs.ask(State(q="war", layer=1, rerank=20))
+
+
 def test_nothing_was_asked_yet(tabs):
     assert "Type a question, or click one of the examples" in tabs.ask(State())
     assert "Type a question" in tabs.compare(State(tab="compare"))
