@@ -76,7 +76,7 @@ for row, text in enumerate(texts):
     first, *others = text.split(". ")
     if others and len(others[0].split()) >= 8:
         pairs.append((row, " ".join(others[0].split()[1:9])))
-pairs = pairs[:60]
+pairs = pairs[:30]
 queries = minqa.embed(encoder, [words for _, words in pairs], role="query", **how)
 _, found = minqa.match(minqa.pool(queries), pooled, k=10)
 by_vector = by_heat = present = 0

@@ -22,7 +22,7 @@ import numpy as np
 import minqa
 
 encoder = minqa.load()
-texts = [passage.text for passage in minqa.demo_passages()[:128]]
+texts = [passage.text for passage in minqa.demo_passages()[:64]]
 found = minqa.units(encoder, "She won 3 races in 1915, aged twenty.")
 print(found.kind, "layers", found.layers, "[layer, word, unit]:", found.array.shape)
 
