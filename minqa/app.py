@@ -1,6 +1,7 @@
 """The tabs in a browser: Gradio's components around what `tabs` shows, and the server."""
 
 import os
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, TypeAlias
@@ -133,9 +134,15 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
 
 
 def serve(page: gr.Blocks, host: str, port: int | None) -> str:
-    """Start a server in the background, and return its address. Raises InputError where the port is taken."""
-    page.queue(default_concurrency_limit=os.cpu_count())
-    try:
+    """Start a server in the background, and return its address.
+
+    Raises:
+        InputError: there is no such address here, or the port is taken.
+    """
+    try:  # Gradio would try a hundred ports of an address that is not here
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port or 0), family=family).close()
+        page.queue(default_concurrency_limit=os.cpu_count())
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,
@@ -240,7 +247,7 @@ def _units(tabs: Tabs) -> Wired:
             feature = gr.Dropdown([*FEATURES], value="number", label="Units that follow")
             kind = gr.Dropdown(tabs.kinds, value=tabs.kinds[0], label="Kind of unit")
             layer = gr.Slider(0, tabs.layers, 1, step=1, label="… or one: its layer")
-            unit = gr.Number(-1, precision=0, label="and its number, -1 for none")
+            unit = gr.Number(-1, precision=0, label="… and its number (-1: none)")
             model = _model(tabs)
         parts = {"text": text, "feature": feature, "kind": kind, "layer": layer, "unit": unit, "model": model}
         return _wire(tabs, "units", parts, [tab.select, go.click, text.submit, unit.submit])
@@ -273,7 +280,8 @@ def _wire(
     tabs: Tabs, name: str, parts: dict[str, Any], triggers: list[Callable], examples: Any = None
 ) -> Wired:
     """Show a tab when it is asked to, when a control is moved, and when an example is chosen."""
-    shown = gr.HTML(EMPTY, elem_id=f"{name}-shown", apply_default_css=False)
+    empty = EMPTY if "q" in parts else '<p class="empty">Press Look.</p>'
+    shown = gr.HTML(empty, elem_id=f"{name}-shown", apply_default_css=False)
     word, maps = gr.Number(-1, visible=False), gr.Textbox("", visible=False)
 
     # A control that nobody has moved is not in the address.
@@ -290,7 +298,7 @@ def _wire(
         "outputs": shown,
         "js": "(...all)=>[...all.slice(0,-2),minqaWord(),minqaMaps()]",
         "trigger_mode": "always_last",
-        "show_progress": "minimal",
+        "show_progress": "full",
         "api_visibility": "private",
     }
     controls = [part.input for part in parts.values() if not isinstance(part, gr.Textbox)]

@@ -207,8 +207,8 @@ def test_heads_are_looked_at_and_picked_from_the_grid(page, address):
 def test_units_are_looked_for_and_at(page, address):
     page.goto(address + "?tab=units&text=the+2+wars&unit=7")
     shown(page, "units").get_by_text("feed-forward unit 1.7").wait_for()
-    page.get_by_label("and its number").fill("9")
-    page.get_by_label("and its number").press("Enter")
+    page.get_by_label("and its number (-1: none)").fill("9")
+    page.get_by_label("and its number (-1: none)").press("Enter")
     shown(page, "units").get_by_text("feed-forward unit 1.9").wait_for()
 
 
@@ -303,11 +303,13 @@ def test_ctrl_c_stops_it_at_once(bert_folder, tmp_path):
         assert process.stderr.read().endswith("minqa: stopped.\n")
 
 
-def test_a_port_that_is_taken_is_told(address, bert_folder, tmp_path, capsys):
-    from minqa import cli
-
-    (tmp_path / "notes.txt").write_text("a war\n")
-    port = str(urlsplit(address).port)
-    options = ["--model", str(bert_folder), "--corpus", str(tmp_path / "notes.txt"), "--port", port]
-    assert cli.main(["app", *options, "--cache", str(tmp_path / "cache")]) == 1
-    assert f"cannot listen at 127.0.0.1, port {port}: name another" in capsys.readouterr().err
+def test_where_it_cannot_listen_is_told(address):
+    taken = urlsplit(address).port
+    for host, port in (
+        ("127.0.0.1", taken),
+        ("127.0.0.1", 70_000),
+        ("192.0.2.1", None),
+        ("no such host", None),
+    ):
+        with pytest.raises(minqa.InputError, match=re.escape(f"cannot listen at {host}")):
+            serve(None, host, port)
