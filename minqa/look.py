@@ -53,8 +53,11 @@ def look_at_heads(
         InputError: there is no such head, or as `attention` does.
     """
     one = attention(encoder, text)
-    chosen = [Head(one, *head)] if head else []
-    return [Heads(one), *chosen, listed_scores(head_scores([one]))] if grid or not head else [*chosen]
+    chosen: list[View] = [Head(one, *head)] if head else []
+    if chosen and not grid:
+        return chosen
+    done = listed_scores(head_scores([one]))
+    return [Heads(one), *chosen, done] if chosen else [done, Heads(one)]
 
 
 def look_at_flip(

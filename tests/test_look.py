@@ -67,7 +67,7 @@ def test_a_heads_map_is_drawn_as_arcs_and_as_a_matrix():
 
 
 def test_the_grid_has_a_map_for_each_head(tiny):
-    [heads, listing] = look.look_at_heads(tiny, "the war of the world")
+    [listing, heads] = look.look_at_heads(tiny, "the war of the world")
     assert heads.html().count("<svg") == 8 and 'data-layer="2" data-head="3"' in heads.html()
     assert np.shape(heads.data()["attention"]) == (2, 4, 7, 7)
     scores = minqa.head_scores([heads.attention])
