@@ -17,49 +17,51 @@ from pathlib import Path
 import jax
 import numpy as np
 import platformdirs
+from jaxtyping import Bool, Float
 from rich.console import Console
 from rich.progress import track
 
 import minqa
-import minqa.demo
 import minqa.text
-from minqa.alignment import align, alignment_measure
-from minqa.ask import RERANK, RERANK_STORED, rank
-from minqa.embedding import Vectors, embed_layers
-from minqa.heatmap import heat_map
-from minqa.indexing import compact
-from minqa.span_head import read_answers
-from minqa.spans import heat_sentence, heat_span
-from minqa.squad import exact_match, f1
-from minqa.statistics import CENTRINGS, RANKING, WEIGHTS, Measure, centred
+from minqa.answers.span_head import read_answers
+from minqa.answers.squad import exact_match, f1
+from minqa.ask import RERANK, RERANK_STORED
+from minqa.embedding import as_vectors, hidden_states
+from minqa.encoder import CENTRINGS, WEIGHTS
+from minqa.files.loading import DEMO_MODEL, model_folder
+from minqa.heatmap import NEIGHBOURS, WINDOW
+from minqa.inside.align import align, alignment_encoder
 
 Row = Sequence[str | float]
-# What others do: the last layer's vectors as they are, MaxSim with weights and nothing more.
-PLAIN = Measure(weights="idf")
+Pairs = Bool[np.ndarray, "query passage"]
+RANKING = {"window": WINDOW, "neighbours": NEIGHBOURS}
+# What others do: MaxSim with weights and nothing more.
+PLAIN = {"window": 0, "neighbours": 0.0}
+# For `itermax`: what is left of the similarity of a word that is aligned already.
+DISCOUNT = 0.9
 
 
 class Texts:
-    """Texts with the vectors of all layers, which become those of any measure."""
+    """Texts with the hidden states of all layers, which become vectors of any layer and centring."""
 
     def __init__(self, encoder, texts, role, what):
         self.tokens = encoder.tokenize(texts, role)
         self.hidden, self.pooled = [], []
         for start in progress(range(0, len(texts), 64), f"embed {what}"):
-            chunk = self.tokens[start : start + 64]
-            hidden, pooled = embed_layers(encoder, chunk, tuple(range(encoder.model.num_layers + 1)))
-            self.hidden += [one.astype(np.float16) for one in hidden]
+            layers = tuple(range(encoder.num_layers + 1))
+            hidden, pooled = hidden_states(encoder, self.tokens[start : start + 64], layers)
+            self.hidden += [states.astype(np.float16) for states in hidden]
             self.pooled += pooled
 
-    def vectors(self, measure, statistics):
-        layers = list(measure.layers_of(len(self.hidden[0]) - 1))
+    def vectors(self, encoder):
         return [
-            Vectors(tokens, centred(hidden[layers].astype(np.float32), measure, statistics), pooled)
+            as_vectors(encoder, tokens, hidden[encoder.layer_number].astype(np.float32), pooled)
             for tokens, hidden, pooled in zip(self.tokens, self.hidden, self.pooled, strict=True)
         ]
 
 
-def retrieval(encoder, contexts, questions, texts, statistics, measures) -> Iterator[Row]:
-    """How high the paragraph stands that a question was asked about."""
+def retrieval(contexts, questions, texts, encoders) -> Iterator[Row]:
+    """How high the paragraph ranks that a question was asked about; the first encoder is the default one."""
     passages, queries = texts
     right = np.array([question["context"] for question in questions])
     pooled = np.asarray(minqa.match(np.stack(queries.pooled), np.stack(passages.pooled), k=len(contexts))[1])
@@ -72,68 +74,69 @@ def retrieval(encoder, contexts, questions, texts, statistics, measures) -> Iter
     else:
         retriever = bm25s.BM25()
         retriever.index(bm25s.tokenize(contexts, stopwords="en", show_progress=False), show_progress=False)
-        asked = bm25s.tokenize([one["question"] for one in questions], stopwords="en", show_progress=False)
-        found, _ = retriever.retrieve(asked, k=RERANK_STORED, show_progress=False)
-        yield "BM25", *reciprocal_ranks(found, right)
-        candidates["BM25"] = found
-    runs = [("pooled cosine", RERANK, measure, False) for measure in [PLAIN, *measures]]
-    runs += [(name, RERANK_STORED, RANKING, False) for name in candidates]
-    runs += [("pooled cosine", RERANK_STORED, RANKING, True)]
-    for name, number, measure, stored in runs:
-        title = f"best {number} of {name}, {describe(measure, encoder)}{', 8 bits' * stored}"
-        read, asked = passages.vectors(measure, statistics), queries.vectors(measure, statistics)
-        if stored:
-            read = [replace(one, array=in_8_bits(one.array)) for one in read]
+        words = [question["question"] for question in questions]
+        words = bm25s.tokenize(words, stopwords="en", show_progress=False)
+        candidates["BM25"], _ = retriever.retrieve(words, k=RERANK_STORED, show_progress=False)
+        yield "BM25", *reciprocal_ranks(candidates["BM25"], right)
+    default, *others = encoders
+    runs = [("pooled cosine", RERANK, default, how, False) for how in (PLAIN, RANKING)]
+    runs += [("pooled cosine", RERANK, encoder, RANKING, False) for encoder in others]
+    runs += [(name, RERANK_STORED, default, RANKING, False) for name in candidates]
+    runs += [("pooled cosine", RERANK_STORED, default, RANKING, True)]
+    for name, number, encoder, how, in_8_bits in runs:
+        title = f"best {number} of {name}, {describe(encoder, **how)}{', 8 bits' * in_8_bits}"
+        passage_vectors = passages.vectors(encoder)
+        if in_8_bits:
+            passage_vectors = [replace(vectors, array=rounded(vectors.array)) for vectors in passage_vectors]
         order = []
-        for query, rows in progress(list(zip(asked, candidates[name][:, :number], strict=True)), title):
-            scores = rank(query, [read[row] for row in rows], measure, statistics)
+        pairs = list(zip(queries.vectors(encoder), candidates[name][:, :number], strict=True))
+        for query, rows in progress(pairs, title):
+            scores = minqa.rank(query, [passage_vectors[row] for row in rows], **how)
             order.append(rows[np.argsort(-scores, kind="stable")])
         yield title, *reciprocal_ranks(np.stack(order), right)
 
 
-def answer_sentence(encoder, questions, texts, statistics, measures) -> Iterator[Row]:
+def answer_sentence(questions, texts, encoders) -> Iterator[Row]:
     """How often the sentence with the most heat holds an answer."""
-    passages, queries = texts
     chance: list[tuple[float, float]] = []
-    for measure in measures:
-        read, asked = passages.vectors(measure, statistics), queries.vectors(measure, statistics)
+    for encoder in encoders:
+        title = describe(encoder, **RANKING)
+        passages, queries = (side.vectors(encoder) for side in texts)
         hits = []
-        for query, question in progress(
-            list(zip(asked, questions, strict=True)), f"sentences, {describe(measure, encoder)}"
-        ):
-            passage = read[question["context"]]
-            span = heat_sentence(heat_map(query, passage, measure=measure, statistics=statistics))
+        for query, question in progress(list(zip(queries, questions, strict=True)), f"sentences, {title}"):
+            passage = passages[question["context"]]
+            span = minqa.heat_sentence(minqa.heat_map(query, passage))
             hits.append(holds(span.start, span.end, passage.tokens.text, question["answers"]))
-            if measure is measures[0]:
+            if encoder is encoders[0]:
                 places = minqa.text.sentences(passage.tokens.text)
                 each = [holds(*place, passage.tokens.text, question["answers"]) for place in places]
                 chance.append(tuple(np.mean(each, axis=0)))
-        if measure is measures[0]:
+        if encoder is encoders[0]:
             yield "a random sentence", *percent(np.mean(chance, axis=0))
-        yield describe(measure, encoder), *percent(np.mean(hits, axis=0))
+        yield title, *percent(np.mean(hits, axis=0))
 
 
-def answer_spans(contexts, questions, texts, statistics, head) -> Iterator[Row]:
+def answer_spans(contexts, questions, texts, encoder, head) -> Iterator[Row]:
     """Exact match and F1 of answers: the paragraph given, and found among all."""
-    passages, queries = (side.vectors(RANKING, statistics) for side in texts)
-    middle = Measure(layers=(head.layer,))
-    read, asked = (side.vectors(middle, statistics) for side in texts)
-    gold = [one["context"] for one in questions]
-    heats = zip(queries, gold, strict=True)
+    passages, queries = (side.vectors(encoder) for side in texts)
+    head_encoder = replace(encoder, layer=head.layer, centring="none")
+    head_passages, head_queries = (side.vectors(head_encoder) for side in texts)
+    gold = [question["context"] for question in questions]
     phrases = [
-        heat_span(heat_map(query, passages[row], measure=RANKING, statistics=statistics))
-        for query, row in progress(list(heats), "heat spans")
+        minqa.heat_span(minqa.heat_map(query, passages[row]))
+        for query, row in progress(list(zip(queries, gold, strict=True)), "heat spans")
     ]
-    yield "the heat span of its paragraph", *matches([one.text if one else "" for one in phrases], questions)
-    given = read_answers(head, asked, [read[row] for row in gold], no_answer=False)
+    texts_of_phrases = [phrase.text if phrase else "" for phrase in phrases]
+    yield "the heat span of its paragraph", *matches(texts_of_phrases, questions)
+    given = read_answers(head, head_queries, [head_passages[row] for row in gold], no_answer=False)
     yield "the span head on its paragraph", *matches([spans[0].text for spans in given], questions)
 
     _, candidates = minqa.match(np.stack(texts[1].pooled), np.stack(texts[0].pooled), k=RERANK_STORED)
     firsts, likeliest = [], []
     for i, rows in enumerate(progress(list(np.asarray(candidates)), "answers from all paragraphs")):
-        scores = rank(queries[i], [passages[row] for row in rows], RANKING, statistics)
-        best = [read[row] for row in rows[np.argsort(-scores, kind="stable")[:5]]]
-        spans = [found[0] for found in read_answers(head, [asked[i]] * 5, best, no_answer=False)]
+        scores = minqa.rank(queries[i], [passages[row] for row in rows])
+        best = [head_passages[row] for row in rows[np.argsort(-scores, kind="stable")[:5]]]
+        spans = [answers[0] for answers in read_answers(head, [head_queries[i]] * 5, best, no_answer=False)]
         firsts.append(spans[0].text)
         likeliest.append(max(spans, key=lambda span: span.probability).text)
     among = f"of {len(contexts):,} paragraphs"
@@ -142,36 +145,41 @@ def answer_spans(contexts, questions, texts, statistics, head) -> Iterator[Row]:
 
 
 def matches(found: Sequence[str], questions) -> tuple[str, ...]:
-    accepted = [[answer["text"] for answer in one["answers"]] for one in questions]
+    accepted = [[answer["text"] for answer in question["answers"]] for question in questions]
     scored = [(exact_match(*pair), f1(*pair)) for pair in zip(found, accepted, strict=True)]
     return percent(np.mean(scored, axis=0))
 
 
-def alignment(encoder, pairs, statistics, measures) -> Iterator[Row]:
+def alignment(pairs, encoders) -> Iterator[Row]:
     """Precision, recall and F1 of word pairs against those that people made."""
-    gold = [{tuple(map(int, one.split("-"))) for one in pair["sureAlign"].split()} for pair in pairs]
+    gold = [{tuple(map(int, link.split("-"))) for link in pair["sureAlign"].split()} for pair in pairs]
     sides = [[pair[side] for pair in pairs] for side in ("source", "target")]
     exact = [string_match(*texts) for texts in zip(*sides, strict=True)]
     yield "the same string, nearest in place", *precision_recall(exact, gold)
     texts = [
-        Texts(encoder, side, None, name) for side, name in zip(sides, ("sources", "targets"), strict=True)
+        Texts(encoders[0], side, None, name) for side, name in zip(sides, ("sources", "targets"), strict=True)
     ]
-    for measure in measures:
-        vectors = [side.vectors(measure, statistics) for side in texts]
-        maps = [heat_map(*pair, measure=measure) for pair in zip(*vectors, strict=True)]
-        for method in ("mutual", "itermax", "neighbours"):
-            found = [white_space_pairs(one, align(one, method=method)) for one in maps]
-            yield f"{method}, {describe(measure, encoder)}", *precision_recall(found, gold)
+    for encoder in encoders:
+        vectors = [side.vectors(encoder) for side in texts]
+        heats = [minqa.heat_map(*pair) for pair in zip(*vectors, strict=True)]
+        methods = {
+            "mutual": lambda heat: np.argwhere(mutual(heat.word_similarity)),
+            "itermax": lambda heat: np.argwhere(itermax(heat.word_similarity)),
+            "neighbours": align,
+        }
+        for name, method in methods.items():
+            found = [white_space_pairs(heat, method(heat)) for heat in heats]
+            yield f"{name}, {describe(encoder)}", *precision_recall(found, gold)
     try:
         from simalign import SentenceAligner
     except ImportError:
         note("simalign is left out: the package is not installed.")
         return
-    if encoder.name != minqa.demo.MODEL:
+    if encoders[0].name != DEMO_MODEL:
         note("simalign is left out: it runs beside the default model alone.")
         return
     for layer in (3, 4):
-        peer = SentenceAligner(str(minqa.demo.model_folder()), "bpe", matching_methods="ai", layer=layer)
+        peer = SentenceAligner(str(model_folder(DEMO_MODEL)), "bpe", matching_methods="ai", layer=layer)
         found: dict[str, list] = {"inter": [], "itermax": []}
         for source, target in progress(list(zip(*sides, strict=True)), f"simalign, layer {layer}"):
             aligned = peer.get_word_aligns(source.split(), target.split())
@@ -180,6 +188,26 @@ def alignment(encoder, pairs, statistics, measures) -> Iterator[Row]:
         for name, lists in found.items():
             label = {"inter": "mutual"}.get(name, name)
             yield f"simalign, {label}, layer {layer}", *precision_recall(lists, gold)
+
+
+def mutual(similarity: Float[np.ndarray, "query passage"]) -> Pairs:
+    """Words that are each other's most similar."""
+    pairs = np.zeros(similarity.shape, bool)
+    for row, column in enumerate(similarity.argmax(1)):
+        pairs[row, column] = similarity[:, column].argmax() == row
+    return pairs
+
+
+def itermax(similarity: Float[np.ndarray, "query passage"]) -> Pairs:
+    """`mutual`, and again with the words left over (Jalili Sabet et al. 2020, arXiv:2004.08728, section 3.2).
+
+    In the second round a word that is aligned already counts for less, and a pair of two such for nothing.
+    """
+    similarity = (similarity + 1) / 2  # discounting wants positive numbers
+    pairs = mutual(similarity)
+    rows, columns = pairs.any(1, keepdims=True), pairs.any(0, keepdims=True)
+    counts = np.where(rows & columns, 0, np.where(rows | columns, DISCOUNT, 1))
+    return np.where(counts > 0, mutual(similarity * counts), pairs)
 
 
 def holds(start, end, text, answers) -> tuple[bool, bool]:
@@ -206,7 +234,7 @@ def reciprocal_ranks(order, right) -> tuple[str, str, str]:
 
 
 def precision_recall(found, gold) -> tuple[str, str, str]:
-    right = sum(len(set(one) & other) for one, other in zip(found, gold, strict=True))
+    right = sum(len(set(pairs) & links) for pairs, links in zip(found, gold, strict=True))
     precision, recall = right / sum(map(len, found)), right / sum(map(len, gold))
     return percent([precision, recall, 2 * precision * recall / (precision + recall)])
 
@@ -227,22 +255,22 @@ def white_space_pairs(heat, pairs) -> set[tuple[int, int]]:
 def string_match(source: str, target: str) -> set[tuple[int, int]]:
     """Equal words in lower case, where each is the other's nearest by place in its text."""
     words = [text.lower().split() for text in (source, target)]
-    same = np.array([[one == other for other in words[1]] for one in words[0]])
-    places = [(np.arange(len(one)) + 0.5) / len(one) for one in words]
+    same = np.array([[word == other for other in words[1]] for word in words[0]])
+    places = [(np.arange(len(side)) + 0.5) / len(side) for side in words]
     near = np.where(same, -np.abs(places[0][:, None] - places[1]), -np.inf)
     best, back = near.argmax(1), near.argmax(0)
     return {(i, int(j)) for i, j in enumerate(best) if same[i, j] and back[j] == i}
 
 
-def in_8_bits(array):
-    stored = compact([array])
-    return stored["vectors"] * stored["scales"][:, None]
+def rounded(array):
+    """Vectors as an index stores them in 8 bits."""
+    integers, scale = minqa.quantize(array)
+    return np.asarray(integers, np.float32) * np.asarray(scale)[:, None]
 
 
-def describe(measure: Measure, encoder) -> str:
-    layers = "+".join(map(str, measure.layers_of(encoder.model.num_layers)))
-    near = f", window {measure.window}, neighbours {measure.neighbours}" if measure.window else ""
-    return f"layer {layers}, centring {measure.centring}, weights {measure.weights}{near}"
+def describe(encoder, window=0, neighbours=0.0) -> str:
+    near = f", window {window}, neighbours {neighbours}" if window else ""
+    return f"layer {encoder.layer_number}, centring {encoder.centring}, weights {encoder.weights}{near}"
 
 
 def table(title: str, head: Row, rows: Iterator[Row]) -> None:
@@ -259,9 +287,57 @@ def note(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
+def squad_tables(encoder, views, options, path: Path) -> None:
+    contexts, questions = [], []
+    for article in json.loads(path.read_text("utf-8"))["data"]:
+        for paragraph in article["paragraphs"]:
+            known = {"context": len(contexts), "article": article["title"]}
+            questions += [question | known for question in paragraph["qas"]]
+            contexts.append(paragraph["context"])
+    encoder = minqa.calibrate(encoder, contexts)
+    paragraphs = Texts(encoder, contexts, "passage", "paragraphs")
+
+    def with_paragraphs(questions):
+        return paragraphs, Texts(encoder, [each["question"] for each in questions], "query", "questions")
+
+    if options.only in (None, "answers") and options.trained:
+        head = minqa.load_span_head(options.trained / "span_head.safetensors")
+        report = json.loads((options.trained / "report.json").read_text("utf-8"))
+        tested = [question for question in questions if question["article"] in report["test articles"]]
+        title = f"Answers to {len(tested):,} questions on {len(report['test articles'])} articles"
+        rows = answer_spans(contexts, tested, with_paragraphs(tested), encoder, head)
+        table(title, ("answer", "exact match", "F1"), rows)
+    elif options.only in (None, "answers"):
+        note("Answers are left out: name a folder of examples/train_span_head.py with --trained.")
+    if options.only == "answers":
+        return
+    drawn = np.random.default_rng(options.seed).permutation(len(questions))[: options.questions or None]
+    questions = [questions[i] for i in drawn]
+    texts = with_paragraphs(questions)
+    grid = [replace(encoder, **view, weights=weights) for view in views for weights in reversed(WEIGHTS)]
+    encoders = [encoder] if options.quick else grid
+    if options.only != "sentence":
+        title = f"The paragraph, of {len(contexts):,}, for {len(questions):,} questions"
+        rows = retrieval(contexts, questions, texts, encoders)
+        table(title, ("order", "R@1", "R@5", "MRR"), rows)
+    if options.only != "retrieval":
+        rows = answer_sentence(questions, texts, encoders)
+        head = ("heat", "contains an accepted answer", "contains the marked one")
+        table("The sentence with the most heat", head, rows)
+
+
+def alignment_table(encoder, views, options, path: Path) -> None:
+    pairs = json.loads(path.read_text("utf-8"))
+    encoder = minqa.calibrate(encoder, [passage.text for passage in minqa.demo_passages()[:1024]])
+    encoder = replace(encoder, weights="none")
+    grid = [replace(encoder, **view) for view in views]
+    rows = alignment(pairs, [alignment_encoder(encoder)] if options.quick else grid)
+    table(f"The words of {len(pairs):,} pairs", ("method", "precision", "recall", "F1"), rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default=minqa.demo.MODEL)
+    parser.add_argument("--model", default=DEMO_MODEL)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument(
         "--questions", type=int, default=1000, help="how many are drawn, 0 for all (default: 1000)"
@@ -277,59 +353,16 @@ def main() -> None:
     options = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("minqa") / "compiled"))
     encoder = minqa.load(options.model)
-    layers = range(encoder.model.num_layers, -1, -1)
-
+    layers = range(encoder.num_layers, -1, -1)
+    views = [{"layer": layer, "centring": centring} for layer in layers for centring in CENTRINGS]
     squad = options.data / "squad" / "squad-36-articles.json"
     if options.only != "alignment" and squad.is_file():
-        contexts, questions = [], []
-        for article in json.loads(squad.read_text("utf-8"))["data"]:
-            for paragraph in article["paragraphs"]:
-                known = {"context": len(contexts), "article": article["title"]}
-                questions += [one | known for one in paragraph["qas"]]
-                contexts.append(paragraph["context"])
-        statistics = minqa.gather(encoder, contexts)
-        paragraphs = Texts(encoder, contexts, "passage", "paragraphs")
-        if options.only in (None, "answers") and options.trained:
-            head = minqa.load_span_head(options.trained / "span_head.safetensors")
-            report = json.loads((options.trained / "report.json").read_text("utf-8"))
-            tested = [one for one in questions if one["article"] in report["test articles"]]
-            texts = (paragraphs, Texts(encoder, [one["question"] for one in tested], "query", "questions"))
-            title = f"Answers to {len(tested):,} questions on {len(report['test articles'])} articles"
-            rows = answer_spans(contexts, tested, texts, statistics, head)
-            table(title, ("answer", "exact match", "F1"), rows)
-        elif options.only in (None, "answers"):
-            note("Answers are left out: name a folder of examples/train_span_head.py with --trained.")
-        if options.only == "answers":
-            return
-        drawn = np.random.default_rng(options.seed).permutation(len(questions))[: options.questions or None]
-        questions = [questions[i] for i in drawn]
-        texts = (paragraphs, Texts(encoder, [one["question"] for one in questions], "query", "questions"))
-        grid = [
-            replace(RANKING, layers=(layer,), centring=centring, weights=weights)
-            for layer in layers
-            for centring in CENTRINGS
-            for weights in WEIGHTS
-        ]
-        measures = [RANKING] if options.quick else grid
-        if options.only != "sentence":
-            title = f"The paragraph, of {len(contexts):,}, for {len(questions):,} questions"
-            rows = retrieval(encoder, contexts, questions, texts, statistics, measures)
-            table(title, ("order", "R@1", "R@5", "MRR"), rows)
-        if options.only != "retrieval":
-            rows = answer_sentence(encoder, questions, texts, statistics, measures)
-            head = ("heat", "contains an accepted answer", "contains the marked one")
-            table("The sentence with the most heat", head, rows)
+        squad_tables(encoder, views, options, squad)
     elif options.only != "alignment":
         note(f"Retrieval and answer sentences are left out: there is no {squad}.")
-
     edinburgh = options.data / "alignment" / "edinburgh-train.json"
     if options.only in (None, "alignment") and edinburgh.is_file():
-        pairs = json.loads(edinburgh.read_text("utf-8"))
-        statistics = minqa.gather(encoder, [passage.text for passage in minqa.demo_passages()[:1024]])
-        grid = [Measure((layer,), centring) for layer in layers for centring in CENTRINGS]
-        measures = [alignment_measure(encoder)] if options.quick else grid
-        rows = alignment(encoder, pairs, statistics, measures)
-        table(f"The words of {len(pairs):,} pairs", ("method", "precision", "recall", "F1"), rows)
+        alignment_table(encoder, views, options, edinburgh)
     elif options.only in (None, "alignment"):
         note(f"Alignment is left out: there is no {edinburgh}.")
 

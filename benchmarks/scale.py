@@ -59,7 +59,8 @@ def time_dump() -> None:
     """Read the articles of a dump in turn with gensim, both with a worker for each core."""
     from gensim.scripts.segment_wiki import segment_all_articles
 
-    from minqa.corpus import cleaned, open_corpus
+    from minqa.corpus.articles import cleaned
+    from minqa.corpus.readers import open_corpus
 
     [path] = Path(find_spec("gensim").origin).parent.glob("test/test_data/enwiki*-shortened.bz2")
     workers = os.cpu_count() or 1
@@ -67,19 +68,19 @@ def time_dump() -> None:
     def ours():
         corpus = open_corpus(path)
         with cleaned(corpus, workers) as clean:
-            return len(list(clean([record for record, _ in corpus.read()])))
+            return len(list(clean([article for article, _ in corpus.read()])))
 
     def theirs():
         return len(list(segment_all_articles(str(path), workers=workers)))
 
-    found, expected = ours(), theirs()
+    count, expected = ours(), theirs()
     times = [(seconds(ours), seconds(theirs)) for _ in range(5)]
     mine, peer = np.median(times, axis=0)
     print(
-        f"{found} articles, gensim {expected}; {PAGES / mine:.0f} pages a second, gensim {PAGES / peer:.0f}; "
+        f"{count} articles, gensim {expected}; {PAGES / mine:.0f} pages a second, gensim {PAGES / peer:.0f}; "
         f"ratio {peer / mine:.2f}"
     )
-    assert found == expected
+    assert count == expected
 
 
 def write_corpus(path: Path, articles: int) -> None:
@@ -107,18 +108,18 @@ def one_index(options: argparse.Namespace) -> None:
     import jax
 
     import minqa
-    from minqa.clock import Clock
+    from minqa.clock import Clock, step
 
     jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))  # as the command line does
-    clock, encoder = Clock(), minqa.load()
-    with clock.step("index"):
-        folder = minqa.write_index(encoder, minqa.open_corpus(options.corpus), options.out)
-    number, seconds = len(folder.passages), clock.seconds["index"]
+    encoder = minqa.load()
+    with Clock() as clock, step("index"):
+        index = minqa.write_index(encoder, minqa.open_corpus(options.corpus), options.out)
+    number, seconds = len(index.passages), clock.seconds["index"]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{number:,} passages: {number / seconds:.1f} a second, {seconds / number * 1e3:.2f} ms each, "
         f"{clock.seconds['compile']:.0f} s of compiling apart; peak memory {peak:,.0f} MiB; "
-        f"index {folder.bytes / 1e6:,.1f} MB"
+        f"index {index.bytes / 1e6:,.1f} MB"
     )
 
 
@@ -183,9 +184,9 @@ def time_search(number: int, folder: Path | None) -> None:
     import faiss
     import jax
 
-    from minqa import match
-    from minqa.index import Shard, VectorStore
-    from minqa.storage import publish, write_arrays
+    from minqa import dot, match
+    from minqa.corpus.index import Shard, VectorStore
+    from minqa.corpus.storage import publish, write_arrays
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
         shards = []
@@ -207,13 +208,12 @@ def time_search(number: int, folder: Path | None) -> None:
             queries = np.random.default_rng(1).standard_normal((batch, DIM), np.float32)
 
             def ours(queries=queries):
-                return jax.device_get(match(queries, parts, k=10, normalized=True))[1]
+                return jax.device_get(match(queries, parts, k=10, similarity=dot))[1]
 
             def theirs(queries=queries):
                 return flat.search(queries / np.linalg.norm(queries, axis=1, keepdims=True), 10)[1]
 
-            found, expected = ours(), theirs()
-            assert np.mean(found == expected) > 0.999, "FAISS finds others"
+            assert np.mean(ours() == theirs()) > 0.999, "FAISS finds others"
             cold = []
             for _ in range(3):
                 for shard in shards:

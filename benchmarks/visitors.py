@@ -3,7 +3,7 @@
 uv run --group bench python -m benchmarks.visitors --visitors 8 --seconds 60 --pause 0
 
 Starts `minqa app` on this machine alone, asks it through Gradio's own protocol, and stops it again. Of ten
-requests seven are questions, two move the layer, which embeds 30 passages anew, and one looks at heads.
+requests seven are questions, two move the layer, which embeds 30 passages again, and one looks at heads.
 """
 
 import argparse
@@ -37,26 +37,28 @@ class App:
     def __init__(self, address: str):
         self.address = address
         config = httpx.get(f"{address}config").json()
-        self.components = {one["id"]: one["props"] for one in config["components"]}
+        self.components = {part["id"]: part["props"] for part in config["components"]}
         self.tabs = {}
-        for one in config["dependencies"]:
-            for output in one["outputs"]:
+        for event in config["dependencies"]:
+            for output in event["outputs"]:
                 name = self.components[output].get("elem_id", "")
-                if name.endswith("-shown") and len(one["outputs"]) == 1:
-                    self.tabs.setdefault(name.removesuffix("-shown"), one)
+                if name.endswith("-shown") and len(event["outputs"]) == 1:
+                    self.tabs.setdefault(name.removesuffix("-shown"), event)
 
     def request(self, client: httpx.Client, tab: str, **values: object) -> str:
         """What the tab shows for these values of its controls, named by their labels."""
-        one, session = self.tabs[tab], f"{random.getrandbits(64):x}"
-        props = [self.components[number] for number in one["inputs"]]
-        data = [values.get(one.get("label", ""), one.get("value")) for one in props]
-        asked = {"data": data, "fn_index": one["id"], "session_hash": session}
-        client.post(f"{self.address}gradio_api/queue/join", json=asked).raise_for_status()
-        where = f"{self.address}gradio_api/queue/data?session_hash={session}"
-        with client.stream("GET", where) as events:
-            for line in events.iter_lines():
-                if line.startswith("data:") and (told := json.loads(line[5:]))["msg"] == "process_completed":
-                    return told["output"]["data"][0]
+        event, session = self.tabs[tab], f"{random.getrandbits(64):x}"
+        controls = [self.components[number] for number in event["inputs"]]
+        data = [values.get(control.get("label", ""), control.get("value")) for control in controls]
+        request = {"data": data, "fn_index": event["id"], "session_hash": session}
+        client.post(f"{self.address}gradio_api/queue/join", json=request).raise_for_status()
+        queue = f"{self.address}gradio_api/queue/data?session_hash={session}"
+        with client.stream("GET", queue) as lines:
+            for line in lines.iter_lines():
+                if line.startswith("data:"):
+                    message = json.loads(line[5:])
+                    if message["msg"] == "process_completed":
+                        return message["output"]["data"][0]
         raise RuntimeError("no answer")
 
 
@@ -65,23 +67,23 @@ def visit(app: App, seed: int, until: float, pause: float, waits: dict[str, list
     draw = random.Random(seed)
     with httpx.Client(timeout=60) as client:
         while time.monotonic() < until:
-            what = draw.choices(["question", "layer", "heads"], [7, 2, 1])[0]
+            kind = draw.choices(["question", "layer", "heads"], [7, 2, 1])[0]
             question = draw.choice(QUESTIONS)
             values = {"Question": question}
-            if what == "layer":
+            if kind == "layer":
                 values["Layer (0: embeddings)"] = draw.randrange(6)
             start = time.perf_counter()
             try:
-                if what == "heads":
+                if kind == "heads":
                     good = "<svg" in app.request(client, "heads", Text=question)
                 else:
                     good = 'class="passage"' in app.request(client, "ask", **values)
             except Exception as error:
                 errors.append(f"{type(error).__name__}: {error}")
             else:
-                waits[what].append(time.perf_counter() - start)
+                waits[kind].append(time.perf_counter() - start)
                 if not good:
-                    errors.append(f"{what}: no passage, no head")
+                    errors.append(f"{kind}: no passage, no head")
             time.sleep(draw.expovariate(1 / pause) if pause else 0)
 
 
@@ -91,7 +93,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pause", type=float, default=0, help="mean pause between requests, in seconds")
     options = parser.parse_args()
-    program = "import sys; from minqa.cli import main; sys.exit(main(['app']))"
+    program = "import sys; from minqa.app.cli import main; sys.exit(main(['app']))"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[4].rstrip(";")
@@ -108,14 +110,13 @@ def main() -> None:
         for visitor in visitors:
             visitor.join()
         process.send_signal(signal.SIGINT)
-    how = f"{options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
-    print(f"{options.visitors} visitors, {how}")
-    every = {"all": [wait for some in waits.values() for wait in some], **waits}
-    for what, some in every.items():
-        if len(some) > 1:
-            parts = statistics.quantiles(some, n=20)
-            middle, high = statistics.median(some), parts[18]
-            print(f"{what:9} {len(some):5} answers  median {middle:.2f} s  95th percentile {high:.2f} s")
+    setting = f"{options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
+    print(f"{options.visitors} visitors, {setting}")
+    by_kind = {"all": [wait for seconds in waits.values() for wait in seconds], **waits}
+    for kind, seconds in by_kind.items():
+        if len(seconds) > 1:
+            median, high = statistics.median(seconds), statistics.quantiles(seconds, n=20)[18]
+            print(f"{kind:9} {len(seconds):5} answers  median {median:.2f} s  95th percentile {high:.2f} s")
     print(f"{len(errors)} errors", *errors[:5], sep="\n")
     sys.exit(bool(errors))
 

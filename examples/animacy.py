@@ -10,10 +10,9 @@
 # # Where does "it" look?
 #
 # "The animal didn't cross the street because it was too tired." What was tired? The animal. Say "too wide"
-# instead, and it was the street. One word at the end decides what "it" means, and Transformers were soon
-# known for heads of attention (Vaswani et al. 2017, arXiv:1706.03762) that seem to know. Does the small
-# model that minqa searches with have such a head? It was trained to find similar sentences, and nobody told
-# it.
+# instead, and it was the street. One word at the end decides what "it" means, and some attention heads of
+# Transformers (Vaswani et al. 2017, arXiv:1706.03762) seem to know. Does the small model that minqa searches
+# with have such a head? It was trained to find similar sentences, not to resolve pronouns.
 
 # %%
 import numpy as np
@@ -26,16 +25,17 @@ wide = "The animal didn't cross the street because it was too wide."
 
 # %% [markdown]
 # `flip` reads both sentences and ranks all heads by how far the attention of "it" moves between "animal"
-# and "street". `moved` is what the first sentence adds to the animal and the second to the street.
+# and "street". `moved` is the attention to the animal less that to the street in the first sentence, less the
+# same difference in the second.
 
 # %%
-for one in minqa.flip(encoder, tired, wide, "it", ("animal", "street"))[:3]:
-    weights = " then ".join(f"{a:.2f} to animal, {b:.2f} to street" for a, b in (one.first, one.second))
-    print(f"head {one.layer}.{one.head}  moved {one.moved:+.2f}: {weights}")
+for flip in minqa.flip(encoder, tired, wide, "it", ("animal", "street"))[:3]:
+    weights = " then ".join(f"{a:.2f} to animal, {b:.2f} to street" for a, b in (flip.first, flip.second))
+    print(f"head {flip.layer}.{flip.head}  moved {flip.moved:+.2f}: {weights}")
 
 # %% [markdown]
-# One pair proves nothing: of 72 heads the best one always looks good. So here are seven more pairs, made
-# before anyone looked, each with a word for the first thing and one for the second.
+# One pair proves nothing: the best of 72 heads always looks good. So here are seven more pairs, written
+# before any head was looked at, each with an adjective for the first noun and one for the second.
 
 # %%
 pairs = [
@@ -53,16 +53,16 @@ pairs = [
 def moves(text_a, text_b, first, second):
     """How far each head moves, [layer, head]."""
     moved = np.zeros((encoder.model.num_layers, encoder.model.num_heads))
-    for one in minqa.flip(encoder, text_a, text_b, "it", (first, second)):
-        moved[one.layer - 1, one.head] = one.moved
+    for flip in minqa.flip(encoder, text_a, text_b, "it", (first, second)):
+        moved[flip.layer - 1, flip.head] = flip.moved
     return moved
 
 
 by_pair = np.stack([moves(text.format(a), text.format(b), *names) for text, *names, a, b in pairs])
 
 # %% [markdown]
-# A control: the word that decides stays, and "too" becomes "very". What "it" means does not change, so a
-# head that follows the meaning should hardly move.
+# A control: the adjective stays, and "too" becomes "very". What "it" means does not change, so a head that
+# follows the meaning should hardly move.
 
 # %%
 control = np.stack(
@@ -78,9 +78,9 @@ for place in np.argsort(-np.abs(by_pair.mean(0)), axis=None)[:3]:
     )
 
 # %% [markdown]
-# Head 4.1 moves much further than any other, and seldom against the meaning. It has been chosen among 72 on
-# these very pairs, so its average flatters it; the distance to the second is what convinces. See which pair
-# it misses: the trophy is no living thing. Perhaps this head asks what can be tired rather than what fits.
+# Head 4.1 moves much further than any other, and seldom against the meaning. It was chosen among 72 on these
+# very pairs, so its average is too high; the distance to the second head is the evidence. The pair that it
+# misses has a trophy, which is not alive: perhaps this head asks what can be tired rather than what fits.
 
 # %%
 layer, head = np.unravel_index(np.abs(by_pair.mean(0)).argmax(), by_pair.shape[1:])

@@ -9,10 +9,12 @@
 # %% [markdown]
 # # From text to heat map
 #
-# A question is echoed in a passage: where, and by which words? This takes two texts to a heat map with
-# nothing but arrays. First a model that turns words into vectors.
+# A question is echoed in a passage: where, and by which words? Here two texts become a heat map, with nothing
+# but arrays. First, a model that turns words into vectors.
 
 # %%
+from dataclasses import replace
+
 import numpy as np
 
 import minqa
@@ -22,8 +24,8 @@ texts = ["Who developed the theory of relativity?", "Einstein published it in 19
 
 # %% [markdown]
 # ## Tokens and words
-# The tokenizer cuts a text into tokens: whole words, or pieces of a rarer word, with a special token at
-# either end. It remembers which word each token belongs to; -1 says to none.
+# The tokenizer splits a text into tokens: whole words, or pieces of a rarer word, with a special token at
+# either end. It keeps track of the word that each token belongs to; -1 is none.
 
 # %%
 for tokens in encoder.tokenize(texts):
@@ -31,8 +33,8 @@ for tokens in encoder.tokenize(texts):
 
 # %% [markdown]
 # ## Vectors
-# Each token gets a vector that depends on the words around it. A word's vector is the mean of its tokens'.
-# That is `words`: one row a word.
+# Each token gets a vector that depends on the words around it. A word's vector is the mean of its tokens', a
+# row of `words`.
 
 # %%
 query, passage = minqa.embed(encoder, texts)
@@ -41,8 +43,8 @@ print(passage.tokens.word_texts, passage.words.shape)
 
 # %% [markdown]
 # ## Similarity
-# How alike are two vectors? Take the cosine of the angle between them: scale both to length 1 and multiply.
-# Of all pairs at once that is one matrix product.
+# How similar are two vectors? Take the cosine of the angle between them: scale both to length 1 and multiply.
+# For all pairs at once that is one matrix product.
 
 
 # %%
@@ -55,57 +57,55 @@ assert np.allclose(similarity, minqa.cosine(query.words, passage.words), atol=1e
 
 # %% [markdown]
 # ## Heat
-# A word of the passage is hot where any word of the query is near it: the maximum down its column.
-# Punctuation takes no part.
+# A word of the passage is hot if any word of the query is similar to it: the maximum of its column.
+# Punctuation is left out.
 
 # %%
-asked, given = query.tokens.spelled, passage.tokens.spelled
-heat = np.where(given, similarity[asked].max(0), -np.inf)
+query_words, passage_words = query.tokens.is_word, passage.tokens.is_word
+heat = np.where(passage_words, similarity[query_words].max(0), -np.inf)
 for word, degree in zip(passage.tokens.word_texts, heat, strict=True):
     print(f"{word:10} {'█' * max(0, int(40 * degree)) if np.isfinite(degree) else ''}")
 
 # %% [markdown]
 # "theory" is the hottest, as it should be. "Einstein" is far cooler, although he is the answer: the
-# similarity shows where the question is echoed, and the answer stands beside it. But "a" and "of" are hot
-# too, only because the question has small words of its own. More of that below.
+# similarity shows where the question is echoed, and the answer is beside it. But "a" and "of" are hot too,
+# only because the question has small words of its own. More about that below.
 #
 # ## Score
-# Along the rows the maximum says how well each word of the query is met. Their mean, all words counting
-# alike, is MaxSim (Khattab and Zaharia 2020, arXiv:2004.12832), and it ranks passages.
+# The maximum of a row says how well a word of the query is matched. The mean of these maxima is MaxSim
+# (Khattab and Zaharia 2020, arXiv:2004.12832), and it ranks passages.
 
 # %%
-weights = asked / asked.sum()
-contributions = weights * similarity[:, given].max(1)
+weights = query_words / query_words.sum()
+contributions = weights * similarity[:, passage_words].max(1)
 score = contributions.sum()
 
 
-def told(shares):
-    return ", ".join(
-        f"{word} {share:.3f}" for word, share in zip(query.tokens.word_texts, shares, strict=True)
-    )
+def show(how, score, contributions):
+    words = zip(query.tokens.word_texts, contributions, strict=True)
+    print(f"{how}score {score:.3f}: " + ", ".join(f"{word} {share:.3f}" for word, share in words))
 
 
-print(f"score {score:.3f}: {told(contributions)}")
+show("", score, contributions)
 
 # %% [markdown]
 # ## The same from the library
-# `heat_map` does just this, and keeps the parts.
+# `heat_map` computes the same, and keeps the parts. By default it also prefers matches that are close to each
+# other; `window` and `neighbours` of 0 turn that off.
 
 # %%
-plain = minqa.heat_map(query, passage)
+plain = minqa.heat_map(query, passage, window=0, neighbours=0.0)
 assert np.allclose(plain.word_similarity, similarity, atol=1e-5)
-assert np.allclose(plain.heat[given], heat[given], atol=1e-5)
+assert np.allclose(plain.heat[passage_words], heat[passage_words], atol=1e-5)
 assert np.allclose(plain.contributions, contributions, atol=1e-5) and abs(plain.score - score) < 1e-5
 
 # %% [markdown]
 # ## Two refinements
-# "the" is met in every text, so a word should count by how rare it is (idf). And vectors of one model share
-# a direction that says nothing: centring takes the corpus's mean off them. Both need to know what is usual.
+# "the" is in every text, so a word should count by how rare it is (idf). And the vectors of a model share a
+# direction that says nothing: centring subtracts the corpus's mean. Both need a corpus, hence `calibrate`.
 
 # %%
-statistics = minqa.gather(encoder, [one.text for one in minqa.demo_passages()[:200]])
-for measure in (minqa.Measure(weights="idf"), minqa.Measure(weights="idf", centring="mean")):
-    how = {"measure": measure, "statistics": statistics}
-    pair = minqa.embed(encoder, texts, **how)
-    refined = minqa.heat_map(*pair, **how)
-    print(f"centring {measure.centring}: score {refined.score:.3f}: {told(refined.contributions)}")
+encoder = minqa.calibrate(encoder, [passage.text for passage in minqa.demo_passages()[:200]])
+for centring in ("none", "mean"):
+    refined = minqa.heat_map(*minqa.embed(replace(encoder, centring=centring), texts))
+    show(f"centring {centring}, ", refined.score, refined.contributions)

@@ -32,7 +32,7 @@ PASSAGE = (
 def draw_ask():
     encoder = minqa.load()
     head, folder = minqa.load_span_head(), tempfile.mkdtemp()
-    minqa.write_index(encoder, minqa.open_corpus(), folder, store_tokens=True, most=1)
+    minqa.write_index(encoder, minqa.open_corpus(), folder, store_tokens=True, max_shards=1)
     index = minqa.open_index(folder, encoder)
     for clock in (Clock(), Clock()):  # the second is free of compiling
         query = embed_query(encoder, QUESTION, index.statistics, clock=clock)

@@ -9,8 +9,8 @@
 # %% [markdown]
 # # Ranking by heat map
 #
-# A search wants one number for each passage. Here are two ways to get it: one vector for a whole text,
-# which is fast, and a heat map of every word with every word, which is closer to what was asked.
+# A search needs one number for each passage. Here are two ways to compute it: one vector for a whole text,
+# which is fast, and a heat map of every word with every word, which is closer to the question.
 
 # %%
 import numpy as np
@@ -20,31 +20,29 @@ import minqa
 encoder = minqa.load()
 passages = minqa.demo_passages()[:600]
 texts = [passage.text for passage in passages]
-statistics, measure = minqa.gather(encoder, texts), minqa.RANKING
-how = {"measure": measure, "statistics": statistics}
-vectors = minqa.embed(encoder, texts, role="passage", **how)
+encoder = minqa.calibrate(encoder, texts)
+vectors = minqa.embed(encoder, texts, role="passage")
 pooled = minqa.pool(vectors)
 
 # %% [markdown]
-# ## One vector a text
-# The pooled vector is the mean of a text's tokens. `match` finds the passages whose pooled vectors point
-# where the question's does.
+# ## One vector per text
+# The pooled vector is the mean of a text's token vectors. `match` finds the passages whose pooled vectors are
+# most similar to the question's.
 
 # %%
 question = "Which emperor was exiled to an island?"
-[query] = minqa.embed(encoder, [question], role="query", **how)
-cosines, rows = minqa.match(query.pooled[None], pooled, k=20)
-candidates = np.asarray(rows)[0]
+[query] = minqa.embed(encoder, [question], role="query")
+cosines, candidates = map(np.asarray, minqa.match(query.pooled, pooled, k=20))
 for place, row in enumerate(candidates[:5].tolist(), 1):
-    print(f"{place}  {float(cosines[0, place - 1]):.3f}  {passages[row].title}")
+    print(f"{place}  {cosines[place - 1]:.3f}  {passages[row].title}")
 
 # %% [markdown]
 # ## Every word with every word
-# Now the 20 candidates are read closely. In a heat map each word of the question looks for its best match,
-# and what it finds, times its weight, is its contribution. The score is the sum of the contributions.
+# Now the 20 candidates are compared word by word. In a heat map each word of the question finds its best
+# match; that similarity times the word's weight is its contribution, and the score is their sum.
 
 # %%
-maps = {row: minqa.heat_map(query, vectors[row], **how) for row in candidates.tolist()}
+maps = {row: minqa.heat_map(query, vectors[row]) for row in candidates.tolist()}
 reordered = sorted(maps, key=lambda row: -maps[row].score)
 for place, row in enumerate(reordered[:5], 1):
     print(f"{place}  {maps[row].score:.3f}  {passages[row].title}")
@@ -53,8 +51,8 @@ assert passages[reordered[0]].title == "Napoleon"
 
 # %% [markdown]
 # ## Why?
-# A sum can be taken apart again. This is what each word of the question adds, for the two passages that the
-# two ways put first.
+# A sum can be taken apart. This is what each word of the question adds, for the passage that either way puts
+# first.
 
 # %%
 for row in dict.fromkeys([reordered[0], int(candidates[0])]):
@@ -65,10 +63,9 @@ for row in dict.fromkeys([reordered[0], int(candidates[0])]):
 # %% [markdown]
 # ## Is it better?
 # One question shows nothing, and this one was picked because the order improves; with idf from other passages
-# it need not. Take the first words of each passage's second sentence as a question, and ask
-# which of the two ways finds the passage that it came from. That test favours the heat map, which is good at
-# finding the same words again, and it is not how people ask; on SQuAD's questions, which people did ask, the
-# README has the figures.
+# it need not. So take the first words of a passage's second sentence as a question: which of the two ways
+# finds the passage that they came from? This test favours the heat map, which is good at finding the same
+# words, and it is not how people ask; the README has figures for SQuAD's questions, which people did ask.
 
 # %%
 pairs = []
@@ -77,28 +74,27 @@ for row, text in enumerate(texts):
     if others and len(others[0].split()) >= 8:
         pairs.append((row, " ".join(others[0].split()[1:9])))
 pairs = pairs[:30]
-queries = minqa.embed(encoder, [words for _, words in pairs], role="query", **how)
-_, found = minqa.match(minqa.pool(queries), pooled, k=10)
+queries = minqa.embed(encoder, [words for _, words in pairs], role="query")
+_, matches = minqa.match(minqa.pool(queries), pooled, k=10)
 by_vector = by_heat = present = 0
-for (row, _), asked, some in zip(pairs, queries, np.asarray(found).tolist(), strict=True):
-    present += row in some
-    by_vector += some[0] == row
-    by_heat += max(some, key=lambda one: minqa.heat_map(asked, vectors[one], **how).score) == row
+for (row, _), query, candidates in zip(pairs, queries, np.asarray(matches), strict=True):
+    present += row in candidates
+    by_vector += candidates[0] == row
+    by_heat += candidates[minqa.rank(query, [vectors[i] for i in candidates]).argmax()] == row
 print(f"first place is right: {by_vector} of {len(pairs)} by one vector, {by_heat} by heat map")
 print(f"among the candidates at all: {present}")
 
 # %% [markdown]
 # ## Where it does not help
 # The heat map only reorders what the pooled vectors have found: a passage that is not among the candidates
-# stays lost. And every word looks for a match of its own, so a strong one can outweigh the rest.
+# stays lost. And every word is matched on its own, so a strong match can outweigh the rest.
 
 # %%
-[query] = minqa.embed(encoder, ["Which queen ruled Egypt last?"], role="query", **how)
-_, rows = minqa.match(query.pooled[None], pooled, k=20)
-candidates = np.asarray(rows)[0].tolist()
-reordered = sorted(candidates, key=lambda row: -minqa.heat_map(query, vectors[row], **how).score)
+[query] = minqa.embed(encoder, ["Which queen ruled Egypt last?"], role="query")
+candidates = np.asarray(minqa.match(query.pooled, pooled, k=20)[1])
+reordered = candidates[np.argsort(-minqa.rank(query, [vectors[row] for row in candidates]))]
 print("by one vector:", ", ".join(passages[row].title for row in candidates[:3]))
 print("by heat map:  ", ", ".join(passages[row].title for row in reordered[:3]))
 
 # %% [markdown]
-# One vector has Ancient Egypt first. The heat map has a queen first, and she is of another country.
+# One vector puts Ancient Egypt first. The heat map puts a queen first, but of another country.

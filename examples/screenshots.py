@@ -21,7 +21,7 @@ VIEWS = {
 }
 
 folder = Path(sys.argv[1])
-program = "import sys; from minqa.cli import main; sys.exit(main(['app']))"
+program = "import sys; from minqa.app.cli import main; sys.exit(main(['app']))"
 with (
     subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as app,
     sync_playwright() as playwright,

@@ -3,9 +3,9 @@
     uv run python examples/train_span_head.py SQUAD.json --out trained
 
 Passages and questions are embedded once, apart from each other; from their words' vectors the head learns
-where the answer lies. Some questions are put to another paragraph of their article too, so that it learns
-as well when there is none. Articles are set aside for validation and for the test: no question of theirs is
-trained on. Stop with Ctrl-C; the same command goes on behind the last whole epoch.
+where the answer is. Some questions are also put to another paragraph of their article, so that it learns when
+there is none. No question of the articles set aside for validation and test is trained on. Stop with Ctrl-C;
+the same command goes on after the last whole epoch.
 
 With --finetune question and passage are read together by all of BERT, which is trained as well (Devlin et al.
 2018, section 4.2); what is written is a folder that `minqa.load_reader` and transformers load.
@@ -13,7 +13,6 @@ With --finetune question and passage are read together by all of BERT, which is 
 
 import argparse
 import json
-import math
 import os
 import re
 import shutil
@@ -22,6 +21,8 @@ import sys
 import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -39,18 +40,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 import minqa
-from minqa import bert
-from minqa.checkpoint import dump
-from minqa.encoder import model_folder, read_bert
-from minqa.reader import OVERLAP, WINDOW, Reader, answer
-from minqa.span_head import SpanHead, pair, read_answers, save_span_head
-from minqa.spans import MAX_LENGTH
-from minqa.squad import exact_match, f1, read_squad
-from minqa.training import Marked, TokenPairs, head_loss, reader_loss, train_step
+from minqa.answers import reader
+from minqa.answers.reader import BertForQuestionAnswering, Reader, answer, read_pairs, reader_loss
+from minqa.answers.span_head import SpanHead, head_loss, pair, read_answers, save_span_head
+from minqa.answers.squad import exact_match, f1, read_squad
+from minqa.embedding import as_batch, pad, padded_length
+from minqa.files.checkpoint import dump
+from minqa.files.loading import DEMO_MODEL, model_folder, read_bert
+from minqa.spans import MAX_SPAN_WORDS
 
-NO_ANSWER = 0.15  # of the questions, the part that is put to another paragraph as well
-AVERAGED = 0.005  # how much of a step's weights goes into their average, which is what is kept
-PATIENCE = 4  # epochs without a better F1
+NO_ANSWER_PART = 0.15  # of the questions, those that are put to another paragraph as well
+AVERAGED_PART = 0.005  # of a step's weights, what goes into their average, which is what is kept
+PATIENCE_EPOCHS = 4  # without a better F1
+EVALUATED_QUESTIONS = 64  # at once
 
 
 class Example(NamedTuple):
@@ -67,34 +69,36 @@ class Data:
     def __init__(self, path, *, seed, validation, test):
         questions = read_squad(path)
         self.digest = sha256(path.read_bytes()).hexdigest()
-        self.questions = [one.text for one in questions]
-        self.accepted = [one.accepted for one in questions]
-        self.passages = list(dict.fromkeys(one.passage for one in questions))
+        self.questions = [question.text for question in questions]
+        self.accepted = [question.accepted for question in questions]
+        self.passages = list(dict.fromkeys(question.passage for question in questions))
         number = {passage: i for i, passage in enumerate(self.passages)}
         examples = [
-            Example(i, number[one.passage], Counter((at, at + len(text)) for text, at in one.answers))
-            for i, one in enumerate(questions)
+            Example(
+                i, number[question.passage], Counter((at, at + len(text)) for text, at in question.answers)
+            )
+            for i, question in enumerate(questions)
         ]
-        articles = sorted({one.article for one in questions})
+        articles = sorted({question.article for question in questions})
         if len(articles) <= validation + test:
             raise minqa.InputError(f"{path} has {len(articles)} articles, too few to set some aside.")
         order = np.random.default_rng(seed).permutation(len(articles))
         self.test_articles = [articles[j] for j in order[:test]]
-        part = {articles[j]: i for i, j in enumerate(order)}
-        places = [part[one.article] for one in questions]
+        place = {articles[j]: i for i, j in enumerate(order)}
+        places = [place[question.article] for question in questions]
         bounds = (0, test, test + validation, len(articles))
         self.test, self.validation, self.train = (
-            [one for one, place in zip(examples, places, strict=True) if low <= place < high]
+            [example for example, i in zip(examples, places, strict=True) if low <= i < high]
             for low, high in pairwise(bounds)
         )
-        self.article = {one.passage: place for one, place in zip(examples, places, strict=True)}
-        self.together = defaultdict(list)
-        for passage, place in self.article.items():
-            self.together[place].append(passage)
+        self.article = {example.passage: i for example, i in zip(examples, places, strict=True)}
+        self.passages_of = defaultdict(list)
+        for passage, article in self.article.items():
+            self.passages_of[article].append(passage)
 
     def elsewhere(self, example, rng):
-        """The same question, put to another passage of the article; itself, where there is none."""
-        others = [i for i in self.together[self.article[example.passage]] if i != example.passage]
+        """The same question, put to another passage of the article; itself, if there is none."""
+        others = [i for i in self.passages_of[self.article[example.passage]] if i != example.passage]
         return Example(example.question, int(rng.choice(others)), Counter()) if others else example
 
 
@@ -104,32 +108,32 @@ class HeadTask:
     loss = staticmethod(head_loss)
 
     def __init__(self, data, options):
-        encoder = minqa.load(options.model)
-        measure = minqa.Measure(layers=(options.layer,))
-        [layer] = measure.layers_of(encoder.model.num_layers)
-        self.questions = embed(encoder, data.questions, "query", measure)
-        self.passages = embed(encoder, data.passages, "passage", measure)
+        encoder = replace(minqa.load(options.model), layer=options.layer)
+        layer = encoder.layer_number
+        self.questions = embed(encoder, data.questions, "query")
+        self.passages = embed(encoder, data.passages, "passage")
+        words = np.concatenate([self.passages[i].words for i in {example.passage for example in data.train}])
+        deviation = words.std(0)
+        constant = deviation < 1e-3 * np.median(deviation)
         self.model = SpanHead(
-            self.passages[0].array.shape[1],
+            words.shape[1],
             encoder=encoder.fingerprint,
             layer=layer,
             hidden=options.hidden,
             rngs=nnx.Rngs(options.seed),
         )
-        words = np.concatenate([self.passages[i].words for i in {one.passage for one in data.train}])
-        deviation = words.std(0)
-        constant = deviation < 1e-3 * np.median(deviation)
         self.model.scale.mean[...] = words.mean(0)
         self.model.scale.inverse_deviation[...] = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
 
     def length(self, example):
-        return len(self.passages[example.passage].tokens.words)
+        return len(self.passages[example.passage].words)
 
     def marks(self, example):
         return mark(example.answers, *self.passages[example.passage].tokens.words.T)
 
     def batch(self, examples):
-        return pair(*self._vectors(examples), padded=coarse), stack(list(map(self.marks, examples)))
+        batch = pair(*self._vectors(examples), steps=2)
+        return batch, targets(map(self.marks, examples), batch.mask.shape)
 
     def answer(self, model, examples):
         return read_answers(model, *self._vectors(examples), no_answer=False)
@@ -142,9 +146,8 @@ class HeadTask:
         return minqa.load_span_head(out / "span_head.safetensors")
 
     def _vectors(self, examples):
-        return [self.questions[one.question] for one in examples], [
-            self.passages[one.passage] for one in examples
-        ]
+        questions = [self.questions[example.question] for example in examples]
+        return questions, [self.passages[example.passage] for example in examples]
 
 
 class ReaderTask:
@@ -154,8 +157,8 @@ class ReaderTask:
         self.loss = in_bfloat16(reader_loss) if options.bfloat16 else reader_loss
         self.data = data
         self.folder = model_folder(options.model)
-        config, self.tokenizer, _ = read_bert(self.folder, max_tokens=WINDOW)
-        self.model = bert.BertForQuestionAnswering(config, rngs=nnx.Rngs(options.seed))
+        config, self.tokenizer = read_bert(self.folder, max_tokens=reader.WINDOW_TOKENS)
+        self.model = BertForQuestionAnswering(config, rngs=nnx.Rngs(options.seed))
         self.model.encoder = minqa.load(options.model).model
 
     def length(self, example):
@@ -165,37 +168,31 @@ class ReaderTask:
         return self._window(example)[-1]
 
     def _window(self, example):
-        """Ids, types, words and marks of what is read: of several windows the first that holds an answer."""
-        passage = self.data.passages[example.passage]
-        [(tokens, types)] = self.tokenizer.pairs(
-            self.data.questions[example.question], [passage], overlap=OVERLAP
-        )
-        ends = np.cumsum(tokens.windows).tolist()
-        places = np.append(tokens.words, [[0, 0]], 0)[tokens.word]  # no word's tokens have no place
-        windows = [slice(end - count, end) for end, count in zip(ends, tokens.windows, strict=True)]
-        found = [mark(example.answers, *places[window].T) for window in windows]
-        best = next((i for i, marks in enumerate(found) if marks), 0)
-        window = windows[best]
-        return tokens.ids[window], types[window], tokens.word[window] >= 0, found[best]
+        """The first window that holds an answer, or the first of all: tokens, number, word of each, marks."""
+        texts = self.data.questions[example.question], [self.data.passages[example.passage]]
+        [tokens] = read_pairs(self.tokenizer, *texts)
+        places = np.append(tokens.words, [[0, 0]], 0)  # the last row is for tokens of no word
+        words = np.split(tokens.word, np.cumsum(tokens.windows)[:-1])
+        marks = [mark(example.answers, *places[word].T) for word in words]
+        number = next((i for i, answers in enumerate(marks) if answers), 0)
+        return tokens, number, words[number], marks[number]
 
     def batch(self, examples):
-        read = list(map(self._window, examples))
-        length = min(coarse(max(len(ids) for ids, *_ in read)), self.tokenizer.max_tokens)
-        ids, types, in_passage, real = np.zeros((4, len(read), length), np.int32)
-        for i, (some, kinds, words, _) in enumerate(read):
-            ids[i, : len(some)], types[i, : len(some)], in_passage[i, : len(some)] = some, kinds, words
-            real[i, : len(some)] = 1
-        return TokenPairs(ids, real > 0, types, in_passage > 0), stack([marks for *_, marks in read])
+        tokens, numbers, words, marks = zip(*map(self._window, examples), strict=True)
+        length = min(padded_length(max(map(len, words)), steps=2), self.tokenizer.max_tokens)
+        in_passage = np.stack([pad(word >= 0, length) for word in words])
+        batch = as_batch(list(zip(tokens, numbers, strict=True)), length)
+        return batch, in_passage, targets(marks, in_passage.shape)
 
     def answer(self, model, examples):
-        reader = Reader("", model, self.tokenizer, "")
-        asked = ((self.data.questions[one.question], [self.data.passages[one.passage]]) for one in examples)
-        return [answer(reader, *one, no_answer=False)[0] for one in asked]
+        trained = Reader("", model, self.tokenizer)
+        texts = [(self.data.questions[i], [self.data.passages[j]]) for i, j, _ in examples]
+        return [answer(trained, *question, no_answer=False)[0] for question in texts]
 
     def save(self, model, out, facts):
         tensors = {
             name if name.startswith("qa_outputs") else f"bert.{name}": tensor
-            for name, tensor in dump(model, bert.QA_TENSORS).items()
+            for name, tensor in dump(model, reader.TENSORS).items()
         }
         for path in self.folder.glob("*"):
             if path.name == "vocab.txt" or (re.search("token|bert", path.name) and path.suffix == ".json"):
@@ -213,23 +210,17 @@ def in_bfloat16(loss):
     """The same loss in half the bits, of weights that are kept and trained in float32."""
 
     def halved(model, *batch):
-        model = jax.tree.map(lambda one: one.astype(jnp.bfloat16), model)
-        return loss(model, *batch).astype(jnp.float32)
+        return loss(jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), model), *batch).astype(jnp.float32)
 
     return halved
 
 
-def embed(encoder, texts, role, measure):
-    vectors = []
-    for start in track(range(0, len(texts), 64), f"Embedding the {role} texts", console=Console(stderr=True)):
-        vectors += minqa.embed(encoder, texts[start : start + 64], role=role, measure=measure)
+def embed(encoder, texts, role):
+    vectors, told = [], f"Embedding the {role} texts"
+    for start in track(range(0, len(texts), 64), told, console=Console(stderr=True)):
+        vectors += minqa.embed(encoder, texts[start : start + 64], role=role)
         vectors[-1].words  # noqa: B018, made now and kept
     return vectors
-
-
-def coarse(length):
-    """Lengths in steps of half an octave, so that few shapes are compiled."""
-    return max(32, math.ceil(2 ** (math.ceil(2 * math.log2(max(length, 1))) / 2)))
 
 
 def mark(answers, starts, ends):
@@ -237,48 +228,42 @@ def mark(answers, starts, ends):
     marks = Counter()
     for (start, end), annotators in answers.items():
         inside = np.flatnonzero((starts < end) & (ends > start))
-        if (
-            len(inside)
-            and starts[inside[0]] <= start
-            and ends[inside[-1]] >= end
-            and len(inside) <= MAX_LENGTH
-        ):
+        whole = len(inside) and starts[inside[0]] <= start and ends[inside[-1]] >= end
+        if whole and len(inside) <= MAX_SPAN_WORDS:
             marks[int(inside[0]), int(inside[-1])] += annotators
     return marks
 
 
-def stack(rows):
-    marked = Marked(*(np.zeros((len(rows), 8), kind) for kind in (np.int32, np.int32, np.float32)))
-    for i, marks in enumerate(rows):
-        best = marks.most_common(8)
-        for j, ((first, last), annotators) in enumerate(best):
-            marked.first[i, j], marked.last[i, j] = first, last
-            marked.weight[i, j] = annotators / sum(count for _, count in best)
-    return marked
+def targets(marks, shape):
+    """Marks of each row as `span_loss` takes them."""
+    array = np.zeros((*shape, min(MAX_SPAN_WORDS, shape[1])), np.float32)
+    for row, answers in zip(array, marks, strict=True):
+        for (first, last), annotators in answers.items():
+            row[first, last - first] = annotators / answers.total()
+    return array
 
 
 def batches(task, examples, size, rng):
     """Examples in random order, batched with others of like length; the few that are left over wait."""
     examples = [examples[i] for i in rng.permutation(len(examples))]
-    pool = 32 * size
-    found = []
+    pool, grouped = 32 * size, []
     for start in range(0, len(examples), pool):
-        some = sorted(examples[start : start + pool], key=task.length)
-        found += [some[i : i + size] for i in range(0, len(some) - size + 1, size)]
-    return [found[i] for i in rng.permutation(len(found))]
+        alike = sorted(examples[start : start + pool], key=task.length)
+        grouped += [alike[i : i + size] for i in range(0, len(alike) - size + 1, size)]
+    return [grouped[i] for i in rng.permutation(len(grouped))]
 
 
 def evaluate(task, model, data, examples):
-    """Exact match and F1 in percent, of SQuAD's definition, and each answer's margin over there being none.
+    """Exact match and F1 in percent, of SQuAD's definition, and each answer's margin over no answer.
 
-    Where some of the questions have no answer, as in SQuAD 2.0, none may be given.
+    If some of the questions have no answer, as in SQuAD 2.0, none may be given.
     """
     examples = sorted(examples, key=task.length)
-    optional = any(data.accepted[one.question] == [""] for one in examples)
+    optional = any(data.accepted[example.question] == [""] for example in examples)
     scored, margins = [], []
-    for start in range(0, len(examples), 64):
-        some = examples[start : start + 64]
-        for example, spans in zip(some, task.answer(model, some), strict=True):
+    for start in range(0, len(examples), EVALUATED_QUESTIONS):
+        batch = examples[start : start + EVALUATED_QUESTIONS]
+        for example, spans in zip(batch, task.answer(model, batch), strict=True):
             margins.append(spans[0].margin if spans else -np.inf)
             text = spans[0].text if spans and not (optional and margins[-1] <= 0) else ""
             accepted = data.accepted[example.question]
@@ -293,7 +278,7 @@ def auroc(right, wrong):
 
 
 class Run:
-    """What a run knows behind an epoch, on disk: whole or absent."""
+    """What a run knows after an epoch, on disk: whole or absent."""
 
     def __init__(self, path, settings):
         self.path, self.settings = path, json.dumps(settings)
@@ -303,7 +288,7 @@ class Run:
         write(self.path, save(leaves, {"settings": self.settings, "facts": json.dumps(facts)}))
 
     def check(self):
-        """Raise InputError where another run was saved; return what is known of this one."""
+        """The facts that were saved, or None. Raises InputError if they are another run's."""
         if not self.path.exists():
             return None
         try:
@@ -316,7 +301,7 @@ class Run:
         return json.loads(saved["facts"])
 
     def restore(self, tree, facts):
-        """What was saved, or what is given, where nothing was."""
+        """What was saved, or what is given, if nothing was."""
         saved = self.check()
         if saved is None:
             return tree, facts
@@ -332,49 +317,52 @@ def write(path, content):
     os.replace(aside, path)
 
 
+@partial(jax.jit, static_argnames=("loss", "optimizer"))
+def train_step(model, state, batch, key, *, loss, optimizer):
+    """One step down the gradient: model, optimizer's state, the loss before, and whether all is finite."""
+    value, gradients = jax.value_and_grad(loss)(model, *batch, key)
+    updates, state = optimizer.update(gradients, state, model)
+    model = optax.apply_updates(model, updates)
+    leaves = jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, model))])
+    return model, state, value, leaves.all()
+
+
 def train(task, data, options, settings):
     """Train until validation no longer gets better; the best weights are kept by `task.save`."""
     # What is too long to be marked must not be learnt to have no answer.
-    known = [one for one in data.train if not one.answers or task.marks(one)]
-    extra = int(NO_ANSWER * len(known))
+    known = [example for example in data.train if not example.answers or task.marks(example)]
+    extra = int(NO_ANSWER_PART * len(known))
     steps = options.epochs * ((len(known) + extra) // options.batch)
     rate = optax.warmup_cosine_decay_schedule(0, options.rate, min(200, steps // 10), steps + 1)
-    matrices = lambda tree: jax.tree.map(lambda one: one.ndim > 1, tree)  # noqa: E731, these alone decay
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(2.0), optax.adamw(rate, b2=0.98, weight_decay=0.01, mask=matrices)
-    )
+    matrices = lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)  # noqa: E731, these alone decay
+    adam = optax.adamw(rate, b2=0.98, weight_decay=0.01, mask=matrices)
+    optimizer = optax.chain(optax.clip_by_global_norm(2.0), adam)
     average = jax.jit(lambda old, new, part: optax.incremental_update(new, old, part))
-    finite = jax.jit(
-        lambda tree: jnp.all(jnp.array([jnp.isfinite(one).all() for one in jax.tree.leaves(tree)]))
-    )
     run = Run(options.out / "run.safetensors", settings)
-    tree = (task.model, task.model, optimizer.init(task.model))
-    tree, facts = run.restore(
-        tree, {"epochs": 0, "steps": 0, "validation F1": -1.0, "waited": 0, "minutes": 0.0}
-    )
+    facts = {"epochs": 0, "steps": 0, "validation F1": -1.0, "waited": 0, "minutes": 0.0}
+    tree, facts = run.restore((task.model, task.model, optimizer.init(task.model)), facts)
     model, averaged, state = tree
 
     with interrupted() as stopped, progress() as bar:
         row = bar.add_task("", total=steps, completed=facts["epochs"] * (steps // options.epochs))
-        while facts["epochs"] < options.epochs and facts["waited"] < PATIENCE:
-            begun, epoch = time.monotonic(), facts["epochs"]
+        while facts["epochs"] < options.epochs and facts["waited"] < PATIENCE_EPOCHS:
+            begun, epoch, losses = time.monotonic(), facts["epochs"], []
             rng = np.random.default_rng([options.seed, epoch])
             key = jax.random.fold_in(jax.random.key(options.seed), epoch)
             elsewhere = rng.choice(len(known), extra, replace=False)
             examples = known + [data.elsewhere(known[i], rng) for i in elsewhere]
-            losses = []
-            for some in batches(task, examples, options.batch, rng):
+            for batch in batches(task, examples, options.batch, rng):
                 key, dropout = jax.random.split(key)
-                model, state, loss = train_step(
-                    model, state, task.batch(some), dropout, loss=task.loss, optimizer=optimizer
+                model, state, loss, finite = train_step(
+                    model, state, task.batch(batch), dropout, loss=task.loss, optimizer=optimizer
                 )
                 # At first the mean of all steps, so that nothing of the beginning is kept.
-                averaged = average(averaged, model, max(AVERAGED, 1 / (facts["steps"] + len(losses) + 1)))
+                part = max(AVERAGED_PART, 1 / (facts["steps"] + len(losses) + 1))
+                averaged = average(averaged, model, part)
                 losses.append(float(loss))
-                if not (math.isfinite(losses[-1]) and finite(model)):
-                    raise minqa.InputError(
-                        f"The loss is {losses[-1]} at step {len(losses)} of epoch {epoch + 1}: lower --rate."
-                    )
+                if not finite:
+                    place = f"step {len(losses)} of epoch {epoch + 1}"
+                    raise minqa.InputError(f"The loss is {losses[-1]} at {place}: lower --rate.")
                 if stopped():
                     raise KeyboardInterrupt
                 told = f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.2f}"
@@ -418,25 +406,20 @@ def progress():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("squad", type=Path, help="questions in the layout of SQuAD 1.1 or 2.0")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for the head (or model), and for going on later"
-    )
-    parser.add_argument(
-        "--model", default=minqa.demo.MODEL, help="the encoder, a BERT (default: %(default)s)"
-    )
-    parser.add_argument("--finetune", action="store_true", help="train all of BERT instead of a head")
-    parser.add_argument("--layer", type=int, default=3, help="the layer that the head reads (default: 3)")
-    parser.add_argument("--hidden", type=int, default=128, help="the head's width (default: 128)")
-    parser.add_argument("--epochs", type=int, help="at most so many (default: 16, or 2 with --finetune)")
-    parser.add_argument("--batch", type=int, help="questions a step (default: 32, or 16 with --finetune)")
-    parser.add_argument(
-        "--rate", type=float, help="the highest learning rate (default: 2e-3, or 1e-4 with --finetune)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and split (default: 0)")
-    parser.add_argument("--validation", type=int, default=3, help="articles to validate on (default: 3)")
-    parser.add_argument("--test", type=int, default=4, help="articles to test on (default: 4)")
-    parser.add_argument("--bfloat16", action="store_true", help="finetune in half the bits, for accelerators")
+    add = parser.add_argument
+    add("squad", type=Path, help="questions in the layout of SQuAD 1.1 or 2.0")
+    add("--out", type=Path, required=True, help="folder for the head (or model), and for going on later")
+    add("--model", default=DEMO_MODEL, help="the encoder, a BERT (default: %(default)s)")
+    add("--finetune", action="store_true", help="train all of BERT instead of a head")
+    add("--layer", type=int, default=3, help="the layer that the head reads (default: 3)")
+    add("--hidden", type=int, default=128, help="the head's width (default: 128)")
+    add("--epochs", type=int, help="at most so many (default: 16, or 2 with --finetune)")
+    add("--batch", type=int, help="questions per step (default: 32, or 16 with --finetune)")
+    add("--rate", type=float, help="the highest learning rate (default: 2e-3, or 1e-4 with --finetune)")
+    add("--seed", type=int, default=0, help="of weights, order and split (default: 0)")
+    add("--validation", type=int, default=3, help="articles to validate on (default: 3)")
+    add("--test", type=int, default=4, help="articles to test on (default: 4)")
+    add("--bfloat16", action="store_true", help="finetune in half the bits, for accelerators")
     options = parser.parse_args()
     defaults = (2, 16, 1e-4) if options.finetune else (16, 32, 2e-3)
     for name, default in zip(("epochs", "batch", "rate"), defaults, strict=True):
@@ -449,7 +432,7 @@ def main():
     except minqa.InputError as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("Stopped: the same command goes on behind the last whole epoch.")
+        sys.exit("Stopped: the same command goes on after the last whole epoch.")
 
 
 def run(options):
@@ -470,7 +453,7 @@ def run(options):
     model = task.load(options.out)
     exact, mean_f1, right = evaluate(task, model, data, data.test)
     rng = np.random.default_rng(options.seed)
-    *_, wrong = evaluate(task, model, data, [data.elsewhere(one, rng) for one in data.test])
+    *_, wrong = evaluate(task, model, data, [data.elsewhere(example, rng) for example in data.test])
     told = auroc(right, wrong)
     report = {"test articles": data.test_articles, "questions": len(data.test)}
     report |= {"exact match": round(exact, 2), "F1": round(mean_f1, 2), "AUROC": round(told, 4)}

@@ -9,10 +9,9 @@
 # %% [markdown]
 # # Looking for a unit
 #
-# In 2015 Karpathy, Johnson and Li (arXiv:1506.02078) shaded text by single cells of an LSTM, and some of
-# them could be read: one was on inside quotation marks, one fell steadily from the beginning of a line. A
-# BERT has no cells, but the feed-forward network of each layer has units that are mostly silent and now and
-# then are not. What do they wait for?
+# In 2015 Karpathy, Johnson and Li (arXiv:1506.02078) shaded text by single cells of an LSTM, and a few had a
+# meaning: one was on inside quotation marks, one fell steadily from the beginning of a line. A BERT has no
+# cells, but the feed-forward network of each layer has units that are mostly silent. What activates them?
 
 # %%
 import re
@@ -23,38 +22,40 @@ import minqa
 
 encoder = minqa.load()
 texts = [passage.text for passage in minqa.demo_passages()[:64]]
-found = minqa.units(encoder, "She won 3 races in 1915, aged twenty.")
-print(found.kind, "layers", found.layers, "[layer, word, unit]:", found.array.shape)
+units = minqa.units(encoder, "She won 3 races in 1915, aged twenty.")
+print(units.kind, "layers", units.layers, "[layer, word, unit]:", units.array.shape)
 
 # %% [markdown]
-# There are thousands of units, so looking at them one by one would take a while. Say what you look for
-# instead: a number for each word. `find_units` ranks all units by their correlation with it.
+# There are thousands of units, too many to look at one by one. Define a feature instead, a number for each
+# word: `find_units` ranks all units by their correlation with it.
+
 
 # %%
-numbers = minqa.find_units(encoder, texts, minqa.FEATURES["number"], k=3)
-for one in numbers:
-    print(f"unit {one.layer}.{one.number}  correlation {one.correlation:+.2f}, held out {one.held_out:+.2f}")
+def show(units):
+    for kind, layer, number, correlation, held_out in units:
+        print(f"{kind} unit {layer}.{number}  correlation {correlation:+.2f}, held out {held_out:+.2f}")
+
+
+show(numbers := minqa.find_units(encoder, texts, minqa.FEATURES["number"], k=3))
 
 # %% [markdown]
-# The second figure is of texts in which nobody searched. It has to be there: among thousands of units the
-# best one correlates with anything. See for yourself, with a feature that is pure noise.
+# The second figure comes from texts that were not searched. It is needed because the best of thousands of
+# units correlates with anything, even with a feature that is pure noise:
 
 # %%
 noise = np.random.default_rng(0)
-for one in minqa.find_units(encoder, texts, lambda tokens: noise.random(len(tokens.words)), k=3):
-    print(f"unit {one.layer}.{one.number}  correlation {one.correlation:+.2f}, held out {one.held_out:+.2f}")
+show(minqa.find_units(encoder, texts, lambda tokens: noise.random(len(tokens.words)), k=3))
 
 # %% [markdown]
 # ## What the unit really does
-# A correlation is a summary. So shade some text by the unit, and look: a word in brackets is one that it is
-# on at.
+# A correlation is a summary. So shade some text by the unit: words in brackets are those where it is on.
 
 
 # %%
 def shaded(unit, text):
-    read = minqa.units(encoder, text)
-    active = read.unit(unit.layer, unit.number)
-    words = zip(read.tokens.word_texts, active, strict=True)
+    units = minqa.units(encoder, text)
+    active = units.unit(unit.layer, unit.number)
+    words = zip(units.tokens.word_texts, active, strict=True)
     return " ".join(f"[{word}]" if value > active.max() / 2 else word for word, value in words)
 
 
@@ -62,36 +63,35 @@ text = "In 1915 she won 3 races in 20 minutes, and 12 of 100 riders, born before
 print(shaded(numbers[0], text))
 
 # %% [markdown]
-# In this sentence it is on at small numbers and off at years. One sentence shows little, so take the mean
-# over all of the texts, of each of the three units.
+# In this sentence it is on at small numbers and off at years. One sentence shows little, so here are the
+# means of the three units over all of the texts.
 
 # %%
 kinds = {"one or two digits": r"\d{1,2}", "years": r"1\d{3}|20\d\d", "words without digits": r"\D+"}
 read = [minqa.units(encoder, text) for text in texts]
-words = [word for some in read for word in some.tokens.word_texts]
-for one in numbers:
-    active = np.concatenate([some.unit(one.layer, one.number) for some in read])
+words = [word for units in read for word in units.tokens.word_texts]
+for unit in numbers:
+    active = np.concatenate([units.unit(unit.layer, unit.number) for units in read])
     for kind, pattern in kinds.items():
         chosen = np.array([re.fullmatch(pattern, word) is not None for word in words])
-        print(f"unit {one.layer}.{one.number}  {active[chosen].mean():+.2f} at {chosen.sum()} {kind}")
+        print(f"unit {unit.layer}.{unit.number}  {active[chosen].mean():+.2f} at {chosen.sum()} {kind}")
 
 # %% [markdown]
-# Small numbers do move the first unit most, but over many texts it is not silent at years: they move it less.
-# The second one hardly tells the two apart. The feature was ours; a unit has an idea of its own.
+# Small numbers do activate the first unit most, but over many texts it is not silent at years, only weaker.
+# The second one hardly distinguishes the two. The feature was ours; what a unit encodes need not be the same.
 #
 # ## The falling cell
-# Is there a unit that counts how far a sentence has come?
+# Is there a unit that counts the words of a sentence?
 
 # %%
-for one in minqa.find_units(encoder, texts, minqa.FEATURES["position"], k=3):
-    print(f"unit {one.layer}.{one.number}  correlation {one.correlation:+.2f}, held out {one.held_out:+.2f}")
+show(minqa.find_units(encoder, texts, minqa.FEATURES["position"], k=3))
 
 # %% [markdown]
-# Something of the kind, but nothing steady. An LSTM has to count if it wants to know; this model is told
-# each word's position before it begins.
+# Something like it, but nothing steady. An LSTM must count to know a word's position; this model is given it
+# as an input.
 #
 # ## A feature of your own
-# Any function of the words will do: here, whether a word is a place where the compass points.
+# Any function of the words will do: here, whether a word is a point of the compass.
 
 
 # %%
@@ -101,5 +101,5 @@ def compass(tokens):
 
 
 [best] = minqa.find_units(encoder, texts, compass, k=1)
-print(f"unit {best.layer}.{best.number}  correlation {best.correlation:+.2f}, held out {best.held_out:+.2f}")
+show([best])
 print(shaded(best, "The river rises in the north of Italy, turns west, and ends in the Southern Ocean."))

@@ -1,256 +1,280 @@
-"""Texts → vectors: batching by length, layer choice, centring, pooling."""
+"""Texts → vectors: batches of windows, pooling, and the vectors of words."""
 
-import itertools
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
+from itertools import cycle
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from minqa.devices import by_device
 from minqa.encoder import Encoder, Pooling, Role
-from minqa.statistics import Measure, Statistics, centred
-from minqa.tokens import Tokens
+from minqa.text import InputError
+from minqa.tokens import Text, TextTokenizer, Tokens, tokens_of_words
 
-# Batches handed to the device before the first result is waited for, so that it works while Python prepares,
-# or compiles, the next.
+# Batches handed to the device before the first result is waited for, so that it works while Python does.
 BATCHES_AHEAD = 8
+# Tokens in one batch, for a model that does not say how many keep it fastest.
+BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}
 
 
 @dataclass(frozen=True)
 class Vectors:
     """One text in vector space.
 
-    Attributes:
-        tokens: the text as the model read it.
-        array: float32 [token, dim], the vector of each token, special tokens included.
-        pooled: float32 [dim], the text's one vector: of the last layer and, where the text is longer than
-            the model's maximum, of its first window alone, as sentence-transformers has it. None where the
-            token vectors alone were read from an index.
+    `pooled` is the text's one vector: of the last layer and, if the text is longer than the model's maximum,
+    of the window that truncation would keep, as in sentence-transformers; None if it is not known.
     """
 
     tokens: Tokens
-    array: Float[np.ndarray, "token dim"]
+    array: Float[np.ndarray, "token dim"]  # special tokens included
     pooled: Float[np.ndarray, " pooled_dim"] | None
+    weights: Float[np.ndarray, " word"]  # how much each counts in a query; 1 in sum, 0 for punctuation
+    baseline: float = 0.0  # the score of unrelated texts
+    identical: float = 1.0  # the score of a text with itself
+
+    @classmethod
+    def of(cls, words: Sequence[str], array: Any) -> "Vectors":
+        """Vectors from elsewhere, float [word, dim]; all words but punctuation count alike."""
+        array = np.asarray(array, np.float32)
+        if array.ndim != 2 or len(array) != len(words):
+            raise ValueError(f"{len(words)} words need an array [word, dim], not {array.shape}.")
+        tokens = tokens_of_words(words)
+        return cls(tokens, array, None, tokens.is_word / np.float32(max(tokens.is_word.sum(), 1)))
 
     @cached_property
     def words(self) -> Float[np.ndarray, "word dim"]:
         """The vector of each word, the mean of its tokens'."""
-        return merge_words(self.array, self.tokens)
+        return word_means(self.array, self.tokens)
 
 
 def embed(
-    encoder: Encoder,
-    texts: Sequence[str],
-    *,
-    role: Role | None = None,
-    measure: Measure = Measure(),  # noqa: B008, it is frozen
-    statistics: Statistics | None = None,
+    encoder: Encoder, texts: Sequence[Text], *, role: Role | None = None, key: Array | None = None
 ) -> list[Vectors]:
     """Token vectors and pooled vector of each text, in the order given.
 
-    A text's vectors do not depend on the other texts (up to float32 rounding, below 1e-5). A text that is
-    longer than the model's maximum is read window by window.
+    A text's vectors do not depend on the other texts, up to 1e-5. A text that is longer than the model's
+    maximum is read window by window.
 
     Args:
-        encoder: as `load` returns it.
-        texts: any Unicode.
+        encoder: gives layer, centring and weights.
+        texts: strings of any Unicode, or lists of words, which are then the words of the text.
         role: "query" or "passage" picks the prompt that the model wants for it.
-        measure: names the layers and the centring.
-        statistics: of the corpus, for the centring.
+        key: turns dropout on; None is deterministic.
 
     Raises:
-        InputError: the model has no such layer, or the centring needs statistics and there are none.
+        InputError: something is no text, the model has no such layer, the centring needs a corpus and none is
+            known, or the model computes numbers that are not finite.
     """
-    tokens = encoder.tokenize(texts, role)
-    layers = measure.layers_of(encoder.model.num_layers)
+    return embed_each([encoder], texts, role=role, key=key)[0]
+
+
+def embed_each(
+    encoders: Sequence[Encoder], texts: Sequence[Text], *, role: Role | None = None, key: Array | None = None
+) -> list[list[Vectors]]:
+    """`embed` for encoders that differ in layer, centring, weights or statistics alone, in one pass."""
+    tokens = encoders[0].tokenize(texts, role)
+    layers = tuple(encoder.layer_number for encoder in encoders)
+    hidden, pooled = hidden_states(encoders[0], tokens, layers, key=key)
+    rows = list(zip(tokens, hidden, pooled, strict=True))
     return [
-        Vectors(one, centred(hidden, measure, statistics), pooled)
-        for one, hidden, pooled in zip(tokens, *embed_layers(encoder, tokens, layers), strict=True)
+        [as_vectors(encoder, text, states[i], vector) for text, states, vector in rows]
+        for i, encoder in enumerate(encoders)
     ]
 
 
-def embed_layers(
+def as_vectors(encoder: Encoder, tokens: Tokens, hidden: np.ndarray, pooled: Any = None) -> Vectors:
+    """The vectors of a text whose hidden states at the encoder's layer, float32 [token, dim], are known."""
+    return Vectors(tokens, encoder.centred(hidden), pooled, encoder.word_weights(tokens), *encoder.scale)
+
+
+def hidden_states(
     encoder: Encoder,
     tokens: Sequence[Tokens],
     layers: tuple[int, ...],
     *,
+    key: Array | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Float[np.ndarray, "layer token dim"]], list[Float[np.ndarray, " pooled_dim"]]]:
-    """The token vectors of several layers, and the pooled vector, of each text; see `embed_pooled`."""
-    windows: dict[tuple[int, int], np.ndarray] = {}
-    pooled: dict[int, np.ndarray] = {}
-    run = partial(encode, layers=layers, pooling=encoder.pooling)
-    for places, outputs in encode_all(encoder, tokens, run):
-        hidden, vectors = map(np.asarray, outputs)
-        for i, (row, window) in enumerate(places):
-            windows[row, window] = hidden[:, i, : tokens[row].windows[window]]
-            if window == 0:
-                pooled[row] = vectors[i]
-        progress(sum(window == 0 for _, window in places))
-    texts = range(len(tokens))
-    joined = [
-        np.concatenate([windows[row, i] for i in range(len(tokens[row].windows))], axis=1) for row in texts
-    ]
-    return joined, [pooled[row] for row in texts]
+    """Hidden states of some layers, counted from 0, and the pooled vector, of each text; see `embed`."""
+    hidden, pooled = [np.zeros(0)] * len(tokens), [np.zeros(0)] * len(tokens)
+    run = partial(encode, layers=layers, pooling=encoder.pooling, key=key)
+    prompts = encoder.pooling.include_prompt
+    for row, result in by_text(encoder.model, encoder.tokenizer, tokens, run, include_prompt=prompts):
+        hidden[row], pooled[row] = result
+        if not all(np.isfinite(array).all() for array in result):
+            raise InputError(f"{encoder.name} computes numbers that are not finite: are its weights broken?")
+        progress(1)
+    return hidden, pooled
 
 
 def embed_pooled(
     encoder: Encoder, tokens: Sequence[Tokens], *, progress: Callable[[int], None] = lambda done: None
 ) -> Float[np.ndarray, "text pooled_dim"]:
-    """The pooled vectors alone, for many texts: token vectors never leave the device.
-
-    Args:
-        encoder: as `load` returns it.
-        tokens: as `Encoder.tokenize` returns them.
-        progress: called with the number of texts just embedded.
-    """
-    vectors: dict[int, np.ndarray] = {}
-    # The last layer goes along, unread, so that `embed` finds its program compiled.
-    run = partial(encode, layers=(encoder.model.num_layers,), pooling=encoder.pooling)
-    for places, (_, pooled) in encode_all(encoder, tokens, run, windows=1):
-        vectors |= zip([row for row, _ in places], np.asarray(pooled), strict=True)
-        progress(len(places))
-    return np.stack([vectors[row] for row in range(len(tokens))])
-
-
-def merge_words(array: Float[np.ndarray, "token dim"], tokens: Tokens) -> Float[np.ndarray, "word dim"]:
-    """The vector of each word, the mean of its tokens'."""
-    real = np.flatnonzero(tokens.word >= 0)
-    first = np.diff(tokens.word[real], prepend=-1) > 0
-    words = array[real[first]]
-    further = real[~first]  # most words are one token
-    np.add.at(words, tokens.word[further], array[further])
-    counts = np.bincount(tokens.word[real], minlength=len(words)).astype(array.dtype)
-    several = counts > 1
-    words[several] /= counts[several, None]
-    return words
+    """The pooled vectors alone: token vectors never leave the device; see `hidden_states`."""
+    return np.stack(hidden_states(encoder, tokens, (), progress=progress)[1])
 
 
 def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
-    """The pooled vectors of several texts as one array. Raises ValueError where one has none."""
-    pooled = [one.pooled for one in vectors if one.pooled is not None]
+    """The pooled vectors of several texts as one array. Raises ValueError if one of them has none."""
+    pooled = [text.pooled for text in vectors if text.pooled is not None]
     if len(pooled) < len(vectors):
         raise ValueError("Vectors that were read from an index have no pooled vector of their own.")
     return np.stack(pooled)
 
 
-def encode(
-    model: Callable,
-    ids: Int[Array | np.ndarray, "batch token ..."],
-    mask: Bool[Array | np.ndarray, "batch token"],
-    pooled_mask: Bool[Array | np.ndarray, "batch token"],
-    *,
-    layers: tuple[int, ...],
-    pooling: Pooling,
-) -> tuple[Float[Array, "layer batch token dim"], Float[Array, "batch pooled_dim"]]:
-    """One batch of token ids → the vectors of some layers, and the pooled vectors of the last, all float32.
+def word_means(array: Float[np.ndarray, "token ..."], tokens: Tokens) -> Float[np.ndarray, "word ..."]:
+    """The mean over each word's tokens; 0 for a word without one."""
+    member = (np.arange(len(tokens.words))[:, None] == tokens.word[None, :]).astype(array.dtype)
+    counts = np.maximum(member.sum(1), 1).reshape(-1, *[1] * (array.ndim - 1))
+    return np.tensordot(member, array, 1) / counts
 
-    `mask` is True for real tokens, `pooled_mask` for those that are pooled. Differentiable in `model`, which
-    compiles itself, whole or in parts.
-    """
+
+class Batch(NamedTuple):
+    """Windows of texts, padded to one length, a row each."""
+
+    ids: Int[np.ndarray, "row token ..."]
+    mask: Bool[np.ndarray, "row token"]  # True for real tokens
+    pooled_mask: Bool[np.ndarray, "row token"]  # True for tokens that are pooled
+    types: Int[np.ndarray, "row token"]  # 0, or 1 in the second text of a pair
+
+
+def encode(
+    model: Callable, batch: Batch, *, layers: tuple[int, ...], pooling: Pooling, key: Array | None = None
+) -> tuple[Float[Array, "layer row token dim"], Float[Array, "row pooled_dim"]]:
+    """Hidden states of some layers, and pooled vectors of the last, float32; differentiable in the model."""
+    output = run_model(model, batch.ids, batch.mask, **({} if key is None else {"key": key}))
+    hidden = getattr(output, "hidden", output)
+    return _take(hidden, batch.pooled_mask, np.array(layers, np.int32), pooling=pooling)
+
+
+def run_model(model: Callable, ids, mask, **wanted: Any) -> Any:
+    """Call a model. It is compiled here, whole, unless it compiles itself, as `Bert` does layer by layer."""
+    call = type(model).__call__ if getattr(model, "compiles_itself", False) else _call
     with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless asked
-        hidden = model(ids, mask).hidden
-    return _take(hidden, pooled_mask, np.array(layers, np.int32), pooling=pooling)
+        return call(model, ids, mask, **wanted)
+
+
+@partial(jax.jit, static_argnames=("attention", "units"))
+def _call(model, ids, mask, **wanted):
+    return model(ids, mask, **wanted)
 
 
 @partial(jax.jit, static_argnames="pooling")  # one program, whichever the layer
 def _take(hidden, pooled_mask, layers, *, pooling):
-    pooled = pool_tokens(hidden[-1].astype(jnp.float32), pooled_mask, pooling)
-    return hidden[layers].astype(jnp.float32), pooled
+    return hidden[layers].astype(jnp.float32), pool_tokens(
+        hidden[-1].astype(jnp.float32), pooled_mask, pooling
+    )
 
 
 def pool_tokens(
-    vectors: Float[Array, "batch token dim"], mask: Bool[Array, "batch token"], pooling: Pooling
-) -> Float[Array, "batch pooled_dim"]:
+    vectors: Float[Array, "row token dim"], mask: Bool[Array, "row token"], pooling: Pooling
+) -> Float[Array, "row pooled_dim"]:
     """Pool the vectors where `mask` is True, as sentence-transformers' Pooling and Normalize do."""
     weights = mask[:, :, None].astype(vectors.dtype)
-    count = jnp.maximum(weights.sum(1), 1)
-    total = (vectors * weights).sum(1)
-    first = jnp.argmax(mask, axis=1)
+    count, total = jnp.maximum(weights.sum(1), 1), (vectors * weights).sum(1)
     modes = {
         "mean": lambda: total / count,
         "mean_sqrt_len_tokens": lambda: total / jnp.sqrt(count),
-        "max": lambda: jnp.where(mask[:, :, None], vectors, -jnp.inf).max(1),
-        "cls": lambda: vectors[jnp.arange(len(vectors)), first],
+        "max": lambda: jnp.where(mask.any(1)[:, None], jnp.where(weights > 0, vectors, -jnp.inf).max(1), 0),
+        "cls": lambda: vectors[jnp.arange(len(vectors)), jnp.argmax(mask, axis=1)],
     }
     pooled = jnp.concatenate([modes[mode]() for mode in pooling.modes], axis=-1)
     if pooling.normalize:
         pooled /= jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
-    return pooled
+    return pooled[:, : pooling.truncate_dim]
 
 
-def bucket(length: int) -> int:
-    """The length that texts of this length are padded to.
+def by_text(
+    model: Callable,
+    tokenizer: TextTokenizer,
+    tokens: Sequence[Tokens],
+    run: Callable[[Any, Batch], tuple[Any, Any]],
+    *,
+    include_prompt: bool = True,
+) -> Iterator[tuple[int, tuple[Float[np.ndarray, "layer token ..."], Any]]]:
+    """Run something on all windows of texts, batch by batch, longest first, on all devices in turn.
 
-    Every padded length is one more shape to compile: 16 of them up to 512 tokens, in steps that grow.
+    `run(model, batch)` returns states [layer, row, token, ...] and pooled vectors [row, dim], or None. As a
+    text is done, its number and its result are yielded: its windows' states, joined, and its pooled vector.
     """
-    length = max(length, 1)
-    step = max(16, 2 ** (length - 1).bit_length() // 8)
-    return -(-length // step) * step
+    places = [(row, window) for row, text in enumerate(tokens) for window in range(len(text.windows))]
+    places.sort(key=lambda place: -tokens[place[0]].windows[place[1]])
+    budget = by_device(**getattr(model, "BATCH_TOKENS", BATCH_TOKENS))
+    copies, waiting, start = cycle(_copies(model)), deque(), 0
+    parts: dict[int, dict[int, tuple]] = {}
+    while start < len(places) or waiting:
+        if start < len(places) and len(waiting) <= BATCHES_AHEAD:
+            row, window = places[start]
+            length = min(padded_length(tokens[row].windows[window]), tokenizer.max_tokens)
+            number = min(len(places) - start, max(1, budget // length))
+            batch = places[
+                start : start + 2 ** (number.bit_length() - 1)
+            ]  # few shapes, and no row of padding
+            inputs = as_batch([(tokens[row], window) for row, window in batch], length, include_prompt)
+            waiting.append((batch, run(next(copies), inputs)))
+            start += len(batch)
+            continue
+        batch, (states, pooled) = waiting.popleft()
+        states, pooled = np.asarray(states), pooled if pooled is None else np.asarray(pooled)
+        for i, (row, window) in enumerate(batch):
+            windows, done = tokens[row].windows, parts.setdefault(row, {})
+            done[window] = states[:, i, : windows[window]], pooled if pooled is None else pooled[i]
+            if len(done) == len(windows):
+                joined = np.concatenate([done[window][0] for window in range(len(windows))], axis=1)
+                yield row, (joined, parts.pop(row)[tokens[row].pooled_window][1])
 
 
-def encode_all(
-    encoder: Encoder, tokens: Sequence[Tokens], run: Callable, *, windows: int | None = None
-) -> Iterator[tuple[list[tuple[int, int]], Any]]:
-    """(places, what `run` made of them) of batch after batch, longest first.
+def as_batch(places: Sequence[tuple[Tokens, int]], length: int, include_prompt: bool = True) -> Batch:
+    """Windows of texts, each given as the text and the window's number, padded to a length."""
+    shape = len(places), length
+    ids = np.zeros((*shape, *places[0][0].ids.shape[1:]), np.int32)
+    batch = Batch(ids, np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.int32))
+    for i, (text, window) in enumerate(places):
+        start, count = sum(text.windows[:window]), text.windows[window]
+        batch.ids[i, :count] = text.ids[start : start + count]
+        batch.types[i, :count] = text.types[start : start + count]
+        batch.mask[i, :count] = True
+        batch.pooled_mask[i, 0 if include_prompt or window else text.prompt_tokens : count] = True
+    return batch
 
-    Args:
-        encoder: as `load` returns it.
-        tokens: as `Encoder.tokenize` returns them.
-        run: called with a model, ids, mask and the mask of what is pooled, as `encode` is.
-        windows: of each text the first so many are read; None reads all of them.
 
-    A place is the number of a text and that of a window of it, in the order of the batch's rows.
+def padded_length(length: int, steps: int = 8) -> int:
+    """The length that arrays are padded to, in so many steps per doubling: each is one more shape to compile.
+
+    Up to 512 there are 16 for a model, where padding costs more than compiling, and 6 in steps of 1.
     """
-    places = [(row, i) for row, one in enumerate(tokens) for i in range(len(one.windows))[:windows]]
-    waiting: deque[tuple] = deque()
-    lengths = [tokens[row].windows[window] for row, window in places]
-    models = itertools.cycle(encoder.replicas)
-    for batch, length in batches(lengths, encoder.batch_tokens):
-        some = [places[place] for place in batch]
-        waiting.append((some, run(next(models), *as_batch(encoder, tokens, some, length))))
-        if len(waiting) > BATCHES_AHEAD:
-            yield waiting.popleft()
-    yield from waiting
+    step = max(16, 2 ** (max(length, 1) - 1).bit_length() // steps)
+    return -(-max(length, 1) // step) * step
 
 
-def as_batch(
-    encoder: Encoder, tokens: Sequence[Tokens], places: Sequence[tuple[int, int]], length: int
-) -> tuple[
-    Int[np.ndarray, "batch token ..."], Bool[np.ndarray, "batch token"], Bool[np.ndarray, "batch token"]
-]:
-    """Ids, mask, and mask of what is pooled, of windows of texts, padded to one length; see `encode_all`."""
-    length = min(length, encoder.tokenizer.max_tokens)
-    ids = np.zeros((len(places), length, *tokens[0].ids.shape[1:]), np.int32)
-    mask = np.zeros((len(places), length), bool)
-    pooled_mask = np.zeros((len(places), length), bool)
-    for i, (row, window) in enumerate(places):
-        one = tokens[row]
-        start, count = sum(one.windows[:window]), one.windows[window]
-        ids[i, :count] = one.ids[start : start + count]
-        mask[i, :count] = True
-        pooled_mask[i, 0 if encoder.pooling.include_prompt else one.prompt_tokens : count] = True
-    return ids, mask, pooled_mask
+def pad(array: np.ndarray, *lengths: int) -> np.ndarray:
+    """The array, its first axes padded with zeros to these lengths."""
+    return pad_all([array], *lengths)[0]
 
 
-def batches(lengths: Sequence[int], batch_tokens: Mapping[str, int]) -> Iterator[tuple[list[int], int]]:
-    """Group texts of like length: (their positions, padded length), rows a power of two, none of padding.
+def pad_all(arrays: Sequence[np.ndarray], *lengths: int) -> np.ndarray:
+    """Arrays of several sizes as one, their first axes padded with zeros to these lengths."""
+    padded = np.zeros((len(arrays), *lengths, *arrays[0].shape[len(lengths) :]), arrays[0].dtype)
+    for place, array in zip(padded, arrays, strict=True):
+        place[tuple(map(slice, array.shape))] = array
+    return padded
 
-    Args:
-        lengths: of the texts, in tokens.
-        batch_tokens: how many tokens to take at once on "cpu" and on an "accelerator".
-    """
-    budget = batch_tokens["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    start = 0
-    while start < len(order):
-        length = bucket(lengths[order[start]])
-        rows = min(len(order) - start, max(1, budget // length))
-        rows = 2 ** (rows.bit_length() - 1)
-        yield order[start : start + rows], length
-        start += rows
+
+def _copies(model: Any) -> list[Any]:
+    """The model on each device of this process, a copy on each but the one it is on."""
+    for known, copies in _recent:
+        if known is model:
+            return copies
+    copies = [jax.device_put(model, device) for device in jax.local_devices()]
+    _recent.append((model, copies))
+    return copies
+
+
+# The models that ran last, with their copies.
+_recent: deque[tuple[Any, list[Any]]] = deque(maxlen=2)

@@ -1,18 +1,22 @@
-"""Two texts' vectors → the similarity of their words: where a query is echoed in a passage."""
+"""Two texts' vectors → the similarity of their words: where a passage echoes a query, and how well."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from minqa.embedding import Vectors
-from minqa.page import notebook
-from minqa.similarity import contributions, cosine
-from minqa.statistics import Measure, Statistics, word_weights
-from minqa.tokens import Tokens
+from minqa.embedding import Vectors, pad, pad_all, padded_length
+from minqa.similarity import Similarity, cosine, maxsim
+from minqa.tokens import Tokens, comparable
 
+# The best of benchmarks/quality.py for ranking passages and showing where they echo a query.
+WINDOW = 24
+NEIGHBOURS = 0.1
+# Words of passages that are compared at once, which bounds the memory.
+WORDS_AT_ONCE = 32768
 # English words that carry no content of their own, with what BERT's tokenizer leaves of contractions.
 FUNCTION_WORDS = frozenset(
     "a about after against all am an and any are as at be because been before being between both but by "
@@ -29,35 +33,45 @@ FUNCTION_WORDS = frozenset(
 class HeatMap:
     """How similar every part of a query is to every part of a passage.
 
-    Attributes:
-        query: the query's tokens and words.
-        passage: the passage's.
-        token_similarity: float32 [query token, passage token], cosines; -inf where either is no word's
-            token ([CLS], [SEP], a prompt).
-        word_similarity: float32 [query word, passage word], cosines of the words' vectors, a word's vector
-            being the mean of its tokens'.
-        weights: float32 [query word], how much each word counts, 1 in sum; 0 for punctuation.
-        contributions: float32 [query word], what each word adds to the score.
-        heat: float32 [passage word], the highest similarity to any word of the query, where the similarity to
-            a word that counts for half as much as the heaviest lies half as far above `unrelated`; -inf for
-            punctuation.
-        score: how well the passage echoes the query, the sum of the contributions; -inf where nothing can be
-            compared. This is MaxSim over words (Khattab and Zaharia 2020, arXiv:2004.12832, equation 3).
-        unrelated: the score that texts which have nothing to do with each other reach.
+    The score says how well the passage echoes the query. It is the sum of the contributions, MaxSim over
+    words (Khattab and Zaharia 2020, arXiv:2004.12832, equation 3), or -inf if nothing can be compared.
     """
 
     query: Tokens
     passage: Tokens
-    token_similarity: Float[np.ndarray, "query_token passage_token"]
+    token_similarity: Float[np.ndarray, "query_token passage_token"]  # -inf if one belongs to no word
+    # Of the words' mean vectors; 0 if the model does not know one of the words, and they are not the same.
     word_similarity: Float[np.ndarray, "query_word passage_word"]
-    weights: Float[np.ndarray, " query_word"]
-    contributions: Float[np.ndarray, " query_word"]
-    heat: Float[np.ndarray, " passage_word"]
+    weights: Float[np.ndarray, " query_word"]  # 1 in sum; 0 for punctuation
+    contributions: Float[np.ndarray, " query_word"]  # what each word adds to the score
     score: float
-    unrelated: float
+    baseline: float = 0.0  # the score of unrelated texts
+    identical: float = 1.0  # the score of a text with itself
+
+    @cached_property
+    def heat(self) -> Float[np.ndarray, " passage_word"]:
+        """float32 [passage word], the highest similarity to any word of the query; -inf for punctuation.
+
+        The similarity to a word with half the weight of the heaviest lies half as far above the baseline.
+        """
+        return np.where(self.passage.is_word, self._weighted.max(0, initial=-np.inf), -np.inf)
+
+    @cached_property
+    def partners(self) -> Int[np.ndarray, " passage_word"]:
+        """int [passage word], the query word that gives each word its heat; -1 for none."""
+        if not self._weighted.size:
+            return np.full(len(self.passage.words), -1)
+        return np.where(np.isfinite(self.heat), self._weighted.argmax(0), -1)
+
+    @cached_property
+    def _weighted(self) -> Float[np.ndarray, "query_word passage_word"]:
+        part = self.weights[:, None] / max(self.weights.max(initial=0), np.float32(1e-9))
+        return np.where(part > 0, self.baseline + (self.word_similarity - self.baseline) * part, -np.inf)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""
+        from minqa.views.html import notebook
+
         return notebook(self)
 
 
@@ -65,85 +79,92 @@ def heat_map(
     query: Vectors,
     passage: Vectors,
     *,
-    measure: Measure = Measure(),  # noqa: B008, it is frozen
-    statistics: Statistics | None = None,
+    similarity: Similarity = cosine,
+    window: int = WINDOW,
+    neighbours: float = NEIGHBOURS,
 ) -> HeatMap:
     """Compare two texts token by token and word by word.
 
     Args:
-        query: vectors, as `embed` returns them for the same measure.
-        passage: likewise.
-        measure: says how much each word counts.
-        statistics: of the corpus, for the weights and for `unrelated`.
-
-    Raises:
-        InputError: the weights need statistics and there are none.
+        query, passage: as `embed` returns them for the same encoder.
+        similarity: a pure function of [query, dim] and [passage, dim] arrays, compiled once per shape.
+        window, neighbours: see `contributions`. A window is in words, and never shorter than the query.
     """
-    weights = word_weights(query.tokens, measure, statistics)
-    spelled = passage.tokens.spelled
-    tokens, words, added = map(
-        np.asarray,
-        _compare(
-            *padded(query.array, passage.array),
-            *padded(query.words, passage.words),
-            *padded(weights, spelled),
-            window=measure.window,
-            neighbours=measure.neighbours,
-        ),
+    pairs = comparable(query.tokens, passage.tokens)
+    words = _similarities(query.words, passage.words, similarity) * pairs
+    rows, columns = np.ix_(query.tokens.word, passage.tokens.word)
+    tokens = (
+        _similarities(query.array, passage.array, similarity) * np.pad(pairs, ((0, 1), (0, 1)))[rows, columns]
     )
-    words = words[: len(weights), : len(spelled)]
-    in_word = (query.tokens.word >= 0)[:, None] & (passage.tokens.word >= 0)[None, :]
-    unrelated = statistics.unrelated_score(measure) if statistics else 0.0
-    counts = weights > 0
-    counted = unrelated + (words[counts] - unrelated) * (weights[counts, None] / weights.max(initial=0))
+    added = _contributions(query, [passage], similarity, window, neighbours)[0][: len(query.weights)]
     return HeatMap(
         query=query.tokens,
         passage=passage.tokens,
-        token_similarity=np.where(in_word, tokens[: len(query.tokens), : len(passage.tokens)], -np.inf),
+        token_similarity=np.where((rows >= 0) & (columns >= 0), tokens, np.float32(-np.inf)),
         word_similarity=words,
-        weights=weights,
-        contributions=added[: len(weights)],
-        heat=np.where(spelled, counted.max(0, initial=-np.inf), -np.inf),
-        score=float(added.sum()) if weights.any() and spelled.any() else -np.inf,
-        unrelated=unrelated,
+        weights=query.weights,
+        contributions=added,
+        score=float(added.sum()) if query.weights.any() and passage.tokens.is_word.any() else -np.inf,
+        baseline=query.baseline,
+        identical=query.identical,
     )
+
+
+def rank(
+    query: Vectors,
+    passages: Sequence[Vectors],
+    *,
+    similarity: Similarity = cosine,
+    window: int = WINDOW,
+    neighbours: float = NEIGHBOURS,
+) -> Float[np.ndarray, " passage"]:
+    """The score of each passage, as its heat map has it; see `heat_map`."""
+    block = max(1, WORDS_AT_ONCE // max([1, *(len(passage.words) for passage in passages)]))
+    blocks = [passages[start : start + block] for start in range(0, len(passages), block)]
+    scores = [_contributions(query, block, similarity, window, neighbours).sum(1) for block in blocks]
+    return np.concatenate([np.zeros(0, np.float32), *scores])
 
 
 def content_words(tokens: Tokens) -> Bool[np.ndarray, " word"]:
     """Which words carry content: no punctuation, and no function word unless there is nothing else."""
-    spelled = tokens.spelled
     # "US", "IT" and "WHO" in capitals are names.
-    function = [
-        word.lower() in FUNCTION_WORDS and not (word.isupper() and len(word) > 1)
-        for word in tokens.word_texts
-    ]
-    content = spelled & ~np.array(function, bool)
-    return content if content.any() else spelled
+    names = [word.isupper() and len(word) > 1 for word in tokens.word_texts]
+    function = [word.lower() in FUNCTION_WORDS for word in tokens.word_texts]
+    content = tokens.is_word & (np.array(names, bool) | ~np.array(function, bool))
+    return content if content.any() else tokens.is_word
 
 
-@partial(jax.jit, static_argnames=("window", "neighbours"))
-def _compare(
-    query_tokens: Float[Array, "query_token dim"],
-    passage_tokens: Float[Array, "passage_token dim"],
-    query_words: Float[Array, "query_word dim"],
-    passage_words: Float[Array, "passage_word dim"],
-    weights: Float[Array, " query_word"],
-    spelled: Bool[Array, " passage_word"],
-    *,
-    window: int,
-    neighbours: float,
-):
-    words = cosine(query_words, passage_words)
-    added = contributions(words, weights, spelled, window=window, neighbours=neighbours)
-    return cosine(query_tokens, passage_tokens), words, added
+def window_for(window: int, query: Tokens) -> int:
+    """At least as long as the query, so that a text matches itself; a power of two, as each is compiled."""
+    words = len(query.words)
+    return 2 ** (words - 1).bit_length() if 0 < window < words else window
 
 
-def padded(*arrays: np.ndarray) -> list[np.ndarray]:
-    """The arrays, their first axes padded to powers of two, so that few shapes are compiled."""
-    return [
-        np.pad(
-            array,
-            [(0, max(16, 2 ** (len(array) - 1).bit_length()) - len(array))] + [(0, 0)] * (array.ndim - 1),
-        )
-        for array in arrays
-    ]
+def _contributions(
+    query, passages, similarity, window, neighbours
+) -> Float[np.ndarray, "passage query_word"]:
+    """`maxsim` over words, padded to few shapes."""
+    size = padded_length(len(query.words), steps=1)
+    length = padded_length(max(len(passage.words) for passage in passages), steps=1)
+    pairs = [comparable(query.tokens, passage.tokens) for passage in passages]
+    added = maxsim(
+        pad(query.words, size),
+        pad(query.weights, size),
+        pad_all([passage.words for passage in passages], length),
+        pad_all([passage.tokens.is_word for passage in passages], length),
+        comparable=None if all(map(np.all, pairs)) else pad_all(pairs, size, length),
+        similarity=similarity,
+        window=window_for(window, query.tokens),
+        neighbours=neighbours,
+    )
+    return np.asarray(added)
+
+
+def _similarities(query: np.ndarray, passage: np.ndarray, similarity: Similarity) -> Float[np.ndarray, "_ _"]:
+    padded = [pad(vectors, padded_length(len(vectors), steps=1)) for vectors in (query, passage)]
+    return np.asarray(_compiled(*padded, similarity=similarity))[: len(query), : len(passage)]
+
+
+@partial(jax.jit, static_argnames="similarity")
+def _compiled(query, passage, *, similarity):
+    return similarity(query, passage)

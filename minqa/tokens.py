@@ -1,45 +1,45 @@
-"""Text → token ids, and where every token sits in the text."""
+"""Text → token ids, and where each token and each word stands in the text."""
 
 import unicodedata
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers
 
-from minqa.characters import spell
-from minqa.errors import InputError
-from minqa.settings import read_settings
 from minqa.text import well_formed
+
+# Unicode categories of punctuation, of spaces and controls, and of signs like +, $ and ^; an emoji is none.
+MARKS = {"P", "Z", "C", "Sm", "Sc", "Sk"}
+# ELMo's ids after the 256 bytes, and how many ids there are, with 0, which is no character.
+SENTENCE_START, SENTENCE_END, WORD_START, WORD_END, PADDING = range(256, 261)
+CHARACTER_IDS = 262
+# A text, or its words.
+Text: TypeAlias = str | Sequence[str]
 
 
 @dataclass(frozen=True)
 class Tokens:
     """One text as a model reads it.
 
-    A word is a run of letters and digits, or one punctuation mark. `text[start:end]` for a row of `words` is
-    the word as it was written.
-
-    Attributes:
-        text: the text, `well_formed`.
-        ids: int32 [token] of word pieces, special tokens included, or [token, character] of spelled words.
-        word: int32 [token], the number of the word that the token belongs to, -1 for none.
-        words: int32 [word, 2], start and end of each word, in characters of `text`.
-        prompt_tokens: how many leading tokens stand for the prompt, [CLS] included; 0 without one.
-        windows: how many tokens the model reads at once, window by window; more than one where the text is
-            longer than the model's maximum.
+    A word is a run of letters and digits, or one punctuation mark; or, in a text given as a list, an item.
     """
 
-    text: str
-    ids: Int[np.ndarray, "token ..."]
-    word: Int[np.ndarray, " token"]
-    words: Int[np.ndarray, "word 2"]
-    prompt_tokens: int
-    windows: tuple[int, ...]
+    text: str  # `well_formed`; the items of a list, joined by spaces
+    ids: Int[
+        np.ndarray, "token ..."
+    ]  # subwords, special tokens included; or [token, character], spelled words
+    word: Int[np.ndarray, " token"]  # the number of each token's word, or -1
+    words: Int[np.ndarray, "word 2"]  # start and end of each word, in characters of `text`
+    keys: tuple[str, ...]  # words as the model sees them, in lower case; equal keys are the same word
+    unknown: Bool[np.ndarray, " word"]  # whether all that the model sees of a word is [UNK]
+    prompt_tokens: int  # how many leading tokens stand for the prompt, [CLS] included; or 0
+    windows: tuple[int, ...]  # tokens in each window; several if the text exceeds the model's maximum
+    pooled_window: int  # the window that truncation would keep
+    types: Int[np.ndarray, " token"]  # 0, or 1 in the second text of a pair
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -49,184 +49,191 @@ class Tokens:
         return [self.text[start:end] for start, end in self.words]
 
     @cached_property
-    def spelled(self) -> Bool[np.ndarray, " word"]:
-        """Which words are more than punctuation and signs like $ or +; an emoji is."""
-        marks = {"P", "Z", "C", "Sm", "Sc", "Sk"}
+    def is_word(self) -> Bool[np.ndarray, " word"]:
+        """bool [word]: whether a word has a token and is more than punctuation and signs."""
 
-        def is_spelled(word: str) -> bool:
+        def is_written(word: str) -> bool:
             kinds = map(unicodedata.category, word)
-            return word.isalnum() or any(not {kind, kind[0]} & marks for kind in kinds)
+            return word.isalnum() or any(not {kind, kind[0]} & MARKS for kind in kinds)
 
-        return np.array([is_spelled(word) for word in self.word_texts], bool)
+        return _has(self.word, len(self.words)) & np.array([*map(is_written, self.word_texts)], bool)
+
+
+def comparable(query: Tokens, passage: Tokens) -> Bool[np.ndarray, "query_word passage_word"]:
+    """Which words may match: a word that the model does not know matches only a word with the same key."""
+    pairs = ~query.unknown[:, None] & ~passage.unknown[None, :]
+    for row in np.flatnonzero(query.unknown):
+        pairs[row] = [key == query.keys[row] for key in passage.keys]
+    return pairs
+
+
+def tokens_of_words(words: Sequence[str]) -> Tokens:
+    """Tokens of words that no tokenizer has read: one token per word."""
+    starts = np.cumsum([0, *(len(word) + 1 for word in words)], dtype=np.int32)
+    number = np.arange(len(words), dtype=np.int32)
+    return Tokens(
+        text=" ".join(words),
+        ids=number,
+        word=number,
+        words=np.stack([starts[:-1], starts[1:] - 1], axis=1),
+        keys=tuple(map(str.lower, words)),
+        unknown=np.zeros(len(words), bool),
+        prompt_tokens=0,
+        windows=(len(words),),
+        pooled_window=0,
+        types=np.zeros_like(number),
+    )
 
 
 @dataclass(frozen=True)
-class TextReader(ABC):
-    """Texts of any Unicode → `Tokens`.
+class TextTokenizer:
+    """Texts of any Unicode → `Tokens` of pieces of words, such as BERT's (Devlin et al. 2018, section 3)."""
 
-    Attributes:
-        backend: splits a text into words and tokens, and a long text into windows.
-        max_tokens: the most tokens of a window, special tokens included.
-    """
+    backend: Tokenizer  # splits a text into words and tokens, and a long text into windows
+    max_tokens: int  # in a window, special tokens included
 
-    backend: Tokenizer
-    max_tokens: int
+    def __call__(self, texts: Sequence[Text], prompt: str = "") -> list[Tokens]:
+        """Tokens of each text, or list of words; `prompt` is read before it and is none of its words."""
+        prompt = well_formed(prompt)
+        texts = [well_formed(text) if isinstance(text, str) else [*map(well_formed, text)] for text in texts]
+        strings = [prompt + text for text in texts if isinstance(text, str)]
+        encodings, tokens = iter(self.backend.encode_batch(strings)), []
+        for text in texts:
+            given = isinstance(text, str)
+            tokens.append(
+                self.read(text, next(encodings), prompt) if given else self.read_words(text, prompt)
+            )
+        return tokens
 
-    def __call__(self, texts: Sequence[str], prompt: str = "") -> list[Tokens]:
-        """Tokens of each text; `prompt` is read before each text, but none of it counts as a word."""
-        texts, prompt = [well_formed(text) for text in texts], well_formed(prompt)
-        encodings = self.backend.encode_batch([prompt + text for text in texts])
-        return [
-            self._tokens(text, prompt, [code, *code.overflowing])
-            for text, code in zip(texts, encodings, strict=True)
-        ]
-
-    def _tokens(self, text: str, prompt: str, windows: Sequence[Encoding], sequence: int = 0) -> Tokens:
-        """The windows of one text, or of a pair of texts, of which `sequence` says which one is meant."""
-        word = np.array(
-            [
-                w if s == sequence else -1
-                for one in windows
-                for w, s in zip(one.word_ids, one.sequence_ids, strict=True)
-            ],
-            np.int32,
-        )
-        offsets = np.array([place for one in windows for place in one.offsets], np.int32).reshape(-1, 2)
+    def read(self, text: str, encoding: Encoding, prompt: str = "", sequence: int = 0) -> Tokens:
+        """Tokens of an encoded text; of an encoded pair, those of its first (`sequence` 0) or second text."""
+        windows = self._windows(encoding)
+        word = _word_ids(windows, sequence)
+        offsets = np.array([place for window in windows for place in window.offsets], np.int32).reshape(-1, 2)
+        ids = self._ids(windows, lambda: [(prompt + text)[start:end] for start, end in offsets.tolist()])
         offsets -= len(prompt)
         in_prompt = (word >= 0) & (offsets[:, 1] <= 0)
         word[in_prompt] = -1
-
         real = np.flatnonzero(word >= 0)
         numbers, word[real] = np.unique(word[real], return_inverse=True)
         words = np.tile(np.array([len(text), 0], np.int32), (len(numbers), 1))
         np.minimum.at(words[:, 0], word[real], offsets[real, 0].clip(0))
         np.maximum.at(words[:, 1], word[real], offsets[real, 1])
+        _take_marks(text, words)
+        return self._tokens(text, words, word, ids, windows, in_prompt)
+
+    def read_words(self, words: Sequence[str], prompt: str = "") -> Tokens:
+        """Tokens of a text given as a list of words; a word without a token keeps its row."""
+        given = [*(self([prompt])[0].word_texts if prompt else []), *words]
+        windows = self._windows(self._backend_of_words.encode(given, is_pretokenized=True))
+        word = _word_ids(windows, 0)
+        ids = self._ids(windows, lambda: [given[number] for number in word])
+        before = len(given) - len(words)
+        in_prompt = (word >= 0) & (word < before)
+        plain = tokens_of_words(words)
+        return self._tokens(plain.text, plain.words, np.maximum(word - before, -1), ids, windows, in_prompt)
+
+    def _tokens(self, text, words, word, ids, windows, in_prompt) -> Tokens:
+        known = word if ids.ndim > 1 else np.where(ids == self._unknown_id, -1, word)
         return Tokens(
             text=text,
-            ids=np.concatenate([self.ids(prompt + text, one) for one in windows]),
+            ids=ids,
             word=word,
-            words=words if text.isascii() else _with_marks(text, words),
+            words=words,
+            keys=tuple(self._key(text[start:end]) for start, end in words.tolist()),
+            unknown=_has(word, len(words)) & ~_has(known, len(words)),
             prompt_tokens=int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0,
             windows=tuple(map(len, windows)),
+            pooled_window=len(windows) - 1 if self._truncates_left else 0,
+            types=np.array([kind for window in windows for kind in window.type_ids], np.int32),
         )
 
-    @abstractmethod
-    def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, "token ..."]:
-        """What the model reads, token by token."""
+    def _windows(self, encoding: Encoding) -> list[Encoding]:
+        windows = [encoding, *encoding.overflowing]
+        return windows[::-1] if self._truncates_left else windows
 
+    def _ids(self, windows, sources: Callable[[], list[str]]) -> Int[np.ndarray, "token ..."]:
+        """What the model reads, token by token; `sources` gives the text that each token stands for."""
+        return np.array([i for window in windows for i in window.ids], np.int32)
 
-class WordPiece(TextReader):
-    """BERT's tokenizer (Devlin et al. 2018, section 3)."""
+    @property
+    def _backend_of_words(self) -> Tokenizer:
+        return self.backend
 
-    def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, " token"]:
-        return np.array(encoding.ids, np.int32)
+    @property
+    def _truncates_left(self) -> bool:
+        return (self.backend.truncation or {}).get("direction") == "left"
 
     @cached_property
-    def _for_pairs(self) -> Tokenizer:
-        # Truncation is a tokenizer's state, and copying one takes 20 ms.
-        return Tokenizer.from_str(self.backend.to_str())
+    def _unknown_id(self) -> int | None:
+        return self.backend.token_to_id(getattr(self.backend.model, "unk_token", None) or "")
 
-    def pairs(
-        self, question: str, passages: Sequence[str], *, overlap: int
-    ) -> list[tuple[Tokens, Int[np.ndarray, " token"]]]:
-        """A question before each passage: the passage's tokens, and 0 or 1 for the text a token is of.
-
-        Windows of a long passage share `overlap` tokens of it, half of their room at most; each begins with
-        the question, whose tokens, like special ones, belong to no word.
-
-        Raises:
-            InputError: the question leaves no room for a passage.
-        """
-        question, passages = well_formed(question), [well_formed(passage) for passage in passages]
-        backend = self._for_pairs
-        backend.no_truncation()
-        room = self.max_tokens - len(backend.encode(question, "").ids)
-        if room < 1:
-            raise InputError(
-                f"The question is too long: at most {self.max_tokens} tokens are read at once, and it leaves "
-                "none for the passage."
-            )
-        backend.enable_truncation(self.max_tokens, stride=min(overlap, room // 2), strategy="only_second")
-        encodings = backend.encode_batch([(question, passage) for passage in passages])
-        windows = [[code, *code.overflowing] for code in encodings]
-        return [
-            (self._tokens(text, "", some, 1), np.array([i for one in some for i in one.type_ids], np.int32))
-            for text, some in zip(passages, windows, strict=True)
-        ]
+    @cached_property
+    def _key(self) -> Callable[[str], str]:
+        normalize = self.backend.normalizer.normalize_str if self.backend.normalizer else str
+        return lru_cache(2**16)(lambda word: normalize(word).strip().lower())
 
 
 @dataclass(frozen=True)
-class Speller(TextReader):
+class CharacterTokenizer(TextTokenizer):
     """ELMo's tokenizer: every word is a token, spelled in `characters_per_word` ids."""
 
     characters_per_word: int
 
-    def ids(self, text: str, encoding: Encoding) -> Int[np.ndarray, "token character"]:
-        return spell([text[start:end] for start, end in encoding.offsets], self.characters_per_word)
+    @classmethod
+    def make(cls, characters_per_word: int, *, max_tokens: int = 512) -> "CharacterTokenizer":
+        """A tokenizer with the same words as BERT's; windows bound the memory, and the shapes to compile."""
+        backend = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        # Of all that BERT's does, only that a Chinese character is a word.
+        what = {"clean_text": False, "strip_accents": False, "lowercase": False}
+        backend.normalizer = normalizers.BertNormalizer(handle_chinese_chars=True, **what)
+        backend.enable_truncation(max_tokens)
+        return cls(backend, max_tokens, characters_per_word)
+
+    def _ids(self, windows, sources: Callable[[], list[str]]) -> Int[np.ndarray, "token character"]:
+        return spell(sources(), self.characters_per_word)
+
+    @cached_property
+    def _backend_of_words(self) -> Tokenizer:
+        backend = Tokenizer(self.backend.model)  # which splits no word
+        backend.enable_truncation(self.max_tokens)
+        return backend
 
 
-def make_speller(characters_per_word: int, *, max_tokens: int = 512) -> Speller:
-    """A tokenizer that splits words and punctuation apart as BERT's does: both know the same words.
+def spell(words: Sequence[str], width: int = 50) -> Int[np.ndarray, "word character"]:
+    """Words → the character ids that ELMo spells them with: UTF-8 bytes between two marks, padded to `width`.
 
-    ELMo itself reads texts of any length; windows bound the memory and the shapes to be compiled.
+    Bytes that do not fit are left out. All ids are one higher than in the files: 0 stands where no word is.
     """
-    backend = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    # Of all that BERT's does, only that a Chinese character is a word.
-    backend.normalizer = normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=False)
-    backend.enable_truncation(max_tokens)
-    return Speller(backend, max_tokens, characters_per_word)
+    ids = np.full((len(words), width), PADDING, np.int32)
+    for row, word in zip(ids, words, strict=True):
+        code = word.encode()[: width - 2]
+        row[: len(code) + 2] = [WORD_START, *code, WORD_END]
+    return ids + 1
 
 
-def load_word_piece(
-    folder: Path, *, max_tokens: int | None, max_positions: int, lowercase: bool = False
-) -> WordPiece:
-    """transformers' fast tokenizer of a model folder.
-
-    `tokenizer.json` is that tokenizer written down, so it is read without importing transformers, which
-    takes over a second; only a folder with the older `vocab.txt` alone needs the conversion.
-
-    Args:
-        folder: holds `tokenizer.json` or `vocab.txt`, and may hold `tokenizer_config.json`.
-        max_tokens: longest input, special tokens included; None takes the tokenizer's own limit.
-        max_positions: the most tokens that the model can number.
-        lowercase: whether to lower-case a text before the tokenizer's own normalization.
-
-    Raises:
-        InputError: there is no tokenizer, or it cannot be read.
-    """
-    settings = read_settings(folder / "tokenizer_config.json", optional=True)
-    try:
-        if (folder / "tokenizer.json").is_file():
-            backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        elif (folder / "vocab.txt").is_file():
-            from transformers import AutoTokenizer
-
-            backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
-        else:
-            raise InputError(f"{folder} holds no tokenizer: tokenizer.json or vocab.txt is needed.")
-    except InputError:
-        raise
-    except Exception as error:  # tokenizers raises bare Exception for a broken file
-        raise InputError(f"The tokenizer in {folder} cannot be read: {error}") from error
-    if lowercase:
-        backend.normalizer = normalizers.Sequence(
-            [normalizers.Lowercase(), *filter(None, [backend.normalizer])]
-        )
-    backend.no_padding()
-    limit = min(max_tokens or settings.get("model_max_length", int) or max_positions, max_positions)
-    specials = len(backend.encode("").ids)
-    if not 0 < specials < limit:
-        raise InputError(f"The tokenizer in {folder} has {specials} special tokens and room for {limit}.")
-    backend.enable_truncation(limit)
-    return WordPiece(backend, limit)
+def boundaries(width: int = 50) -> Int[np.ndarray, "2 character"]:
+    """The ids of the two words that stand for a sentence's start and its end."""
+    ids = np.full((2, width), PADDING, np.int32)
+    ids[:, :3] = [[WORD_START, mark, WORD_END] for mark in (SENTENCE_START, SENTENCE_END)]
+    return ids + 1
 
 
-def _with_marks(text: str, words: np.ndarray) -> np.ndarray:
-    """Give each word the accents and joiners behind it, which the tokenizer drops without a trace."""
-    words = words.copy()
-    limits = np.append(words[1:, 0], len(text))
+def _has(word: Int[np.ndarray, " token"], number: int) -> Bool[np.ndarray, " word"]:
+    """Which of so many words have a token."""
+    return np.bincount(word[word >= 0], minlength=number) > 0
+
+
+def _word_ids(windows: Sequence[Encoding], sequence: int) -> Int[np.ndarray, " token"]:
+    """The number of each token's word in one text of a pair, or -1."""
+    pairs = (pair for window in windows for pair in zip(window.word_ids, window.sequence_ids, strict=True))
+    return np.array([word if number == sequence else -1 for word, number in pairs], np.int32)
+
+
+def _take_marks(text: str, words: Int[np.ndarray, "word 2"]) -> None:
+    """Extend each word to the accents and joiners after it, which the tokenizer drops without a trace."""
+    limits = [] if text.isascii() else [*words[1:, 0], len(text)]
     for row, limit in zip(words, limits, strict=False):
         while row[1] < limit and unicodedata.category(text[row[1]]) in ("Mn", "Mc", "Me", "Cf"):
             row[1] += 1
-    return words

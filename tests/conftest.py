@@ -4,32 +4,32 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 
+import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
 import hypothesis
 import jax
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 import transformers
 from jaxtyping import install_import_hook
+from safetensors.numpy import load_file, save_file
 
 with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dtypes of every call
     import minqa
-    import minqa.alignment
     import minqa.ask
-    import minqa.cli
-    import minqa.comparison
-    import minqa.elmo
-    import minqa.engines
-    import minqa.figure
-    import minqa.indexing
-    import minqa.show
-    import minqa.tabs
-    from minqa.corpus import Corpus, as_it_is
-    from minqa.records import Passage, Record
+    import minqa.clock
+
+    for name in minqa.__all__:
+        with suppress(ImportError, AttributeError):  # TODO: while wings are being written
+            getattr(minqa, name)
+    from minqa.corpus.articles import Article, Corpus
+    from minqa.text import Passage
 
 hypothesis.settings.register_profile("minqa", deadline=None)  # the first call of a shape compiles
 hypothesis.settings.load_profile("minqa")
@@ -113,9 +113,9 @@ def corpus_of(texts, name: str = "corpus") -> Corpus:
 
     def read():
         for number, text in enumerate(texts):
-            yield Record(str(number), f"title {number}", text), (number + 1) / len(texts)
+            yield Article(str(number), f"title {number}", text), (number + 1) / len(texts)
 
-    return Corpus(name, read, as_it_is)
+    return Corpus(name, read)
 
 
 def passages_of(texts) -> list[Passage]:
@@ -123,9 +123,44 @@ def passages_of(texts) -> list[Passage]:
     return [Passage(f"title {number}", text, "", f"{number}:0") for number, text in enumerate(texts)]
 
 
-def indexed(encoder, texts, path, **how) -> minqa.Index:
+def indexed(encoder, texts, path, **how):
     minqa.write_index(encoder, corpus_of(texts), path, **how)
     return minqa.open_index(path, encoder)
+
+
+def sentence_transformer(folder: Path):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(folder), device="cpu")
+
+
+def sentence_folder(folder: Path, *, pooling, normalize=True, prompts=None, default=None, **settings) -> Path:
+    """Turn a BERT folder into one of sentence-transformers in its older form."""
+    kinds = ["Transformer", "Pooling", "Normalize"][: 2 + normalize]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(zip(kinds, paths, strict=False))
+    ]
+    settings |= {"prompts": prompts or {}, "default_prompt_name": default}
+    for name, content in {
+        "modules.json": modules,
+        "1_Pooling/config.json": {"word_embedding_dimension": 32} | pooling,
+        "sentence_bert_config.json": {"max_seq_length": 24, "do_lower_case": True},
+        "config_sentence_transformers.json": settings,
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content), "utf-8")
+    return folder
+
+
+def contents(folder):
+    """A hash of every file but locks, by its place."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.endswith(".lock")
+    }
 
 
 def oracle(folder: Path) -> transformers.BertModel:
@@ -134,9 +169,55 @@ def oracle(folder: Path) -> transformers.BertModel:
     ).eval()
 
 
+def compilations(call) -> int:
+    """How many programs XLA compiles during a call."""
+    compiled = []
+
+    def listen(event: str, duration: float, **_) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        call()
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return len(compiled)
+
+
+def rewrite(folder: Path, change) -> None:
+    """Replace the tensors of a BERT."""
+    path = folder / "model.safetensors"
+    save_file(change(load_file(path)), path)
+
+
+def read_hdf5(path: Path) -> dict[str, np.ndarray]:
+    """Every dataset by its name."""
+    tensors = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: tensors.update({name: item[...]} if hasattr(item, "shape") else {})
+        )
+    return tensors
+
+
+def assert_same(ours, theirs) -> None:
+    """Two models have the same parameters, to the last bit."""
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def edit_json(path: Path, **changes) -> None:
     content = json.loads(path.read_text("utf-8")) | changes
     path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}), "utf-8")
+
+
+@pytest.fixture
+def unchecked():
+    """Calls as users make them, without jaxtyping's checks: minqa says itself what is wrong."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """ELMo against the original's numbers, and against a forward pass written out in NumPy."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import edit_json, make_elmo_folder
+from conftest import edit_json, make_elmo_folder, read_hdf5
 
 import minqa
-from minqa.characters import boundaries, spell
-from minqa.checkpoint import read_hdf5
 from minqa.elmo import ScalarMix
-from minqa.embedding import encode
+from minqa.embedding import as_batch, encode
+from minqa.tokens import boundaries, spell
 
 DATA = Path(__file__).parent.parent.parent / "shared/data/elmo"
 TEXTS = ["the theory of relativity was developed", "who", "caf\u00e9 naive " + "x" * 70, "a b c d e f g"]
@@ -132,8 +132,10 @@ def test_the_top_layer_equals_the_original_with_carried_state(fixture):
     # The first ones again, each by itself and without a state.
     for k, sentences in enumerate(lists):
         words = sentences[0].split()
-        ids, mask = pad([sentences[0]])
-        [[alone]], _ = encode(fixture.model, ids, mask, mask, layers=(2,), pooling=fixture.pooling)
+        [tokens] = fixture.tokenize([words])
+        [[alone]], _ = encode(
+            fixture.model, as_batch([(tokens, 0)], len(words)), layers=(2,), pooling=fixture.pooling
+        )
         np.testing.assert_allclose(alone, stateless[-1, k, : len(words)], atol=1e-6)
         expected = np.concatenate(files[k]["0"][...], -1)
         assert np.allclose(alone, expected, atol=1e-6)
@@ -185,6 +187,9 @@ def test_units_are_the_cells_and_projections_of_numpy(elmo_folder):
         for i, kind in enumerate(("cell", "projection")):
             found = minqa.units(encoder, text, kind=kind)
             assert found.layers == (1, 2)
+            ids, mask = pad([text])
+            plain = encoder.model(ids, mask, units=True).units[kind]
+            np.testing.assert_allclose(plain[:, 0], found.array, atol=1e-6)
             for layer in range(2):
                 directions = [[state[i] for state in numpy.trace[way, layer]] for way in range(2)]
                 expected = np.concatenate(directions, axis=1)
@@ -204,12 +209,22 @@ def test_the_ordinary_path_is_stateless(elmo_folder):
     texts = ["who played ?", *TEXTS, "who played ?"]
     vectors = minqa.embed(encoder, texts)
     for layer in range(3):
-        for text, one in zip(
-            texts, minqa.embed(encoder, texts, measure=minqa.Measure((layer,))), strict=True
-        ):
+        for text, one in zip(texts, minqa.embed(replace(encoder, layer=layer), texts), strict=True):
             np.testing.assert_allclose(one.array, numpy(text)[0][layer], atol=2e-6, rtol=0)
     np.testing.assert_allclose(vectors[0].array, vectors[-1].array, atol=1e-6)
     np.testing.assert_allclose(vectors[0].pooled, numpy(texts[0])[0][-1].mean(0), atol=2e-6)
+
+
+def test_a_list_of_words_is_read_word_by_word(elmo_folder):
+    """Whatever the words hold: numpy reads the same words, of which one holds a space."""
+    numpy, encoder = NumPyElmo(elmo_folder), minqa.load(elmo_folder)
+    words = ["Don't", "caf\u00e9-theory,", "x" * 70, "\u65e5\u672c", "."]
+    [vectors] = minqa.embed(encoder, [words])
+    assert vectors.tokens.word_texts == words
+    np.testing.assert_allclose(vectors.words, numpy(" ".join(words))[0][-1], atol=2e-6, rtol=0)
+    listed, joined = minqa.embed(encoder, [TEXTS[0].split(), TEXTS[0]])
+    np.testing.assert_allclose(listed.array, joined.array, atol=1e-6)
+    np.testing.assert_allclose(listed.pooled, joined.pooled, atol=1e-6)
 
 
 def test_state_goes_in_and_out_and_is_not_kept(elmo_folder):
@@ -302,138 +317,3 @@ def test_equal_elmos_share_a_fingerprint_and_others_do_not(tmp_path):
     options = json.loads((folders[1] / "options.json").read_text())
     edit_json(folders[1] / "options.json", lstm=options["lstm"] | {"cell_clip": 3})
     assert minqa.load(folders[1]).fingerprint != first
-
-
-def rewrite(folder, change):
-    tensors = change(read_hdf5(folder / "weights.hdf5"))
-    with h5py.File(folder / "weights.hdf5", "w") as file:
-        for name, tensor in tensors.items():
-            file[name] = tensor
-
-
-def test_every_dataset_is_needed_and_lands_in_its_place(elmo_folder):
-    tensors = read_hdf5(elmo_folder / "weights.hdf5")
-    before = jax.tree.leaves(minqa.load(elmo_folder).model)
-    assert len(tensors) == 1 + 6 + 8 + 2 + 12
-    for name in tensors:
-        rewrite(elmo_folder, lambda _, name=name: {n: x for n, x in tensors.items() if n != name})
-        with pytest.raises(minqa.InputError, match=f"do not fit options.json: {name} is missing.$"):
-            minqa.load(elmo_folder)
-        rewrite(elmo_folder, lambda _, name=name: tensors | {name: tensors[name] + 1})
-        after = jax.tree.leaves(minqa.load(elmo_folder).model)
-        changed = sum(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-        assert changed == (2 if name.endswith("W_0") else 1), name
-
-
-def without(folder, *names):
-    path = folder / "options.json"
-    options = json.loads(path.read_text())
-    part = options
-    for name in names[:-1]:
-        part = part[name]
-    del part[names[-1]]
-    path.write_text(json.dumps(options))
-
-
-def with_option(folder, part, **changes):
-    options = json.loads((folder / "options.json").read_text())
-    edit_json(folder / "options.json", **{part: options[part] | changes})
-
-
-def truncate(folder):
-    path = folder / "weights.hdf5"
-    path.write_bytes(path.read_bytes()[:-1000])
-
-
-CELL = "RNN_1/RNN/MultiRNNCell/Cell1/LSTMCell"
-
-
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        (truncate, "weights.hdf5 cannot be read as HDF5, is it cut short"),
-        (lambda folder: (folder / "weights.hdf5").write_bytes(b"no"), "cannot be read as HDF5"),
-        (lambda folder: (folder / "weights.hdf5").write_bytes(b""), "cannot be read as HDF5"),
-        (lambda folder: (folder / "weights.hdf5").unlink(), r"one \*weights.hdf5, .* but holds none"),
-        (lambda folder: (folder / "options.json").unlink(), r"one \*options.json, .* but holds none"),
-        (
-            lambda folder: (folder / "b_weights.hdf5").write_bytes(b""),
-            "but holds b_weights.hdf5, weights.hdf5",
-        ),
-        (lambda folder: (folder / "options.json").write_text("{"), "options.json cannot be read"),
-        (lambda folder: (folder / "options.json").write_text("[]"), "options.json holds no JSON object"),
-        (
-            lambda folder: edit_json(folder / "options.json", lstm=3),
-            "lstm.projection_dim is missing; lstm.dim",
-        ),
-        (lambda folder: without(folder, "lstm", "cell_clip"), "lstm.cell_clip is missing"),
-        (lambda folder: without(folder, "lstm", "use_skip_connections"), "use_skip_connections is missing"),
-        (lambda folder: without(folder, "char_cnn", "filters"), "char_cnn.filters is missing"),
-        (lambda folder: without(folder, "char_cnn"), "char_cnn.embedding.dim is missing"),
-        (lambda folder: with_option(folder, "lstm", dim="24"), "dim is '24', but must be a whole number"),
-        (lambda folder: with_option(folder, "lstm", proj_clip=-1), "proj_clip is -1, but must be a number"),
-        (lambda folder: with_option(folder, "lstm", cell_clip=10**400), "cell_clip is 1.*must be a number"),
-        (lambda folder: with_option(folder, "lstm", use_skip_connections=1), "must be true or false"),
-        (lambda folder: with_option(folder, "char_cnn", activation="gelu"), "must be 'relu' or 'tanh'"),
-        (lambda folder: with_option(folder, "char_cnn", activation=[]), "must be 'relu' or 'tanh'"),
-        (
-            lambda folder: with_option(folder, "char_cnn", filters=[[1, 2], 3]),
-            r"a list of up to 64 \[width, number\]",
-        ),
-        (lambda folder: with_option(folder, "lstm", n_layers=10**6), "a whole number from 1 to 64"),
-        (lambda folder: with_option(folder, "char_cnn", n_highway=10**6), "a whole number from 1 to 64"),
-        (
-            lambda folder: with_option(folder, "char_cnn", max_characters_per_token=10**9),
-            "a whole number from 3 to 1000",
-        ),
-        (lambda folder: with_option(folder, "char_cnn", filters=[[51, 2]]), "wider than max_characters"),
-        (
-            lambda folder: with_option(folder, "char_cnn", n_characters=261),
-            "n_characters is 261, but only 262 is supported",
-        ),
-        (
-            lambda folder: edit_json(folder / "options.json", bidirectional=False),
-            "bidirectional is False, but only True is supported",
-        ),
-        (
-            lambda folder: with_option(folder, "lstm", dim=25),
-            r"LSTMCell/W_0 has shape \(32, 96\) instead of \(32, 100\)",
-        ),
-        (
-            lambda folder: with_option(folder, "lstm", projection_dim=15),
-            r"W_proj has shape \(17, 16\) instead of \(17, 15\)",
-        ),
-        (lambda folder: with_option(folder, "lstm", n_layers=3), "Cell2/LSTMCell/W_0 is missing"),
-        (lambda folder: with_option(folder, "lstm", n_layers=1), f"{CELL}/W_0 is unknown"),
-        (lambda folder: with_option(folder, "char_cnn", n_highway=1), "CNN_high_1/W_carry is unknown"),
-        (
-            lambda folder: rewrite(folder, lambda x: x | {f"{CELL}/B": x[f"{CELL}/B"][1:]}),
-            rf"{CELL}/B has shape \(95,\) instead of \(96,\)",
-        ),
-        (lambda folder: rewrite(folder, lambda x: x | {"extra/x": np.ones(3)}), "extra/x is unknown"),
-        (
-            lambda folder: rewrite(folder, lambda x: x | {"CNN/b_cnn_0": np.arange(4)}),
-            "CNN/b_cnn_0 is int64, which is no floating point",
-        ),
-        (
-            lambda folder: rewrite(folder, lambda x: x | {"CNN/b_cnn_0": x["CNN/b_cnn_0"] * np.nan}),
-            "CNN/b_cnn_0 holds numbers that are not finite",
-        ),
-        (
-            lambda folder: rewrite(folder, lambda x: x | {"CNN/b_cnn_0": np.full(4, 1e300)}),
-            "CNN/b_cnn_0 holds numbers that are not finite",
-        ),
-    ],
-)
-def test_broken_files_are_refused_in_one_sentence(elmo_folder, spoil, sentence):
-    spoil(elmo_folder)
-    with pytest.raises(minqa.InputError, match=sentence) as error:
-        minqa.load(elmo_folder)
-    assert "\n" not in str(error.value)
-
-
-def test_files_that_are_not_there_are_named(elmo_folder):
-    with pytest.raises(minqa.InputError, match=r"holds no no\.json"):
-        minqa.load_elmo(elmo_folder / "no.json", elmo_folder / "weights.hdf5")
-    with pytest.raises(minqa.InputError, match=r"There is no file .*no\.hdf5"):
-        minqa.load_elmo(elmo_folder / "options.json", elmo_folder / "no.hdf5")

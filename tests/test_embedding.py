@@ -1,55 +1,37 @@
 """Embedding against sentence-transformers, and what must not change a vector."""
 
-import json
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import transformers
-from conftest import VOCABULARY, edit_json, make_bert_folder
+from conftest import rewrite, sentence_folder, sentence_transformer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokens import ANY_TEXT
 
 import minqa
-from minqa import demo
-from minqa.embedding import batches, bucket, encode
-from minqa.statistics import Measure
+from minqa import embedding
+from minqa.embedding import (
+    as_batch,
+    by_text,
+    embed_each,
+    encode,
+    hidden_states,
+    pad,
+    padded_length,
+    word_means,
+)
+from minqa.files.loading import DEMO_MODEL, model_folder
+from minqa.tokens import tokens_of_words
 
 TEXTS = ["the theory of relativity", "who", "", "war, war: play played playing!", "a b c d e f g h " * 20]
 
 
-def sentence_transformer(folder):
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(folder), device="cpu")
-
-
-def sentence_folder(folder, *, pooling, normalize=True, prompts=None, default=None):
-    """Turn a BERT folder into one of sentence-transformers in its older form."""
-    kinds = ["Transformer", "Pooling", "Normalize"][: 2 + normalize]
-    paths = ["", "1_Pooling", "2_Normalize"]
-    modules = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for i, (kind, path) in enumerate(zip(kinds, paths, strict=False))
-    ]
-    (folder / "modules.json").write_text(json.dumps(modules))
-    (folder / "1_Pooling").mkdir(exist_ok=True)
-    (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32} | pooling))
-    (folder / "sentence_bert_config.json").write_text(
-        json.dumps({"max_seq_length": 24, "do_lower_case": True})
-    )
-    (folder / "config_sentence_transformers.json").write_text(
-        json.dumps({"prompts": prompts or {}, "default_prompt_name": default})
-    )
-    return folder
-
-
 def test_minilm_equals_sentence_transformers(minilm, leads):
     texts = [lead.text for lead in leads[:64]]
-    expected = sentence_transformer(demo.model_folder()).encode(texts)
+    expected = sentence_transformer(model_folder(DEMO_MODEL)).encode(texts)
     np.testing.assert_allclose(minqa.pool(minqa.embed(minilm, texts)), expected, atol=1e-5, rtol=0)
     pooled = minqa.embed_pooled(minilm, minilm.tokenize(texts))
     np.testing.assert_allclose(pooled, expected, atol=1e-5, rtol=0)
@@ -62,6 +44,9 @@ POOLINGS = [
     ({"pooling_mode_mean_sqrt_len_tokens": True, "pooling_mode_mean_tokens": False}, False),
     ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, True),
     ({"pooling_mode_mean_tokens": False}, False),
+    ({"pooling_mode": "cls"}, True),
+    ({"pooling_mode": ["mean", "cls"]}, True),
+    ({"pooling_mode": ["max", "mean", "mean_sqrt_len_tokens"]}, False),
 ]
 
 
@@ -109,55 +94,6 @@ def test_a_plain_folder_is_pooled_by_the_mean(bert_folder):
     )
 
 
-def test_modules_that_are_not_supported_are_refused(bert_folder):
-    folder = sentence_folder(bert_folder, pooling={"pooling_mode_lasttoken": True})
-    with pytest.raises(minqa.InputError, match=r"pools by .*lasttoken; supported are mean, cls"):
-        minqa.load(folder)
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[2]["type"] = "sentence_transformers.models.Dense"
-    (folder / "modules.json").write_text(json.dumps(modules))
-    with pytest.raises(minqa.InputError, match="chains Transformer, Pooling, Dense; supported"):
-        minqa.load(folder)
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "sentence"),
-    [
-        ("modules.json", "{}", "holds no JSON array"),
-        ("modules.json", "[3, 4]", "chains nothing, nothing"),
-        ("modules.json", '[{"type": 3}]', "type is 3, but a string is needed"),
-        ("1_Pooling/config.json", '{"pooling_mode": 3}', "pools by 3; supported"),
-        (
-            "1_Pooling/config.json",
-            '{"include_prompt": 0}',
-            "include_prompt is 0, but true or false is needed",
-        ),
-        ("sentence_bert_config.json", '{"max_seq_length": "9"}', "max_seq_length is '9'"),
-        ("config_sentence_transformers.json", '{"prompts": []}', "prompts is .*, but an object is needed"),
-        (
-            "config_sentence_transformers.json",
-            '{"prompts": {"query": 1}}',
-            "query is 1, but a string is needed",
-        ),
-        ("config_sentence_transformers.json", '{"default_prompt_name": "x"}', "there is no such prompt"),
-    ],
-)
-def test_settings_of_the_wrong_kind_are_refused(bert_folder, file, content, sentence):
-    folder = sentence_folder(bert_folder, pooling={})
-    (folder / file).write_text(content)
-    with pytest.raises(minqa.InputError, match=sentence):
-        minqa.load(folder)
-
-
-def test_do_lower_case_comes_before_a_cased_tokenizer(bert_folder):
-    vocabulary = {piece: i for i, piece in enumerate(VOCABULARY)}
-    transformers.BertTokenizerFast(vocabulary, do_lower_case=False).save_pretrained(bert_folder)
-    assert minqa.load(bert_folder).tokenize(["WAR"])[0].ids[1] != VOCABULARY.index("war")
-    assert minqa.load(sentence_folder(bert_folder, pooling={})).tokenize(["WAR"])[0].ids[
-        1
-    ] == VOCABULARY.index("war")
-
-
 @given(st.lists(ANY_TEXT, min_size=1, max_size=6), st.randoms())
 @settings(max_examples=30)
 def test_batch_mates_and_order_change_nothing(either, texts, random):
@@ -201,11 +137,11 @@ def test_layers_are_those_of_the_model(either):
     ids = either.tokenize(["the theory"])[0].ids[None]
     hidden = either.model(ids, np.ones(ids.shape[:2], bool)).hidden
     for layer in (0, 1, 2, -1, -3):
-        [vectors] = minqa.embed(either, ["the theory"], measure=Measure((layer,)))
+        [vectors] = minqa.embed(replace(either, layer=layer), ["the theory"])
         np.testing.assert_allclose(vectors.array, hidden[layer, 0], atol=1e-5)
     for layer in (3, -4):
         with pytest.raises(minqa.InputError, match="has layers 0 to 2, but layer"):
-            minqa.embed(either, ["the theory"], measure=Measure((layer,)))
+            minqa.embed(replace(either, layer=layer), ["the theory"])
 
 
 def test_a_long_text_is_pooled_by_its_beginning_and_read_whole(tiny):
@@ -227,11 +163,11 @@ def test_no_texts_have_no_vectors(either):
 
 
 def test_gradients_flow_through_encode(either):
-    ids = either.tokenize(["the theory"])[0].ids[None]
-    mask = np.ones(ids.shape[:2], bool)
+    [tokens] = either.tokenize(["the theory"])
+    batch = as_batch([(tokens, 0)], len(tokens))
 
     def loss(model):
-        vectors, pooled = encode(model, ids, mask, mask, layers=(2,), pooling=either.pooling)
+        vectors, pooled = encode(model, batch, layers=(2,), pooling=either.pooling)
         return (vectors**3).sum() + (pooled**3).sum()
 
     gradients = jax.tree.leaves(jax.grad(loss)(either.model))
@@ -239,42 +175,216 @@ def test_gradients_flow_through_encode(either):
     assert sum(float(jnp.abs(gradient).max()) > 0 for gradient in gradients) >= len(gradients) - 1
 
 
-def test_lengths_fall_into_few_buckets():
-    assert all(length <= bucket(length) < length + max(16, length / 4) for length in range(1, 513))
-    assert len({bucket(length) for length in range(1, 513)}) == 16
+def test_lengths_are_padded_to_few():
+    for steps, most in ((8, 16), (1, 6)):
+        padded = [padded_length(length, steps) for length in range(513)]
+        assert len(set(padded)) == most
+        for length, longer in enumerate(padded):
+            assert length <= longer < max(1, length) + max(16, length * 2 / steps)
+            assert padded_length(longer, steps) == longer
+    np.testing.assert_array_equal(pad(np.ones((2, 3)), 4), [[1] * 3] * 2 + [[0] * 3] * 2)
 
 
-@given(st.lists(st.integers(0, 512), max_size=80), st.sampled_from([256, 1000]))
-def test_batches_hold_every_text_once_and_no_more_than_fits(lengths, budget):
+@jax.tree_util.register_static
+class Unused:
+    """A model that is never called."""
+
+    def __call__(self, ids, mask):
+        raise NotImplementedError
+
+
+@given(st.lists(st.integers(0, 130), max_size=40), st.sampled_from([64, 256, 1000]))
+def test_batches_hold_every_window_once_and_no_more_than_fits(tiny, lengths, budget):
+    tokens = tiny.tokenize(["a " * length for length in lengths])
     seen = []
-    for rows, length in batches(lengths, {"cpu": budget, "accelerator": budget}):
-        seen += rows
-        assert all(lengths[row] <= length for row in rows) and length > 0
-        assert len(rows).bit_count() == 1 and (len(rows) == 1 or len(rows) * length <= budget)
-    assert sorted(seen) == list(range(len(lengths)))
+
+    model = Unused()
+    model.BATCH_TOKENS = {"cpu": budget, "accelerator": budget}
+
+    def run(model, batch):
+        rows, length = batch.mask.shape
+        assert rows.bit_count() == 1 and (rows == 1 or rows * length <= budget) and length <= 64
+        assert (np.diff(batch.mask.astype(int)) <= 0).all() and batch.mask.any(1).all()
+        seen.extend(batch.mask.sum(1).tolist())
+        return batch.ids[None, :, :, None].astype(np.float32), None
+
+    results = {}
+    for row, (states, pooled) in by_text(model, tiny.tokenizer, tokens, run):
+        assert row not in results and pooled is None
+        results[row] = states
+    assert (
+        seen == sorted(seen, reverse=True) == sorted((n for one in tokens for n in one.windows), reverse=True)
+    )
+    assert sorted(results) == list(range(len(tokens)))
+    for row, text in enumerate(tokens):
+        np.testing.assert_array_equal(results[row][0, :, 0], text.ids)
 
 
-def test_equal_encoders_share_a_fingerprint_and_others_do_not(tmp_path):
-    folders = [make_bert_folder(tmp_path / name, seed=seed) for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
-    first, same, other = (minqa.load(folder).fingerprint for folder in folders)
-    assert first == same != other
-    assert minqa.load(folders[0], dtype=jnp.bfloat16).fingerprint != first
-    changes = [
-        lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=30),
-        lambda folder: edit_json(folder / "config.json", layer_norm_eps=1e-6),
-        lambda folder: sentence_folder(folder, pooling={"pooling_mode_mean_tokens": True}, normalize=False),
-        lambda folder: sentence_folder(folder, pooling={"pooling_mode_max_tokens": True}, normalize=False),
-        lambda folder: sentence_folder(folder, pooling={"pooling_mode_max_tokens": True}),
-        lambda folder: sentence_folder(
-            folder, pooling={"pooling_mode_max_tokens": True}, prompts={"query": "a"}
-        ),
-    ]
-    seen = {first}
-    for change in changes:
-        change(folders[1])
-        fingerprint = minqa.load(folders[1]).fingerprint
-        assert fingerprint not in seen
-        seen.add(fingerprint)
+def test_one_pass_of_the_model_gives_every_layer(either, monkeypatch):
+    texts = ["the theory of relativity", "war", "theory " * 90]
+    either = minqa.calibrate(either, texts)
+    views = [either, replace(either, layer=0), replace(either, layer=1, centring="z-score", weights="none")]
+    expected = [minqa.embed(view, texts) for view in views]
+    passes, run = [], embedding.run_model
+    monkeypatch.setattr(embedding, "run_model", lambda *a, **b: passes.append(a) or run(*a, **b))
+    minqa.embed(either, texts)
+    once = len(passes)
+    together = embed_each(views, texts)
+    assert len(passes) == 2 * once
+    for ours, theirs in zip(together, expected, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(one.array, other.array, atol=1e-6)
+            np.testing.assert_allclose(one.pooled, other.pooled, atol=1e-6)
+            np.testing.assert_array_equal(one.weights, other.weights)
+            assert (one.baseline, one.identical) == (other.baseline, other.identical)
+
+
+def test_a_key_turns_dropout_on(tiny):
+    texts = ["the theory of relativity", "war"]
+    first, again, other = (minqa.embed(tiny, texts, key=jax.random.key(seed)) for seed in (0, 0, 1))
+    plain = minqa.embed(tiny, texts)
+    for one, two, three, four in zip(first, again, other, plain, strict=True):
+        np.testing.assert_array_equal(one.array, two.array)
+        assert np.abs(one.array - three.array).max() > 0.01
+        assert np.abs(one.array - four.array).max() > 0.01
+        assert np.abs(one.pooled - four.pooled).max() > 0.001
+
+
+def test_progress_is_told(either):
+    tokens = either.tokenize(["the theory", "war", "", "theory " * 90])
+    for work in (
+        lambda done: minqa.embed_pooled(either, tokens, progress=done),
+        lambda done: hidden_states(either, tokens, (0,), progress=done),
+    ):
+        done = []
+        work(done.append)
+        assert sum(done) == 4
+
+
+@pytest.mark.parametrize("mode", ["mean", "cls", "max", "mean_sqrt_len_tokens"])
+def test_a_text_without_tokens_is_pooled_to_numbers(either, mode):
+    pooling = minqa.Pooling((mode,))
+    texts = ["", "war", " "]
+    vectors = minqa.embed(replace(either, pooling=pooling), texts)
+    assert np.isfinite(minqa.pool(vectors)).all()
+
+
+WORD_LISTS = [["Who", "played", "?"], ["relativity-theory,", "", "New York", "!"], [], ["war"] * 150]
+
+
+def test_lists_of_words_are_embedded_word_by_word(either):
+    for words, vectors in zip(WORD_LISTS, minqa.embed(either, WORD_LISTS, role="passage"), strict=True):
+        assert vectors.words.shape == (len(words), 32) and vectors.tokens.word_texts == words
+        assert vectors.weights.shape == (len(words),)
+        assert (vectors.weights[~vectors.tokens.is_word] == 0).all()
+        for number, vector in enumerate(vectors.words):
+            rows = vectors.array[vectors.tokens.word == number]
+            np.testing.assert_allclose(vector, rows.mean(0) if len(rows) else np.zeros(32), atol=1e-6)
+    [second] = minqa.embed(either, WORD_LISTS[1:2])
+    assert second.weights.tolist() == [0.5, 0, 0.5, 0] and not second.words[1].any()
+
+
+@given(st.lists(st.sampled_from(["who", "played", "the", "theory", "war", "caf", "naive"]), max_size=20))
+@settings(max_examples=20)
+def test_a_list_of_plain_words_has_the_vectors_of_the_text(either, words):
+    listed, joined = minqa.embed(either, [words, " ".join(words)])
+    np.testing.assert_allclose(listed.array, joined.array, atol=1e-5)
+    np.testing.assert_allclose(listed.words, joined.words, atol=1e-5)
+    np.testing.assert_allclose(listed.pooled, joined.pooled, atol=1e-5)
+    np.testing.assert_array_equal(listed.weights, joined.weights)
+
+
+def test_the_mean_of_a_words_tokens_of_any_shape():
+    rng = np.random.default_rng(0)
+    of_tokens = {name: np.array([-1, 0, 0, 2, -1, 2, 2], np.int32) for name in ("word", "ids", "types")}
+    tokens = replace(tokens_of_words(["a", "b", "c"]), **of_tokens)
+    for shape in ((7, 5), (7, 2, 3), (7,)):
+        array = rng.normal(size=shape).astype(np.float32)
+        means = word_means(array, tokens)
+        expected = [array[[1, 2]].mean(0), np.zeros(shape[1:]), array[[3, 5, 6]].mean(0)]
+        assert means.dtype == np.float32
+        np.testing.assert_allclose(means, expected, atol=1e-6)
+
+
+def test_vectors_from_elsewhere():
+    array = np.float32([[1, 0], [0, 2], [3, 4]])
+    vectors = minqa.Vectors.of(["Fox", "ran", "!"], array)
+    assert vectors.tokens.word_texts == ["Fox", "ran", "!"] and vectors.weights.tolist() == [0.5, 0.5, 0]
+    np.testing.assert_array_equal(vectors.words, array)
+    assert vectors.pooled is None and (vectors.baseline, vectors.identical) == (0, 1)
+    heat = minqa.heat_map(minqa.Vectors.of(["fox"], np.float64([[3, 4]])), vectors)
+    np.testing.assert_allclose(heat.word_similarity, [[0.6, 0.8, 1]], atol=1e-6)
+    assert heat.score == pytest.approx(0.8) and minqa.heat_span(heat).text == "Fox ran"
+    scores = minqa.rank(
+        minqa.Vectors.of(["fox"], [[3, 4]]), [vectors, minqa.Vectors.of([], np.zeros((0, 2)))]
+    )
+    assert scores[0] == pytest.approx(0.8) and scores[1] == -np.inf
+    for words, wrong in ((["a"], array), (["a"], array[0]), (["a", "b"], array[None])):
+        with pytest.raises(ValueError, match=r"words need an array \[word, dim\], not"):
+            minqa.Vectors.of(words, wrong)
+
+
+def test_numbers_that_are_not_finite_are_refused(bert_folder, elmo_folder):
+    """The weights are finite; what is computed with them is not."""
+    rewrite(
+        bert_folder,
+        lambda tensors: tensors | {"embeddings.word_embeddings.weight": np.full((102, 32), 3e38, np.float32)},
+    )
+    encoder = minqa.load(bert_folder)
+    for work in (
+        lambda: minqa.embed(encoder, ["war"]),
+        lambda: minqa.embed(replace(encoder, layer=0), ["war", "theory"]),
+        lambda: minqa.embed_pooled(encoder, encoder.tokenize(["war"])),
+        lambda: minqa.calibrate(encoder, ["war", "theory"]),
+    ):
+        with pytest.raises(minqa.InputError, match="not finite") as error:
+            work()
+        assert "\n" not in str(error.value)
+
+
+def test_a_number_that_is_not_finite_at_the_layer_alone_is_refused(bert_folder):
+    """The last layer's norm makes numbers of what overflows before it."""
+
+    def spoil(tensors):
+        weight = np.array(tensors["embeddings.LayerNorm.weight"])
+        weight[0] = 3e38
+        return tensors | {"embeddings.LayerNorm.weight": weight * np.float32(1)}
+
+    rewrite(bert_folder, spoil)
+    encoder = minqa.load(bert_folder)
+    with pytest.raises(minqa.InputError, match="not finite"):
+        minqa.embed(replace(encoder, layer=0), ["war of the world " * 5])
+
+
+SETTINGS_OF_POOLING = [
+    {"truncate_dim": 8},
+    {"truncate_dim": 8, "similarity_fn_name": "dot"},
+    {"truncate_dim": 1000},
+    {"similarity_fn_name": "dot"},
+    {"similarity_fn_name": "euclidean"},
+    {"similarity_fn_name": "manhattan"},
+    {"similarity_fn_name": "cosine"},
+    {"similarity_fn_name": None, "truncate_dim": None},
+    {"similarity_fn_name": "manhattan", "truncate_dim": 3},
+]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("configured", SETTINGS_OF_POOLING, ids=str)
+def test_truncation_and_order_equal_sentence_transformers(bert_folder, configured, normalize):
+    pooling = {"pooling_mode_mean_tokens": True}
+    folder = sentence_folder(bert_folder, pooling=pooling, normalize=normalize, **configured)
+    texts = [*TEXTS, "theory of war", "who played", "relativity, world war", "naive"]
+    ours, theirs = minqa.load(folder), sentence_transformer(folder)
+    vectors, expected = minqa.pool(minqa.embed(ours, texts)), theirs.encode(texts)
+    np.testing.assert_allclose(vectors, expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(minqa.embed_pooled(ours, ours.tokenize(texts)), expected, atol=1e-5, rtol=0)
+    similarities = theirs.similarity(expected, expected).numpy()
+    scores, rows = minqa.match(vectors, vectors, k=len(texts), similarity=ours.pooling.compare)
+    for i in range(len(texts)):
+        np.testing.assert_allclose(scores[i], similarities[i][rows[i]], atol=1e-3, rtol=1e-4)
+        others = [row for row in np.asarray(rows[i]).tolist() if row != i]
+        assert others == [row for row in np.argsort(-similarities[i], kind="stable").tolist() if row != i]
 
 
 def test_vectors_without_a_pooled_one_are_not_left_out_in_silence(tiny):

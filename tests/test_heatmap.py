@@ -1,29 +1,44 @@
 """Heat maps on hand-made vectors, and spans against brute force."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
-from hypothesis import given
+from conftest import compilations
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minqa
-from minqa.heatmap import HeatMap, content_words, heat_map
+from minqa.encoder import Statistics
+from minqa.heatmap import HeatMap, content_words, heat_map, rank
+from minqa.similarity import SIMILARITIES, cosine
 from minqa.spans import heat_sentence, heat_span
-from minqa.statistics import RANKING, Measure, Statistics
 from minqa.tokens import Tokens
 
 
-def made_tokens(text, words, word=None):
+def made_tokens(text, words, word=None, unknown=()):
     """Tokens with these words, one token each unless `word` says otherwise."""
     words = np.array(words, np.int32).reshape(-1, 2)
-    word = np.arange(len(words)) if word is None else word
-    ids = np.zeros(len(word), np.int32)
-    return Tokens(text, ids, np.array(word, np.int32), words, prompt_tokens=0, windows=(len(word),))
+    word = np.array(np.arange(len(words)) if word is None else word, np.int32)
+    return Tokens(
+        text=text,
+        ids=np.zeros(len(word), np.int32),
+        word=word,
+        words=words,
+        keys=tuple(text[start:end].lower() for start, end in words),
+        unknown=np.isin(np.arange(len(words)), unknown),
+        prompt_tokens=0,
+        windows=(len(word),),
+        pooled_window=0,
+        types=np.zeros(len(word), np.int32),
+    )
 
 
-def vectors(text, rows, pieces=None):
+def vectors(text, rows, pieces=None, unknown=()):
     """`Vectors` of white-space words with the given rows, between [CLS] and [SEP] that resemble everything.
 
-    `pieces[i]` is how many tokens word i has; each has its own row.
+    `pieces[i]` is how many tokens word i has; each has its own row. `unknown` numbers words of [UNK].
     """
     words, start = [], 0
     for word in text.split():
@@ -34,20 +49,28 @@ def vectors(text, rows, pieces=None):
     word = [-1, *np.repeat(np.arange(len(words)), pieces), -1]
     special = np.sum(rows, axis=0, keepdims=True)
     array = np.concatenate([special, rows, special]).astype(np.float32)
-    return minqa.Vectors(made_tokens(text, words, word), array, array.mean(0))
+    tokens = made_tokens(text, words, word, unknown)
+    weights = tokens.is_word / np.float32(max(tokens.is_word.sum(), 1))
+    return minqa.Vectors(tokens, array, array.mean(0), weights)
 
 
 def statistics(frequency, documents=10):
     """Statistics of two layers of vectors of 2, for their idf."""
     moments = np.zeros((2, 2), np.float32)
-    unrelated = np.arange(6, dtype=np.float32).reshape(3, 2) / 10
-    return Statistics(documents, frequency, moments, moments + 1, unrelated)
+    baseline = np.arange(6, dtype=np.float32).reshape(3, 2) / 10
+    return Statistics(documents, frequency, moments, moments + 1, baseline, np.ones_like(baseline))
+
+
+def weighed(tiny, vectors, frequency):
+    """The vectors as an encoder gives them that knows a corpus with these words."""
+    weights = replace(tiny, statistics=statistics(frequency)).word_weights(vectors.tokens)
+    return replace(vectors, weights=weights, baseline=0.1)
 
 
 def test_a_heat_map_by_hand():
     query = vectors("who wrote it ?", [[1, 0], [3, 4], [0, 1], [1, 1]])
     passage = vectors("he wrote books .", [[0, 2], [4, 3], [5, 0], [0, -1], [1, 1]], pieces=[1, 2, 1, 1])
-    heat = heat_map(query, passage)
+    heat = heat_map(query, passage, window=0, neighbours=0.0)
     # Tokens: cosine of [3, 4] / 5 with each of the passage's, nothing for [CLS] and [SEP].
     np.testing.assert_allclose(
         heat.token_similarity[2, 1:-1], [0.8, 0.96, 0.6, -0.8, 1.4 / 2**0.5], rtol=1e-5
@@ -67,20 +90,23 @@ def test_a_heat_map_by_hand():
     assert heat.heat[3] == -np.inf
 
 
-def test_rare_words_count_for_more_by_their_idf():
-    known = statistics({"red": 9, "fox": 0})
-    query = vectors("Red fox ?", [[1, 0], [0, 1], [1, 1]])
+def test_rare_words_count_for_more_by_their_idf(tiny):
+    query = weighed(tiny, vectors("Red fox ?", [[1, 0], [0, 1], [1, 1]]), {"red": 9, "fox": 0})
     passage = vectors("crimson beast", [[4, 3], [1, 0]])
-    heat = heat_map(query, passage, measure=Measure(weights="idf"), statistics=known)
+    heat = heat_map(query, passage, window=0, neighbours=0.0)
     rare = np.log1p(10 / np.array([9.5, 0.5]))
     np.testing.assert_allclose(heat.weights, [*rare / rare.sum(), 0], rtol=1e-6)
     np.testing.assert_allclose(heat.contributions, heat.weights * [1, 0.6, 0], rtol=1e-5)
     common = rare[0] / rare[1]  # "Red" counts for so much of "fox"
     expected = [max(0.1 + common * (0.8 - 0.1), 0.6), 0.1 + common * (1 - 0.1)]
     np.testing.assert_allclose(heat.heat, expected, rtol=1e-5)
-    assert heat.unrelated == pytest.approx(0.1), "of the last layer, without centring"
-    with pytest.raises(minqa.InputError, match=r"need the statistics of a corpus"):
-        heat_map(query, passage, measure=Measure(weights="idf"))
+    assert (heat.baseline, heat.identical) == (0.1, 1)
+
+
+def test_an_encoder_without_a_corpus_weighs_words_alike(tiny):
+    tokens = vectors("Red fox ?", np.eye(3)).tokens
+    for encoder in (tiny, replace(tiny, weights="none", statistics=statistics({"red": 9}))):
+        np.testing.assert_allclose(encoder.word_weights(tokens), [0.5, 0.5, 0])
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 99))
@@ -90,7 +116,7 @@ def test_the_score_is_the_sum_of_the_contributions(query_words, passage_words, s
         vectors(" ".join(["w"] * n), rng.normal(size=(n, 3)) if n else np.zeros((0, 3)))
         for n in (query_words, passage_words)
     )
-    heat = heat_map(query, passage, measure=RANKING, statistics=statistics({}))
+    heat = heat_map(query, passage)
     if query_words and passage_words:
         assert abs(heat.score - heat.contributions.sum(dtype=np.float64)) < 1e-6
     else:
@@ -137,102 +163,196 @@ def test_real_words_are_hot_where_they_match(minilm):
 
 
 def map_of(passage, heat, rows=()):
-    """A heat map with this heat, and one row of similarities for each word of its query."""
-    heat = np.array(heat, np.float32)
-    rows = np.array(rows, np.float32).reshape(len(rows), len(heat))
+    """A heat map with one row of similarities for each word of its query; without rows, with this heat."""
+    rows = np.array(rows if len(rows) else [heat], np.float32).reshape(-1, len(heat))
+    rows = np.where(np.isfinite(rows), rows, 0)  # which punctuation has of itself
     query = vectors(" ".join("q" * len(rows)), np.zeros((len(rows), 2))).tokens
-    weights = np.full(len(rows), 1 / max(len(rows), 1), np.float32)
+    weights = np.full(len(rows), 1 / len(rows), np.float32)
     tokens = np.zeros((len(query), len(passage)), np.float32)
-    return HeatMap(query, passage, tokens, rows, weights, weights, heat, 0.0, 0.0)
+    return HeatMap(query, passage, tokens, rows, weights, weights, 0.0)
 
 
 def made_map(text, heat):
     return map_of(vectors(text, np.zeros((len(text.split()), 2))).tokens, heat)
 
 
-def test_a_span_by_hand():
-    span = heat_span(made_map("the old red fox ran", [0.1, 0.2, 0.8, 0.9, 0.1]))
-    assert (span.text, span.start, span.end) == ("red fox", 8, 15)
-    assert span.score == pytest.approx(0.85)
+CAT, DOG = "แมว", "หมา"  # of which no model of ours knows a letter
 
 
-def glued(heat, *, glue):
-    """Words of three letters; `glue[i]` leaves out the space before word i."""
-    text, words = "", []
-    for i in range(len(heat)):
-        text += "" if glue[i] else " "
-        words.append((len(text), len(text) + 3))
-        text += "abc"
-    return map_of(made_tokens(text, words), heat)
+def test_unknown_words_do_not_match_each_other(minilm):
+    cat, dog, both = minqa.embed(minilm, [CAT, DOG, f"{DOG} {CAT}"])
+    assert cat.tokens.unknown.all() and dog.tokens.unknown.all()
+    assert heat_map(cat, dog).score == 0 == rank(cat, [dog])[0]
+    assert heat_map(cat, cat).score == pytest.approx(1, abs=1e-5)
+    heat = heat_map(cat, both)
+    assert heat.word_similarity[0, 0] == 0 < heat.word_similarity[0, 1]
+    assert (heat.token_similarity[1:-1, 1:-1] == heat.word_similarity).all()
+    mixed, other = minqa.embed(minilm, [f"Who saw the {CAT}?", f"The {DOG} barked at a cat."])
+    heat = heat_map(mixed, other)
+    unknown = heat.word_similarity[mixed.tokens.unknown][:, ~other.tokens.unknown]
+    assert (unknown == 0).all() and (heat.word_similarity[:, other.tokens.unknown] == 0).all()
+    assert (heat.word_similarity[~mixed.tokens.unknown][:, ~other.tokens.unknown] != 0).all()
 
 
-# Quarters, so that sums are exact and ties are real; None is punctuation.
-HEATS = st.lists(st.tuples(st.sampled_from([None, -0.25, 0, 0.25, 0.5, 1]), st.booleans()), max_size=12)
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_an_unknown_word_matches_none_but_itself_whatever_the_similarity(name):
+    similarity = SIMILARITIES[name]
+    rows = [[1, 2], [2, 1]]
+    query = vectors("cat fox", rows, unknown=[0])
+    same, other = vectors("cat fox", rows, unknown=[0]), vectors("dog fox", rows, unknown=[0])
+    scores = rank(query, [same, other], similarity=similarity, window=0, neighbours=0.0)
+    assert scores[1] < scores[0] - 0.1
+    for passage, score in zip([same, other], scores, strict=True):
+        heat = heat_map(query, passage, similarity=similarity, window=0, neighbours=0.0)
+        assert heat.score == pytest.approx(score, abs=1e-6)
+    assert heat.partners[0] != 0 or heat.heat[0] < heat.heat[1]
 
 
-@given(HEATS)
-def test_the_span_is_the_best_of_all_runs(words):
-    heat = [-np.inf if value is None else value for value, _ in words]
-    glue = [flag for _, flag in words]
-    hot = [value for value in heat if value > -np.inf]
-    if not hot:
+WORDS = st.sampled_from([CAT, DOG, "🍕", "the", "war", "theory", "?", "relativity", "café"])
+
+
+@given(st.lists(WORDS, max_size=8), st.lists(st.lists(WORDS, max_size=12), max_size=4))
+@settings(max_examples=25)
+def test_the_score_that_ranks_is_that_of_the_heat_map(either, query, passages):
+    [query, *passages] = minqa.embed(either, [" ".join(words) for words in [query, *passages]])
+    for how in ({}, {"window": 0, "neighbours": 0.0}, {"similarity": SIMILARITIES["dot"]}):
+        scores = rank(query, passages, **how)
+        assert scores.shape == (len(passages),) and scores.dtype == np.float32
+        for passage, score in zip(passages, scores, strict=True):
+            heat = heat_map(query, passage, **how)
+            if query.tokens.is_word.any():
+                assert heat.score == pytest.approx(score, abs=1e-5, rel=1e-5)
+            unknown = query.tokens.unknown[:, None] | passage.tokens.unknown[None, :]
+            same = np.array([[a == b for b in passage.tokens.keys] for a in query.tokens.keys], bool)
+            same = same.reshape(unknown.shape)
+            assert (heat.word_similarity[unknown & ~same] == 0).all()
+
+
+@given(st.integers(1, 300), st.integers(0, 9999))
+@settings(max_examples=40)
+def test_a_text_of_up_to_300_words_matches_itself(length, seed):
+    rng = np.random.default_rng(seed)
+    words = rng.choice(["the", "war", "fox", "?", "cat", "relativity"], length)
+    text = vectors(" ".join(words), rng.normal(size=(length, 8)), unknown=np.flatnonzero(words == "cat"))
+    weights = rng.random(length, np.float32) * text.tokens.is_word
+    text = replace(text, weights=weights / max(weights.sum(), 1e-9))
+    if not text.tokens.is_word.any():
         return
-    heat_map = glued(heat, glue=glue)
-    level = min(max(hot) / 2, max(hot))  # unrelated texts reach 0
-
-    def total(first, last):
-        sum_ = 0.0
-        for i in range(first, last + 1):
-            if heat[i] > -np.inf:
-                sum_ += np.float32(heat[i]) - level
-            elif not (0 < i < len(heat) - 1 and glue[i] and glue[i + 1]):
-                return -np.inf
-        return sum_
-
-    runs = [(i, j) for i in range(len(heat)) for j in range(i, len(heat))]
-    best = max(total(*run) for run in runs)
-    span = heat_span(heat_map)
-    starts = heat_map.passage.words[:, 0].tolist()
-    ends = heat_map.passage.words[:, 1].tolist()
-    run = (starts.index(span.start), ends.index(span.end))
-    assert total(*run) == pytest.approx(best, abs=1e-6)
-    assert span.text == heat_map.passage.text[span.start : span.end]
-    assert heat[run[0]] > -np.inf and heat[run[1]] > -np.inf, "no punctuation at the ends"
-    inside = [value for value in heat[run[0] : run[1] + 1] if value > -np.inf]
-    assert span.score == pytest.approx(np.mean(inside), abs=1e-6)
+    heat = heat_map(text, text)
+    assert heat.score == pytest.approx(1, abs=1e-5) == rank(text, [text])[0]
+    np.testing.assert_allclose(heat.contributions, text.weights, atol=1e-6)
+    hot = heat.word_similarity[text.weights.argmax()].max()
+    assert hot == pytest.approx(1, abs=1e-5)
 
 
-def test_the_first_of_equal_runs_is_taken():
-    span = heat_span(made_map("v w x y z", [1, -1, 1, -1, 1]))
-    assert (span.start, span.end) == (0, 1)
+@pytest.mark.parametrize("length", [1, 24, 25, 64, 128, 200, 300])
+def test_a_long_text_matches_itself_as_it_is_embedded(either, length):
+    rng = np.random.default_rng(length)
+    text = " ".join(rng.choice([*"abcdefgh", "war,", "theory", CAT, "the", "relativity."], length))
+    texts = [text, text + " who"]
+    same, longer = minqa.embed(minqa.calibrate(either, texts), texts)
+    assert heat_map(same, same).score == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(rank(same, [same, longer])[0], 1, atol=1e-5)
+    assert rank(longer, [longer])[0] == pytest.approx(1, abs=1e-5)
 
 
-@given(st.lists(st.sampled_from([0.1, 0.3, 0.7]), min_size=30, max_size=30))
-def test_sums_before_a_run_do_not_decide_between_equals(heat):
-    text = " ".join(["w"] * 33)
-    span = heat_span(made_map(text, [0.9, -1, *(one - 1 for one in heat), 0.9]))
-    assert (span.start, span.end) == (0, 1)
+def test_an_explicit_window_may_be_shorter_than_the_passage():
+    """It is never shorter than the query, which could not match itself."""
+    query = vectors("a b", np.eye(3)[:2])
+    near = vectors("a b c c c c", np.eye(3)[[0, 1, 2, 2, 2, 2]])
+    far = vectors("a c c c c b", np.eye(3)[[0, 2, 2, 2, 2, 1]])
+    scores = rank(query, [near, far], window=2, neighbours=0.0)
+    np.testing.assert_allclose(scores, [1, 0.75], atol=1e-6)
+    np.testing.assert_allclose(rank(query, [near, far], window=1, neighbours=0.0), scores)
+    np.testing.assert_allclose(rank(query, [near, far], window=0, neighbours=0.0), [1, 1])
 
 
-def test_function_words_bridge_a_span_but_do_not_end_it():
-    span = heat_span(
-        made_map("by the theory of relativity it was famous", [0.9, 0.9, 0.8, 0.1, 0.8, 0.9, 0.9, 0])
-    )
-    assert span.text == "theory of relativity"
-    assert span.score == pytest.approx(0.8)
-    assert heat_span(made_map("it was", [0.1, 0.9])).text == "was", "where there is nothing else"
+def test_a_word_without_weight_is_never_a_partner():
+    query = vectors("Who ? fox !", [[1, 0], [0, 1], [1, 1], [-1, 0]])
+    passage = vectors("one two ! three", [[0, 1], [-1, 0], [0, 1], [2, 0]])
+    heat = heat_map(query, passage)
+    assert heat.partners.tolist() == [2, 2, -1, 0], "the question and exclamation marks are nearer"
+    assert [heat.passage.word_texts[i] for i in np.flatnonzero(heat.partners >= 0)] == ["one", "two", "three"]
 
 
-def test_punctuation_without_spaces_does_not_end_a_span():
-    joined = made_tokens("x mass–energy, law", [(0, 1), (2, 6), (6, 7), (7, 13), (13, 14), (15, 18)])
-    span = heat_span(map_of(joined, [0, 0.9, -np.inf, 0.9, -np.inf, 0.9]))
-    assert span.text == "mass–energy"
+@given(st.integers(0, 6), st.integers(0, 9), st.integers(0, 9999), st.sampled_from([0.0, 0.4, -2.0]))
+def test_a_partner_is_the_word_that_makes_a_word_hot(rows, columns, seed, baseline):
+    rng = np.random.default_rng(seed)
+    texts = (" ".join(rng.choice(["fox", "?", "the", "Who"], size)) for size in (rows, columns))
+    query, passage = (vectors(text, rng.normal(size=(len(text.split()), 3))) for text in texts)
+    weights = rng.random(rows, np.float32) * query.tokens.is_word * (rng.random(rows) < 0.7)
+    query = replace(query, weights=weights.astype(np.float32), baseline=baseline)
+    heat = heat_map(query, passage)
+    assert heat.partners.shape == heat.heat.shape == (columns,)
+    for column, partner in enumerate(heat.partners.tolist()):
+        if partner < 0:
+            assert heat.heat[column] == -np.inf
+            assert not passage.tokens.is_word[column] or not weights.any()
+            continue
+        assert weights[partner] > 0 and passage.tokens.is_word[column]
+        part = weights[partner] / weights.max()
+        hot = baseline + (heat.word_similarity[partner, column] - baseline) * part
+        assert heat.heat[column] == pytest.approx(hot, abs=1e-5)
 
 
-def test_the_sentence_with_the_most_heat_by_hand():
-    passage = vectors("Fox runs. He jumps high. Dogs bark.", np.zeros((7, 2))).tokens
-    words = [[0.9, 0, 0, 0.5, 0, 0, 0], [0, 0.1, 0, 0.6, 0.1, 0.2, 0.7]]
-    # Within a sentence: .9 + .1, .5 + .6, .2 + .7. "Fox" is still spoken of: .72 in the second, .576 then.
-    span = heat_sentence(map_of(passage, [1] * 7, words))
-    assert span.text == "He jumps high." and passage.text[span.start : span.end] == span.text
-    assert span.score == pytest.approx((0.8 * 0.9 + 0.6) / 2)
+def bilinear(matrix, query, passage):
+    return query @ matrix @ passage.T
+
+
+LEARNED = partial(bilinear, np.float32([[1, 2], [-1, 0.5]]))
+
+
+@pytest.mark.parametrize("similarity", [*SIMILARITIES.values(), LEARNED], ids=[*SIMILARITIES, "learned"])
+def test_another_similarity_is_an_argument(similarity):
+    rng = np.random.default_rng(0)
+    query = vectors("who saw foxes ?", rng.normal(size=(5, 2)), pieces=[1, 1, 2, 1])
+    passages = [vectors(" ".join(["fox"] * n), rng.normal(size=(n, 2))) for n in (3, 1, 40)]
+    for passage in passages:
+        heat = heat_map(query, passage, similarity=similarity, window=0, neighbours=0.0)
+        expected = np.asarray(similarity(query.words, passage.words))
+        np.testing.assert_allclose(heat.word_similarity, expected, rtol=1e-4, atol=1e-5)
+        tokens = np.asarray(similarity(query.array, passage.array))[1:-1, 1:-1]
+        np.testing.assert_allclose(heat.token_similarity[1:-1, 1:-1], tokens, rtol=1e-4, atol=1e-5)
+        assert heat.score == pytest.approx(expected[:3].max(1).mean(), rel=1e-4, abs=1e-5)
+    for how in ({}, {"window": 0, "neighbours": 0.0}):
+        scores = rank(query, passages, similarity=similarity, **how)
+        shown = [heat_map(query, passage, similarity=similarity, **how).score for passage in passages]
+        np.testing.assert_allclose(scores, shown, rtol=1e-4, atol=1e-5)
+
+
+def test_a_similarity_is_compiled_once_per_shape(tiny):
+    learned = partial(bilinear, np.float32([[1, 2], [-1, 0.5]]))
+    wide = partial(bilinear, np.eye(32, dtype=np.float32))
+    rng = np.random.default_rng(0)
+    embedded = minqa.embed(tiny, ["the war of the world", "theory"])
+
+    def call():
+        query = vectors("who saw a fox ?", rng.normal(size=(5, 2)), unknown=[3])
+        passages = [vectors("fox dog", rng.normal(size=(2, 2)), unknown=[1]) for _ in range(3)]
+        heat_map(query, passages[0], similarity=learned)
+        rank(query, passages, similarity=learned)
+        minqa.calibrate(tiny, ["the war of the world", "theory"], similarity=wide)
+        heat_map(*embedded, similarity=wide)
+
+    assert compilations(call) > 0
+    assert compilations(call) == 0
+
+
+def test_a_centred_text_still_matches_itself(either):
+    texts = ["the theory of relativity", "world war", "who played naive"]
+    encoder = replace(minqa.calibrate(either, texts), layer=1, centring="z-score")
+    for text in minqa.embed(encoder, texts):
+        heat = heat_map(text, text)
+        assert heat.score == pytest.approx(1, abs=1e-5)
+        place = 2, 1  # z-score, layer 1
+        statistics = encoder.statistics
+        assert heat.baseline == pytest.approx(statistics.baseline[place])
+        assert heat.identical == pytest.approx(statistics.identical[place])
+
+
+def test_the_hottest_is_a_word_even_where_all_else_is_punctuation():
+    query = vectors("fox", [[1, 0]])
+    passage = vectors("… fox ! ?", [[1, 0], [0.1, 1], [1, 0], [1, 0]])
+    heat = heat_map(query, passage)
+    assert np.isfinite(heat.heat).tolist() == [False, True, False, False]
+    assert heat.score == pytest.approx(float(cosine(query.words, passage.words)[0, 1]), abs=1e-6)

@@ -1,26 +1,55 @@
 """Cosines and exact top-k against NumPy."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import compilations
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minqa import similarity
-from minqa.similarity import contributions, cosine, inverse_length, match, maxsim, quantize
+from minqa.similarity import (
+    SIMILARITIES,
+    contributions,
+    cosine,
+    euclidean,
+    manhattan,
+    match,
+    maxsim,
+    quantize,
+)
 
 # Whole numbers of length 1 or 2 along axes give exact cosines, and so ties.
 AXES = np.concatenate([np.eye(4), -np.eye(4), 2 * np.eye(4), np.zeros((1, 4))]).astype(np.float32)
 
 
-def reference(queries, passages, k):
+def cosines(queries, passages):
     def normed(x):
-        length = np.linalg.norm(x.astype(np.float64), axis=1, keepdims=True)
-        return np.divide(x, length, out=np.zeros_like(x, np.float64), where=length > 0)
+        x = x.astype(np.float64)
+        length = np.linalg.norm(x, axis=1, keepdims=True)
+        return np.divide(x, length, out=np.zeros_like(x), where=length > 0)
 
-    scores = normed(queries) @ normed(passages).T
+    return normed(queries) @ normed(passages).T
+
+
+def differences(queries, passages):
+    return queries[:, None].astype(np.float64) - passages[None].astype(np.float64)
+
+
+REFERENCES = {
+    "cosine": cosines,
+    "dot": lambda queries, passages: queries.astype(np.float64) @ passages.astype(np.float64).T,
+    "euclidean": lambda queries, passages: -np.sqrt((differences(queries, passages) ** 2).sum(2)),
+    "manhattan": lambda queries, passages: -np.abs(differences(queries, passages)).sum(2),
+}
+
+
+def reference(queries, passages, k, name="cosine"):
+    scores = REFERENCES[name](queries, passages)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, 1), order
 
@@ -63,19 +92,119 @@ def test_memory_does_not_grow_with_queries_times_passages():
     assert compiled.memory_analysis().temp_size_in_bytes < 8 * block
 
 
-def test_normalized_vectors_need_no_lengths():
+@pytest.mark.parametrize("name", REFERENCES)
+def test_every_similarity_equals_numpy(name):
     rng = np.random.default_rng(1)
-    queries, passages = (rng.normal(size=(n, 24)).astype(np.float32) for n in (7, 301))
-    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
-    scores, rows = match(queries, passages, k=10, normalized=True)
-    expected_scores, expected_rows = reference(queries, passages, 10)
+    queries, passages = (rng.normal(size=(n, 24)).astype(np.float32) for n in (7, 5001))
+    passages[17] = queries[3]
+    values = SIMILARITIES[name](queries, passages)
+    np.testing.assert_allclose(values, REFERENCES[name](queries, passages), atol=1e-5, rtol=1e-5)
+    scores, rows = match(queries, passages, k=10, similarity=SIMILARITIES[name])
+    expected_scores, expected_rows = reference(queries, passages, 10, name)
     np.testing.assert_array_equal(rows, expected_rows)
-    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
-    with pytest.raises(ValueError, match="int8 do not have length 1"):
-        match(queries, quantize(passages), k=1, normalized=True)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("short", [quantize, lambda x: jnp.asarray(x).astype(jnp.bfloat16)])
+def bilinear(matrix, query, passage):
+    """What a researcher may have learned."""
+    return query @ matrix @ passage.T
+
+
+def test_a_learned_similarity_is_an_argument():
+    rng = np.random.default_rng(2)
+    matrix, queries, passages = (
+        rng.normal(size=shape).astype(np.float32) for shape in [(8, 8), (3, 8), (50, 8)]
+    )
+    learned = partial(bilinear, matrix)
+    scores, rows = match(queries, passages, k=4, similarity=learned)
+    expected = queries.astype(np.float64) @ matrix @ passages.T
+    order = np.argsort(-expected, axis=1, kind="stable")[:, :4]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, order, 1), rtol=1e-4, atol=1e-4)
+    words, mask = passages.reshape(5, 10, 8), np.ones((5, 10), bool)
+    weights = np.full(3, 1 / 3, np.float32)
+    added = maxsim(queries, weights, words, mask, similarity=learned)
+    by_hand = expected.reshape(3, 5, 10).max(2).T / 3
+    np.testing.assert_allclose(added, by_hand, rtol=1e-4, atol=1e-4)
+
+
+def test_a_similarity_is_compiled_once_per_shape():
+    rng = np.random.default_rng(2)
+    learned = partial(bilinear, rng.normal(size=(8, 8)).astype(np.float32))
+    mask, weights = np.ones((5, 10), bool), np.full(3, 1 / 3, np.float32)
+
+    def call():
+        queries, words = (rng.normal(size=shape).astype(np.float32) for shape in [(3, 8), (5, 10, 8)])
+        jax.block_until_ready(match(queries, words[0], k=2, similarity=learned))
+        jax.block_until_ready(match(queries[0], words[0], k=2, similarity=learned))
+        values = learned(queries, words[0])
+        for how in ({}, {"window": 4, "neighbours": 0.1}):
+            jax.block_until_ready(maxsim(queries, weights, words, mask, similarity=learned, **how))
+            jax.block_until_ready(contributions(values, weights, mask[0], **how))
+
+    assert compilations(call) > 0
+    assert compilations(call) == 0
+
+
+def test_one_query_is_a_query():
+    queries, passages = (np.random.default_rng(0).normal(size=(n, 24)).astype(np.float32) for n in (7, 301))
+    for way in (passages, [passages[:100], passages[100:]], jnp.asarray(passages)):
+        scores, rows = match(queries[2], way, k=4)
+        assert scores.shape == rows.shape == (4,)
+        np.testing.assert_array_equal(rows, match(queries, way, k=4)[1][2])
+        np.testing.assert_array_equal(scores, match(queries[2:3], way, k=4)[0][0])
+
+
+def test_lists_are_arrays():
+    queries, passages = (np.random.default_rng(0).normal(size=(n, 4)).astype(np.float32) for n in (2, 9))
+    expected = match(queries, passages, k=3)
+    for way in (passages.tolist(), [*passages], tuple(map(tuple, passages.tolist()))):
+        for got, wanted in zip(match(queries.tolist(), way, k=3), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    scores, _ = match(queries[0].tolist(), passages, k=3)
+    np.testing.assert_array_equal(scores, match(queries[0], passages, k=3)[0])
+    weights, mask = np.ones(2, np.float32), np.ones((1, 9), bool)
+    added = maxsim(queries.tolist(), weights.tolist(), passages[None].tolist(), mask.tolist())
+    np.testing.assert_array_equal(added, maxsim(queries, weights, passages[None], mask))
+
+
+@pytest.mark.parametrize(
+    ("queries", "passages"),
+    [
+        ((2, 3, 4), (5, 4)),
+        ((), (5, 4)),
+        ((2, 4), (4,)),
+        ((2, 4), (2, 5, 4)),
+        ((2, 4), ()),
+        ((4,), (2, 5, 4)),
+        ((4,), (4,)),
+    ],
+)
+def test_arrays_of_a_wrong_rank_are_refused_by_match(unchecked, queries, passages):
+    arrays_ = np.ones(queries, np.float32), np.ones(passages, np.float32)
+    with pytest.raises(
+        ValueError, match=r"match takes queries \[query, dim\] and passages \[passage, dim\]"
+    ) as error:
+        match(*arrays_, k=1)
+    assert "\n" not in str(error.value)
+
+
+SHAPES = [(2, 4), (2,), (3, 5, 4), (3, 5)]
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("change", ["more", "fewer"])
+def test_arrays_of_a_wrong_rank_are_refused_by_maxsim(unchecked, place, change):
+    arrays_ = [np.ones(shape, np.float32) for shape in SHAPES]
+    arrays_[place] = arrays_[place][None] if change == "more" else arrays_[place][0]
+    with pytest.raises(
+        ValueError, match=r"maxsim takes query \[query, dim\], weights \[query\], passages"
+    ) as error:
+        maxsim(*arrays_)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("short", [lambda x: quantize(x)[0], lambda x: jnp.asarray(x).astype(jnp.bfloat16)])
 def test_short_vectors_are_compared_as_the_float32_that_they_stand_for(short):
     rng = np.random.default_rng(2)
     queries, passages = (rng.normal(size=(n, 384)).astype(np.float32) for n in (20, 5000))
@@ -93,7 +222,23 @@ def test_short_vectors_are_compared_as_the_float32_that_they_stand_for(short):
 
 def test_quantize_fills_8_bits_and_keeps_zero():
     vectors = np.array([[1, -2, 0.5], [0, 0, 0], [1e-30, 0, -1e-30]], np.float32)
-    np.testing.assert_array_equal(quantize(vectors), [[64, -127, 32], [0, 0, 0], [127, 0, -127]])
+    integers, scale = quantize(vectors)
+    np.testing.assert_array_equal(integers, [[64, -127, 32], [0, 0, 0], [127, 0, -127]])
+    np.testing.assert_allclose(scale[jnp.array([0, 2])], [2 / 127, 1e-30 / 127], rtol=1e-6)
+
+
+NUMBERS = st.floats(-100, 100, width=32)
+
+
+@given(arrays(np.float32, (3, 4), elements=NUMBERS))
+@example(np.zeros((3, 4), np.float32))
+def test_a_quantized_vector_is_within_half_a_step(vectors):
+    integers, scale = map(np.asarray, quantize(vectors))
+    assert integers.dtype == np.int8 and scale.shape == (3,)
+    largest = np.abs(vectors).max(1)
+    assert (np.abs(integers).max(1)[largest > 1e-35] == 127).all()
+    error = np.abs(integers * scale[:, None].astype(np.float64) - vectors)
+    assert (error <= 0.5001 * np.maximum(scale, largest / 127)[:, None] + 1e-38).all()
 
 
 def test_what_is_no_number_comes_last():
@@ -110,18 +255,78 @@ def test_match_refuses_nothing():
             match(queries, passages, k=k)
 
 
-@given(arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)))
-@example(np.full((3, 4), 8.5e-23, np.float32))
-def test_cosines_are_cosines(vectors):
-    scores = np.asarray(cosine(vectors, vectors))
-    assert (np.abs(scores) <= 1 + 1e-5).all()
-    long = (vectors**2).sum(1) > 1e-30
+COMPILED_COSINE = jax.jit(cosine)
+
+
+@given(arrays(np.float32, (3, 4), elements=NUMBERS), st.integers(-100, 95))
+@example(np.full((3, 4), 8.5e-23, np.float32), 0)
+@example(np.full((3, 4), 1e25, np.float32), 0)
+@example(np.full((3, 4), 1e-25, np.float32), 0)
+@example(np.array([[1e25, 0, 0, 0], [1e-25, 0, 0, 0], [0, 0, 0, 0]], np.float32), 0)
+@example(np.array([[9e29, 9e29, 9e29, 9e29], [2e-30, 0, 0, 0], [1, 2, 3, 4]], np.float32), 0)
+@example(np.array([[1e30, -1e30, 1e30, 1e30], [0, 9e-31, 0, 0], [1, 2, 3, 4]], np.float32), 0)
+def test_cosines_are_cosines(vectors, power):
+    """Of all vectors whose largest number is above 1e-30 and up to 1e30; a shorter one is as good as zero."""
+    scaled = np.ldexp(vectors, power)
+    vectors = scaled if np.abs(scaled).max() <= 1e30 else vectors
+    scores = np.asarray(COMPILED_COSINE(vectors, vectors))
+    largest = np.abs(vectors).max(1)
+    long = largest > 1e-30
+    np.testing.assert_allclose(
+        scores, cosines(np.where(long[:, None], vectors, 0), vectors) * long, atol=1e-5
+    )
     np.testing.assert_allclose(np.diag(scores)[long], 1, atol=1e-5)
-    assert (scores[~vectors.any(1)] == 0).all()
+    assert (scores[~long] == 0).all() and (scores[:, ~long] == 0).all()
 
 
-def test_the_gradient_of_a_zero_vector_is_a_number():
-    assert jnp.isfinite(jax.grad(lambda x: inverse_length(x).sum())(jnp.zeros((2, 3)))).all()
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_of_equal_cosines_the_lower_index_comes_first_however_short_the_vectors(monkeypatch, block):
+    monkeypatch.setattr(similarity, "BLOCK_PASSAGES", block)
+    jax.clear_caches()
+    queries = np.float32([[1e-29, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1e30, 0]])
+
+    @given(
+        rows=st.lists(st.sampled_from(range(len(AXES) - 1)), min_size=30, max_size=30),
+        powers=st.lists(st.integers(-95, 95), min_size=30, max_size=30),
+    )
+    def check(rows, powers):
+        passages = AXES[rows] * np.ldexp(np.float32(1), powers).astype(np.float32)[:, None]
+        scores, order = match(queries, passages, k=30)
+        expected_scores, expected_order = reference(queries, AXES[rows], 30)
+        np.testing.assert_array_equal(order, expected_order)
+        np.testing.assert_array_equal(scores, expected_scores)
+
+    check()
+
+
+def test_equal_cosines_of_tiny_vectors_keep_their_order_across_blocks(monkeypatch):
+    """The same vector over and over, at lengths from 1e-25 to 1e25."""
+    monkeypatch.setattr(similarity, "BLOCK_PASSAGES", 16)
+    jax.clear_caches()
+    vector = np.random.default_rng(0).normal(size=(1, 24)).astype(np.float32)
+    lengths = np.ldexp(np.float32(1), np.arange(-80, 80)[::-1]).astype(np.float32)
+    scores, rows = match(vector, vector * lengths[:, None], k=160)
+    np.testing.assert_allclose(scores, 1, atol=1e-6)
+    assert rows[0].tolist() == list(range(160))
+
+
+@pytest.mark.parametrize("function", [cosine, euclidean, manhattan])
+def test_equal_vectors_are_as_similar_as_can_be(function):
+    vectors = np.random.default_rng(0).normal(size=(50, 384)).astype(np.float32)
+    values = np.asarray(function(vectors, vectors))
+    most = 1 if function is cosine else 0
+    np.testing.assert_allclose(np.diag(values), most, atol=1e-5)
+
+
+@pytest.mark.parametrize("function", SIMILARITIES.values(), ids=SIMILARITIES.keys())
+def test_gradients_are_numbers_even_at_zero(function):
+    rng = np.random.default_rng(0)
+    query, passage = (rng.normal(size=(n, 3)).astype(np.float32) for n in (2, 4))
+    query[0] = 0
+    passage[1], passage[2] = 0, query[1]
+    for argument in range(2):
+        gradient = jax.grad(lambda *arrays: function(*arrays).sum(), argument)(query, passage)
+        assert jnp.isfinite(gradient).all()
 
 
 def maxsim_by_hand(similarity, weights, mask, window, neighbours):
@@ -202,6 +407,32 @@ def test_a_passage_without_rows_cannot_be_matched():
     assert nothing.tolist() == [-np.inf, 0]
 
 
+def test_maxsim_of_passages_without_any_word():
+    """-inf for what has weight and cannot be matched; where nothing has weight, nothing is added."""
+    query, weights = np.eye(3, dtype=np.float32), np.float32([0.5, 0.5, 0])
+    passages, mask = np.ones((2, 4, 3), np.float32), np.array([[False] * 4, [True] * 4])
+    for how in ({}, {"window": 24, "neighbours": 0.1}):
+        added = np.asarray(maxsim(query, weights, passages, mask, **how))
+        assert added[0].tolist() == [-np.inf, -np.inf, 0] and np.isfinite(added[1]).all()
+        none = maxsim(query, np.zeros(3, np.float32), passages, mask, **how)
+        assert np.asarray(none).tolist() == [[0, 0, 0]] * 2
+        empty = maxsim(query, weights, passages[:, :0], mask[:, :0], **how)
+        assert np.asarray(empty).tolist() == [[-np.inf, -np.inf, 0]] * 2
+        assert maxsim(query[:0], weights[:0], passages, mask, **how).shape == (2, 0)
+        assert maxsim(query, weights, passages[:0], mask[:0], **how).shape == (0, 3)
+
+
+def test_pairs_that_may_not_match_count_as_0():
+    query = passage = np.eye(3, dtype=np.float32)
+    weights, mask = np.full(3, 1 / 3, np.float32), np.ones((1, 3), bool)
+    comparable = ~np.eye(3, dtype=bool)[None]
+    added = maxsim(query, weights, passage[None], mask, comparable=comparable)
+    assert np.asarray(added).tolist() == [[0, 0, 0]]
+    comparable[0, 0, 0] = True
+    added = maxsim(query, weights, passage[None], mask, comparable=comparable)
+    np.testing.assert_allclose(added, [[1 / 3, 0, 0]], rtol=1e-6)
+
+
 def test_a_text_matched_with_itself_scores_1():
     words = np.eye(5, dtype=np.float32)
     weights = np.full(5, 0.2, np.float32)
@@ -209,23 +440,6 @@ def test_a_text_matched_with_itself_scores_1():
         mask = np.ones(5, bool)
         score = contributions(words, weights, mask, window=window, neighbours=neighbours).sum()
         assert score == pytest.approx(1, abs=1e-6)
-
-
-@pytest.mark.parametrize("recall", [0.5, 0.95, 1.0])
-def test_approximate_reaches_the_recall_that_it_was_asked_for(recall):
-    rng = np.random.default_rng(3)
-    queries, passages = (rng.normal(size=(n, 32)).astype(np.float32) for n in (40, 20_000))
-    _, exact = match(queries, passages, k=10)
-    scores, rows = match(queries, passages, k=10, approximate=recall)
-    assert (np.diff(scores) <= 0).all()
-    found = [len({*one} & {*other}) / 10 for one, other in zip(rows.tolist(), exact.tolist(), strict=True)]
-    assert np.mean(found) >= recall
-
-
-@pytest.mark.parametrize("recall", [0.0, 1.5, -1.0])
-def test_no_recall_is_refused(recall):
-    with pytest.raises(ValueError, match="a recall is above 0 and at most 1"):
-        match(np.ones((1, 4), np.float32), np.ones((3, 4), np.float32), k=1, approximate=recall)
 
 
 @given(lengths=st.lists(st.integers(0, 2500), min_size=1, max_size=5), k=st.integers(1, 40))

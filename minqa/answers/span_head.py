@@ -1,0 +1,286 @@
+"""The span head: question and passage, embedded apart, and their similarity → the answer's place.
+
+Passages are embedded without knowing the question, as by Seo et al. 2019 (arXiv:1906.05807), so a corpus is
+embedded once; only this small network, after BiDAF (Seo et al. 2016, arXiv:1611.01603, section 2), sees both.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans, span_loss
+from minqa.embedding import Vectors, pad, padded_length
+from minqa.encoder import Encoder
+from minqa.files.checkpoint import dump, load_parameters, own_names
+from minqa.similarity import cosine, sliding_max
+from minqa.spans import MAX_SPAN_WORDS, Span
+from minqa.text import InputError
+from minqa.tokens import comparable
+
+# Within how many neighbouring words the question as a whole is looked for.
+WINDOWS = (3, 8, 24)
+# Words of passages that are read at once: few enough for blocks to run side by side on CPU.
+WORDS_AT_ONCE = 4096
+
+
+class QuestionPassageBatch(NamedTuple):
+    """Questions, each with a passage, as float32 vectors of their words, padded."""
+
+    question: Float[Array | np.ndarray, "batch question_word dim"]
+    question_mask: Bool[Array | np.ndarray, "batch question_word"]  # False for padding
+    passage: Float[Array | np.ndarray, "batch word dim"]
+    mask: Bool[Array | np.ndarray, "batch word"]  # False for padding
+    echoed: Float[Array | np.ndarray, "batch word"]  # 1 if the question has the passage's word too, else 0
+    comparable: Bool[Array | np.ndarray, "batch question_word word"]  # see `tokens.comparable`
+
+
+def pair(
+    questions: Sequence[Vectors], passages: Sequence[Vectors], *, steps: int = 1
+) -> QuestionPassageBatch:
+    """The n-th question with the n-th passage, padded as `padded_length` does in so many `steps`."""
+    rows, words = (
+        padded_length(max(len(text.words) for text in texts), steps) for texts in (questions, passages)
+    )
+    batch = []
+    for question, passage in zip(questions, passages, strict=True):
+        keys = {question.tokens.keys[i] for i in np.flatnonzero(question.tokens.is_word)}
+        echoed = np.array([key in keys for key in passage.tokens.keys], np.float32)
+        texts = [
+            (pad(text.words, length), np.arange(length) < len(text.words))
+            for text, length in ((question, rows), (passage, words))
+        ]
+        pairs = pad(pad(comparable(question.tokens, passage.tokens), rows).T, words).T
+        batch.append((*texts[0], *texts[1], pad(echoed, words), pairs))
+    return QuestionPassageBatch(*map(np.stack, zip(*batch, strict=True)))
+
+
+class SpanHead(nnx.Module):
+    """A network of one recurrent layer that reads the words' vectors and what a heat map shows.
+
+    Args:
+        dim: of the vectors.
+        encoder: the fingerprint of the encoder that makes them.
+        layer: the encoder's layer that they are of.
+        hidden: the width of the network, and of either direction of the recurrent layer.
+    """
+
+    name = "the span head"
+
+    def __init__(self, dim: int, *, encoder: str = "", layer: int = 0, hidden: int = 128, rngs: nnx.Rngs):
+        self.encoder, self.layer = encoder, layer
+        self.fingerprint = ""  # a hash of the file that it was read from
+        linear = partial(nnx.Linear, rngs=rngs)
+        self.scale = Scale(dim)
+        self.project = linear(dim, hidden, use_bias=False)
+        self.relate = linear(hidden, hidden, use_bias=False)
+        self.sharpness = nnx.Param(jnp.full((), np.log(10), jnp.float32))
+        self.sum_up = linear(hidden, 1, use_bias=False)
+        self.weigh = linear(hidden, 1, use_bias=False)
+        self.join = linear(4 * hidden, hidden, use_bias=False)
+        self.hint = linear(2 + len(WINDOWS), hidden)
+        self.condition = linear(hidden, hidden, use_bias=False)
+        self.recurrent = BidirectionalGRU(hidden, hidden, rngs=rngs)
+        self.output = linear(2 * hidden, 2)
+        self.no_answer = linear(2 * hidden, 1)
+        # All words of a text share what is dropped.
+        self.drop_input, self.drop = (nnx.Dropout(rate, broadcast_dims=(1,)) for rate in (0.2, 0.3))
+
+    def __call__(
+        self, batch: QuestionPassageBatch, key: Array | None = None
+    ) -> tuple[Scores, Scores, NoAnswer]:
+        """How well each word begins the answer, how well it ends it, and the score of no answer.
+
+        A key turns dropout on, for training; None is deterministic.
+        """
+        keys = iter([None] * 6 if key is None else jax.random.split(key, 6))
+
+        def drop(x, layer=self.drop):
+            key = next(keys)
+            return layer(x, deterministic=key is None, rngs=key)
+
+        question, passage = self.scale(batch.question), self.scale(batch.passage)
+        similarity = jnp.where(batch.comparable, jax.vmap(cosine)(question, passage), 0)  # (b, q, t)
+        question, passage = (drop(self.project(drop(x, self.drop_input))) for x in (question, passage))
+        # Each word of the passage sums up the question by its column of the similarity (BiDAF, 2.4).
+        related = jnp.einsum("bqd,btd->btq", question, self.relate(passage)) * question.shape[-1] ** -0.5
+        by_word = similarity.mT * jnp.exp(self.sharpness[...]) + related
+        attended = _softmax(by_word, batch.question_mask[:, None]) @ question  # (b, t, d)
+        whole = _softmax(self.sum_up(question)[..., 0], batch.question_mask)[:, None] @ question  # (b, 1, d)
+        weights = _softmax(self.weigh(question)[..., 0], batch.question_mask)  # (b, q)
+        best = jnp.where(batch.question_mask[..., None], similarity, -1).max(1)  # (b, t)
+        around = jax.vmap(_closeness)(similarity, weights, batch.mask)  # (b, t, window)
+        hints = jnp.concatenate([jnp.stack([batch.echoed, best], -1), around], -1)
+        joined = jnp.concatenate([passage, attended, passage * attended, passage * whole], -1)
+        x = jax.nn.gelu(self.join(joined) + self.condition(whole) + self.hint(hints))  # (b, t, d)
+        x = drop(self.recurrent(drop(x), batch.mask))  # (b, t, 2d)
+        start, end = jnp.moveaxis(self.output(x), -1, 0)
+        highest = jnp.where(batch.mask[..., None], x, -1).max(1)  # the states of a GRU lie above -1
+        return start, end, self.no_answer(highest)[..., 0]
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raise InputError if the head was trained on vectors of another encoder."""
+        if self.encoder != encoder.fingerprint:
+            raise InputError(f"The span head was not trained on vectors of {encoder.name}.")
+
+    def answers(self, question: Vectors, passages: Sequence[Vectors]) -> list[Span | None]:
+        """The best answer in each passage; None if no answer is at least as plausible."""
+        spans = read_answers(self, [question] * len(passages), passages)
+        return [next(iter(best), None) for best in spans]
+
+
+class BidirectionalGRU(nnx.Module):
+    """Gated recurrent units without a reset gate that read a text in both directions.
+
+    Ravanelli et al. 2018 (arXiv:1803.10225, section 3.1), with tanh: two thirds of the work of Cho et al.'s.
+    """
+
+    def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs):
+        self.input = nnx.Linear(inputs, 4 * hidden, rngs=rngs)
+        square = jax.nn.initializers.orthogonal()
+        directions = [[square(rngs.params(), (hidden, hidden)) for _ in range(2)] for _ in range(2)]
+        self.recurrent = nnx.Param(jnp.stack([jnp.concatenate(gates, axis=1) for gates in directions]))
+
+    def __call__(
+        self, x: Float[Array | np.ndarray, "batch word inputs"], mask: Bool[Array | np.ndarray, "batch word"]
+    ) -> Float[Array, "batch word outputs"]:
+        # The input's part of every step is computed for all words at once.
+        inputs = jnp.split(self.input(jnp.swapaxes(jnp.asarray(x), 0, 1)), 2, axis=-1)
+        read = jnp.swapaxes(jnp.asarray(mask), 0, 1)[..., None]
+
+        def direction(inputs, recurrent, *, reverse):
+            def step(state, word):
+                inputs, read = word
+                gate, new = jnp.split(inputs + state @ recurrent, 2, axis=-1)
+                keep = jax.nn.sigmoid(gate)
+                # Padding, where the backward direction begins, leaves the state alone.
+                state = jnp.where(read, keep * state + (1 - keep) * jnp.tanh(new), state)
+                return state, state
+
+            initial = jnp.zeros((x.shape[0], len(recurrent)), x.dtype)
+            return jax.lax.scan(step, initial, (inputs, read), reverse=reverse)[1]
+
+        forward, backward = (direction(inputs[i], self.recurrent[i], reverse=i == 1) for i in range(2))
+        return jnp.concatenate([forward, backward], -1).swapaxes(0, 1)
+
+
+class Scale(nnx.Module):
+    """(x - mean) / deviation, dimension by dimension; not trained."""
+
+    def __init__(self, dim: int):
+        self.mean = nnx.Param(jnp.zeros(dim))
+        self.inverse_deviation = nnx.Param(jnp.ones(dim))
+
+    def __call__(self, x):
+        mean, inverse = jax.lax.stop_gradient((self.mean[...], self.inverse_deviation[...]))
+        return (x - mean[None, None]) * inverse[None, None]
+
+
+def read_answers(
+    head: SpanHead,
+    questions: Sequence[Vectors],
+    passages: Sequence[Vectors],
+    *,
+    k: int = 1,
+    max_length: int = MAX_SPAN_WORDS,
+    no_answer: bool = True,
+) -> list[list[Span]]:
+    """The k best answers to the n-th question in the n-th passage, best first.
+
+    Args:
+        head: as `load_span_head` returns it.
+        questions: as `embed` returns them for `replace(encoder, layer=head.layer, centring="none")`.
+        passages: likewise.
+        k: how many answers at most.
+        max_length: the most words of an answer.
+        no_answer: whether to leave out answers that are no better than no answer.
+    """
+    longest = padded_length(max((len(text.words) for text in passages), default=0), steps=1)
+    size = max(1, WORDS_AT_ONCE // longest)
+    blocks = [slice(i, i + size) for i in range(0, len(passages), size)]
+    outputs = [
+        _read(head, pair(questions[block], passages[block]), k=k + 1, max_length=max_length)
+        for block in blocks
+    ]
+    return [
+        spans
+        for block, (best, none) in zip(blocks, outputs, strict=True)
+        for spans in as_spans(
+            best, none, [text.tokens for text in passages[block]], k=k, skip_worse=no_answer
+        )
+    ]
+
+
+def load_span_head(path: str | Path | None = None) -> SpanHead:
+    """Read a span head as `save_span_head` wrote it; by default, that of the default encoder.
+
+    Raises:
+        InputError: there is no such file, or it is broken or something else.
+    """
+    path = Path(path) if path else Path(__file__).with_name("span_head.safetensors")
+    try:
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            facts = file.metadata() or {}
+        dim, hidden = tensors["project.kernel"].shape
+        encoder, layer = facts["encoder"], int(facts["layer"])
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a span head, is it cut short? ({error})") from error
+    made_for = dict(encoder=encoder, layer=layer, hidden=hidden)
+    template = jax.eval_shape(lambda: SpanHead(dim, **made_for, rngs=nnx.Rngs(0)))
+    head = load_parameters(template, tensors, own_names(template), settings="a span head")
+    head.fingerprint = sha256(path.read_bytes()).hexdigest()
+    return head
+
+
+def save_span_head(head: SpanHead, **facts: str) -> bytes:
+    """A head as the content of a safetensors file, in 16 bits; `facts` say how it was made."""
+    tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head, own_names(head)).items()}
+    return save(tensors, facts | {"encoder": head.encoder, "layer": str(head.layer)})
+
+
+def head_loss(
+    head: SpanHead, batch: QuestionPassageBatch, target, key: Array | None = None
+) -> Float[Array, ""]:
+    """The loss of a span head; see `span_loss`. A key turns dropout on."""
+    return span_loss(*head(batch, key), batch.mask, target)
+
+
+@partial(jax.jit, static_argnames=("k", "max_length"))
+def _read(head: SpanHead, batch: QuestionPassageBatch, *, k, max_length):
+    start, end, none = head(batch)
+    return best_spans(start, end, batch.mask, k=k, max_length=max_length, no_answer=none), none
+
+
+def _closeness(
+    similarity: Float[Array | np.ndarray, "question_word word"],
+    weights: Float[Array | np.ndarray, " question_word"],
+    mask: Bool[Array | np.ndarray, " word"],
+) -> Float[Array, "word window"]:
+    """How well the question is matched in each of the `WINDOWS` around a word, less the best of all words.
+
+    As `contributions` looks for the place of a match.
+    """
+    similarity = jnp.where(mask[None], similarity, -1)
+    totals = []
+    for window in WINDOWS:
+        centred = jnp.pad(similarity, ((0, 0), (window // 2, 0)), constant_values=-1)
+        totals.append(weights @ sliding_max(centred, window)[:, : len(mask)])
+    around = jnp.stack(totals, axis=-1)
+    # The differences are small beside the other inputs.
+    return jnp.where(mask[:, None], 5 * (around - around.max(0, keepdims=True)), 0)
+
+
+def _softmax(scores, mask):
+    return jax.nn.softmax(jnp.where(mask, scores, jnp.finfo(scores.dtype).min), -1)

@@ -1,0 +1,240 @@
+"""The tabs in a browser: Gradio's controls around what `tabs` shows, and the server."""
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from typing import Any
+
+# Before Gradio is imported: nobody outside is told that it was.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minqa.app.tabs import EMPTY, MAX_CHARACTERS, Search, State, Tabs
+from minqa.encoder import WEIGHTS
+from minqa.inside.features import FEATURES
+from minqa.text import InputError
+from minqa.views.html import SCRIPT, STYLE
+
+QUESTIONS = [
+    "Who developed the theory of relativity?",
+    "Which planet has rings?",
+    "What do bees make?",
+    "Where do penguins live?",
+    "Who wrote Hamlet?",
+]
+TIRED = "The animal didn't cross the street because it was too tired."
+WIDE = "The animal didn't cross the street because it was too wide."
+NUMBERS = 'In 1915 Albert Einstein (a physicist) published it; "3 others" agreed. They met in Berlin.'
+
+APP_STYLE, APP_SCRIPT = (
+    files("minqa.app").joinpath(f"app.{kind}").read_text("utf-8") for kind in ("css", "js")
+)
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'"
+)
+
+
+def build(searches: Sequence[Search]) -> gr.Blocks:
+    """The page, for `serve`.
+
+    Args:
+        searches: one per model; the first is asked unless another is chosen.
+    """
+    tabs = Tabs(searches)
+    with gr.Blocks(title="minqa", analytics_enabled=False) as page:
+        gr.HTML("<h1>minqa</h1><p>Ask, see which words matched, and look inside the model.</p>")
+        with gr.Tabs() as chosen:
+            made = {tab.name: tab for tab in (add(tabs) for add in (_ask, _compare, _heads, _units))}
+        outputs = [chosen, *(part for tab in made.values() for part in (*tab.controls.values(), tab.shown))]
+
+        def load(request: gr.Request) -> list[Any]:
+            """What the address says, in its place; other controls keep what was typed meanwhile."""
+            given = dict(request.query_params)
+            tab = made.get(given.get("tab", State.tab), made[State.tab])
+            changes: dict[Any, Any] = {}
+            if given:
+                texts = {name: part.value for name, part in tab.controls.items() if name not in tab.initial}
+                changes = {chosen: gr.Tabs(selected=tab.name), tab.shown: tabs.show(texts | given)}
+            with suppress(InputError):
+                state = State.of(given)
+                changes |= {
+                    part: getattr(state, name) for name, part in tab.controls.items() if name in given
+                }
+            return [changes.get(part, gr.skip()) for part in outputs]
+
+        page.load(load, None, outputs, show_progress="hidden")
+    # What the first visitor would wait for when asking is compiled now.
+    for values in ({"influence": True}, {"layer": 0}):
+        tabs.show({"q": QUESTIONS[0], **values})
+    return page
+
+
+def serve(page: gr.Blocks, host: str, port: int | None) -> str:
+    """Start a server in the background, and return its address.
+
+    Raises:
+        InputError: there is no such address here, or the port is taken.
+    """
+    try:  # Gradio would try a hundred ports of an address that is not here
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.create_server((host, port or 0), family=family).close()
+        page.queue(default_concurrency_limit=os.cpu_count())
+        font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
+        _, address, _ = page.launch(
+            server_name=host,
+            server_port=port,
+            prevent_thread_lock=True,
+            quiet=True,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            theme=gr.themes.Base(primary_hue="orange", font=font, font_mono=mono),
+            css=STYLE + APP_STYLE,
+            head=f"<script>{SCRIPT}{APP_SCRIPT}</script>",
+            app_kwargs={"middleware": [Middleware(_with_policy)]},
+        )
+    except (OSError, OverflowError):
+        at = f", port {port}" if port else ""
+        raise InputError(f"The page cannot listen at {host}{at}: name another --host or --port.") from None
+    return address
+
+
+def _with_policy(app: ASGIApp) -> ASGIApp:
+    """A browser that shows the page asks no other host for anything."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await app(scope, receive, send_with_policy)
+
+    return call
+
+
+class _Tab:
+    """A tab's controls, by their names in `State`, and what it shows."""
+
+    def __init__(self, tabs: Tabs, name: str):
+        self.tabs, self.name = tabs, name
+        self.controls: dict[str, Any] = {}
+
+    def add(self, name: str, kind: Callable, *arguments: Any, **options: Any) -> Any:
+        """A control; its first value is the state's default, unless another is given."""
+        self.controls[name] = kind(*arguments, **{"value": getattr(State, name), **options})
+        return self.controls[name]
+
+    def slider(self, name: str, low: int, high: int, label: str, **options: Any) -> None:
+        self.add(name, gr.Slider, low, high, **{"step": 1, "label": label, **options})
+
+    def choice(self, name: str, choices: Sequence[str], label: str, value: str = "", **options: Any) -> None:
+        self.add(name, gr.Dropdown, choices, label=label, value=value or choices[0], **options)
+
+    def model(self, label: str = "Model") -> None:
+        self.choice("model", self.tabs.names, label, visible=len(self.tabs.names) > 1)
+
+    def text(self, name: str, verb: str, label: str, **options: Any) -> list[Callable]:
+        """A text with a button, and the events that ask for the tab."""
+        with gr.Row(equal_height=True):
+            box = self.add(name, gr.Textbox, label=label, scale=6, max_length=MAX_CHARACTERS, **options)
+            button = gr.Button(verb, variant="primary", scale=1, min_width=90)
+        return [box.submit, button.click]
+
+    def question(self, verb: str) -> tuple[list[Callable], Any]:
+        name = f"{self.name}-question"
+        events = self.text("q", verb, "Question", placeholder=QUESTIONS[0], elem_id=name)
+        return events, gr.Examples([[text] for text in QUESTIONS], [self.controls["q"]], label="Examples")
+
+    def wire(self, events: Sequence[Callable], examples: Any = None) -> "_Tab":
+        """Show the tab on these events, when a control is moved, and when an example is chosen."""
+        empty = EMPTY if "q" in self.controls else '<p class="empty">Press Look.</p>'
+        self.shown = gr.HTML(empty, elem_id=f"{self.name}-shown", apply_default_css=False)
+        kept = [gr.Number(-1, visible=False), gr.Textbox("", visible=False)]
+        moved = {name: part for name, part in self.controls.items() if not isinstance(part, gr.Textbox)}
+        # A control that nobody has moved is not in the address.
+        self.initial = {name: part.value for name, part in moved.items()}
+
+        def run(*values: Any) -> str:
+            state = dict(zip([*self.controls, "word", "map"], values, strict=True))
+            unmoved = [name for name, value in self.initial.items() if state[name] == value]
+            return self.tabs.show({"tab": self.name, **state, **dict.fromkeys(unmoved)})
+
+        how = {
+            "fn": run,
+            "inputs": [*self.controls.values(), *kept],
+            "outputs": self.shown,
+            "js": "(...values) => [...values.slice(0, -2), ...minqaKept()]",
+            "trigger_mode": "always_last",
+            "show_progress": "full",
+            "api_visibility": "private",
+        }
+        gr.on([*events, *(part.input for part in moved.values())], **how)
+        if examples:
+            examples.load_input_event.then(**how)
+        return self
+
+
+def _ask(tabs: Tabs) -> _Tab:
+    tab = _Tab(tabs, "ask")
+    with gr.Tab("Ask", id="ask"):
+        events, examples = tab.question("Ask")
+        with gr.Accordion("How words are compared: layer, weights, re-ranking", open=False):
+            with gr.Row():
+                tab.slider("layer", 0, tabs.layers, "Layer (0: embeddings)", value=tabs.layers)
+                tab.slider("rerank", 0, 200, "Passages read closely", step=10, value=tabs.rerank)
+                tab.slider("k", 1, 10, "Passages shown")
+            with gr.Row():
+                tab.add("weights", gr.Radio, [*WEIGHTS], label="Weights of words")
+                tab.add("influence", gr.Checkbox, label="Influence too: gradient × input of the score")
+                tab.model()
+        return tab.wire(events, examples)
+
+
+def _compare(tabs: Tabs) -> _Tab:
+    tab, several = _Tab(tabs, "compare"), len(tabs.names) > 1
+    with gr.Tab("Compare", id="compare"):
+        events, examples = tab.question("Compare")
+        with gr.Row(visible=several):
+            tab.model("One model")
+            tab.choice("other", tabs.names, "Another", tabs.names[several])
+            tab.slider("k", 1, 5, "Passages of each")
+        return tab.wire(events, examples)
+
+
+def _heads(tabs: Tabs) -> _Tab:
+    tab = _Tab(tabs, "heads")
+    with gr.Tab("Heads", id="heads") as selected:
+        events = tab.text("text", "Look", "Text", value=TIRED)
+        with gr.Row():
+            tab.slider("layer", 1, tabs.layers, "Layer", value=1, elem_id="layer")
+            tab.slider("head", 0, tabs.heads_per_layer - 1, "Head", elem_id="head")
+            tab.model()
+        label = "A text that differs in a word: which heads move?"
+        boxes = [tab.add("changed", gr.Textbox, label=label, placeholder=WIDE)]
+        with gr.Row():
+            labels = {"source": "Attention of", "first": "to", "second": "or to"}
+            boxes += [tab.add(name, gr.Textbox, label=label) for name, label in labels.items()]
+        example = [TIRED, WIDE, State.source, State.first, State.second]
+        label, boxes = "Too tired, or too wide?", [tab.controls["text"], *boxes]
+        examples = gr.Examples([example], boxes, label="An example", example_labels=[label])
+        return tab.wire([selected.select, *events, *(box.submit for box in boxes[1:])], examples)
+
+
+def _units(tabs: Tabs) -> _Tab:
+    tab = _Tab(tabs, "units")
+    with gr.Tab("Units", id="units") as selected:
+        events = tab.text("text", "Look", "Text", value=NUMBERS)
+        with gr.Row():
+            tab.choice("feature", [*FEATURES], "Units that follow", State.feature)
+            tab.choice("kind", tabs.kinds, "Kind of unit")
+            tab.slider("layer", 0, tabs.layers, "… or one: its layer", value=1)
+            unit = tab.add("unit", gr.Number, precision=0, label="… and its number (-1: none)")
+            tab.model()
+        return tab.wire([selected.select, *events, unit.submit])

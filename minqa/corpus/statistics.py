@@ -1,0 +1,77 @@
+"""What is usual in a corpus → a file, and back."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from minqa.corpus.calibration import calibrate
+from minqa.corpus.readers import demo_passages
+from minqa.corpus.storage import write_file
+from minqa.encoder import Encoder, Statistics
+
+# The first passages of a corpus stand for all of it, but for the frequencies of words.
+PASSAGES_SAMPLED = 1024
+_ARRAYS = ("mean", "deviation", "baseline", "identical")
+
+
+def demo_statistics(encoder: Encoder, cache: Path | None) -> Statistics:
+    """What is usual in the first Wikipedia leads; kept in the cache, if there is one that can be written."""
+    texts = [passage.text for passage in demo_passages()[:PASSAGES_SAMPLED]]
+    source = hashlib.sha256("\n".join([encoder.fingerprint, *texts]).encode()).hexdigest()
+    path = cache / "statistics" / f"{source[:32]}.safetensors" if cache else None
+    statistics = read_statistics(path, source) if path else None
+    if statistics is None:
+        statistics = calibrate(encoder, texts).statistics
+        assert statistics is not None
+        if path:
+            with suppress(OSError):  # it is made again the next time
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_statistics(path, statistics, source)
+    return statistics
+
+
+def write_statistics(path: Path, statistics: Statistics, source: str) -> None:
+    """Keep statistics, and that they were made from `source`, a hash. Raises OSError where that fails."""
+    arrays = {
+        "documents": np.array(statistics.documents),
+        **{name: getattr(statistics, name) for name in _ARRAYS},
+        **words_as_arrays(statistics.frequency),
+    }
+    write_file(path, save({**arrays, "digest": _digest(arrays, source)}))
+
+
+def read_statistics(path: Path, source: str) -> Statistics | None:
+    """What `write_statistics` kept; None if it is missing, broken, or made from something else."""
+    try:
+        arrays = load_file(path)
+        if not np.array_equal(arrays.pop("digest"), _digest(arrays, source)):
+            return None
+        numbers = {name: arrays[name] for name in _ARRAYS}
+        return Statistics(int(arrays["documents"]), words_of_arrays(arrays), **numbers)
+    except (OSError, SafetensorError, KeyError):
+        return None
+
+
+def words_as_arrays(frequency: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Counts of words as arrays, "words" and "counts"."""
+    words = "\n".join(frequency).encode("utf-8")  # no word holds a line feed
+    return {"words": np.frombuffer(words, np.uint8), "counts": np.array([*frequency.values()], np.int32)}
+
+
+def words_of_arrays(arrays: Mapping[str, np.ndarray]) -> Counter[str]:
+    """The counts of words that `words_as_arrays` wrote down."""
+    words = arrays["words"].tobytes().decode("utf-8").split("\n")
+    return Counter(dict(zip(words, arrays["counts"].tolist(), strict=False)))
+
+
+def _digest(arrays: Mapping[str, np.ndarray], source: str) -> np.ndarray:
+    digest = hashlib.sha256(source.encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)

@@ -1,0 +1,217 @@
+"""Files of a model → its settings and its parameters, strictly: every parameter once, nothing unknown."""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from minqa.text import InputError
+
+Model = TypeVar("Model")
+Value = TypeVar("Value")
+Shape = tuple[int, ...]
+# An error names so many complaints, and how many more there are.
+COMPLAINTS_NAMED = 3
+
+
+class Settings(NamedTuple):
+    """A JSON object and the file that it stands in."""
+
+    place: Path
+    values: Mapping[str, Any]
+
+    def get(self, key: str, kind: type[Value]) -> Value | None:
+        """The setting; None if it is absent or null. Raises InputError if it is of another type."""
+        value = self.values.get(key)
+        if value is not None and type(value) is not kind:
+            names = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object"}
+            raise InputError(f"{self.place}: {key} is {value!r}, but {names[kind]} is needed.")
+        return value
+
+
+def read_settings(path: Path, *, optional: bool = False) -> Settings:
+    """The object in a JSON file, or an empty one if the file is `optional` and missing; see `read_json`."""
+    return Settings(path, {} if optional and not path.is_file() else read_json(path, dict))
+
+
+def read_json(path: Path, kind: type[Value]) -> Value:
+    """The content of a JSON file, which must be an object (kind `dict`) or an array (`list`).
+
+    Raises:
+        InputError: the file is missing, unreadable, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path.parent} holds no {path.name}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(content, kind):
+        raise InputError(f"{path} holds no JSON {'object' if kind is dict else 'array'}.")
+    return content
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error message, without its full stop."""
+    return (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+
+
+class Check(NamedTuple):
+    """What a setting must be: its key ("a.b" is b in a), whether a value will do, what to say if it will not.
+
+    An absent setting means the default; ... if it must be there.
+    """
+
+    key: str
+    valid: Callable[[Any], bool]
+    needed: str
+    default: Any = ...
+
+
+def whole(key: str, low: int = 1, high: int = 2**63) -> Check:
+    needed = (
+        f"must be a whole number from {low} to {high}" if high < 2**63 else "must be a whole number above 0"
+    )
+    return Check(key, lambda value: type(value) is int and low <= value <= high, needed)
+
+
+def only(key: str, value: Any, *same: Any) -> Check:
+    return Check(key, lambda given: given in (value, *same), f"only {value!r} is supported", value)
+
+
+def checked(settings: Settings, checks: Mapping[str, Check], kind: str) -> dict[str, Any]:
+    """Settings by their names in `checks`. Raises InputError, which names every setting that will not do."""
+    values, complaints = {}, []
+    for name, check in checks.items():
+        value: Any = settings.values
+        for part in check.key.split("."):
+            value = value.get(part, check.default) if isinstance(value, Mapping) else check.default
+        values[name] = value
+        if value is ...:
+            complaints.append(f"{check.key} is missing")
+        elif not check.valid(value):
+            complaints.append(f"{check.key} is {value!r}, but {check.needed}")
+    if complaints:
+        raise InputError(
+            f"{settings.place} describes no {kind} that minqa can represent: {'; '.join(complaints)}."
+        )
+    return values
+
+
+class Layout(NamedTuple):
+    """How a parameter is stored: its shape in the file, how it is read, and how it, or its rows, are written."""
+
+    shape: Callable[[Shape], Shape]
+    read: Callable[[np.ndarray], np.ndarray]
+    write: Callable[[np.ndarray], np.ndarray]
+
+
+AS_IS = Layout(lambda shape: shape, lambda tensor: tensor, lambda parameter: parameter)
+TRANSPOSED = Layout(lambda shape: shape[::-1], np.transpose, np.transpose)
+# A parameter's path in its model, without numbers → its tensor's name, with {} for each number, and layout.
+Names = Mapping[str, tuple[str, Layout]]
+
+
+def load_parameters(
+    template: Model,
+    tensors: Mapping[str, Any],
+    names: Names,
+    *,
+    settings: str,
+    older_names: Mapping[str, str] | None = None,
+    unused: str = "(?!)",
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Model:
+    """Fill an empty model with the tensors of a checkpoint. None is read before all of them fit.
+
+    Args:
+        template: the model as `jax.eval_shape` gives it.
+        tensors: as `open_tensors` gives them.
+        names: of the tensors.
+        settings: the file that the template was made from, to be named in errors.
+        older_names: pattern → replacement, applied to the names in the file.
+        unused: pattern of the tensors that the model has no use for.
+        dtype: of the filled parameters.
+
+    Raises:
+        InputError: a tensor is missing, doubled, unknown, misshapen, not finite or no floating point.
+    """
+    complaints: list[str] = []
+    sources: dict[str, str] = {}
+    for source in tensors:
+        name = source
+        for pattern, replacement in (older_names or {}).items():
+            name = re.sub(pattern, replacement, name)
+        if name in sources:
+            complaints.append(f"{source} and {sources[name]} are the same parameter")
+        sources[name] = source
+    wanted = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(template):
+        name, layout = _tensor(path, names)
+        wanted[name] = layout.shape(leaf.shape)
+    for name, shape in wanted.items():
+        tensor = tensors[sources[name]] if name in sources else None
+        if tensor is None:
+            complaints.append(f"{name} is missing")
+        elif not jnp.issubdtype(tensor.dtype, jnp.floating):
+            complaints.append(f"{name} is {tensor.dtype}, which is no floating point")
+        elif tensor.shape != shape:
+            complaints.append(f"{name} has shape {tensor.shape} instead of {shape}")
+    unknown = [name for name in sources if name not in wanted and not re.match(unused, name)]
+    complaints += [f"{sources[name]} is unknown" for name in unknown]
+    _refuse(complaints, settings)
+
+    def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        name, layout = _tensor(path, names)
+        with np.errstate(over="ignore"):
+            tensor = np.asarray(tensors[sources[name]]).astype(dtype, copy=False)
+        if not np.isfinite(tensor).all():
+            complaints.append(f"{name} holds numbers that are not finite")
+        return jax.device_put(layout.read(tensor))  # jnp.asarray would compile a program for every shape
+
+    model = jax.tree_util.tree_map_with_path(assemble, template)
+    _refuse(complaints, settings)
+    return model
+
+
+def dump(model: Any, names: Names) -> dict[str, np.ndarray]:
+    """A model's parameters as `load_parameters` reads them; those that share a tensor are its rows, in order."""
+    tensors: dict[str, list[np.ndarray]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(model):
+        name, layout = _tensor(path, names)
+        tensors.setdefault(name, []).append(layout.write(np.asarray(leaf)))
+    return {
+        name: np.concatenate(rows) if rows[1:] else np.array(rows[0], order="C")
+        for name, rows in tensors.items()
+    }
+
+
+def own_names(model: Any) -> Names:
+    """The table of a model whose parameters are stored as they are, under their own paths."""
+    places = [_place(path)[0] for path, _ in jax.tree_util.tree_leaves_with_path(model)]
+    return {place: (place, AS_IS) for place in places}
+
+
+def _tensor(path: tuple, names: Names) -> tuple[str, Layout]:
+    place, numbers = _place(path)
+    name, layout = names[place]
+    return name.format(*numbers), layout
+
+
+def _place(path: tuple) -> tuple[str, list[int]]:
+    """A parameter's path in its model: the attributes' names, and the numbers of the lists passed."""
+    parts = path[:-1]  # an nnx.Param's `value` ends the path
+    numbers = [part.idx for part in parts if isinstance(part, jax.tree_util.SequenceKey)]
+    return ".".join(part.name for part in parts if isinstance(part, jax.tree_util.GetAttrKey)), numbers
+
+
+def _refuse(complaints: list[str], settings: str) -> None:
+    if complaints:
+        more = len(complaints) - COMPLAINTS_NAMED
+        named = complaints[:COMPLAINTS_NAMED] + [f"and {more:,} more complaints"] * (more > 0)
+        raise InputError(f"The weights do not fit {settings}: {'; '.join(named)}.")

@@ -1,0 +1,93 @@
+"""ELMo's files: the sizes in `options.json`, and how the HDF5 file names its parameters."""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from minqa.elmo import ElmoConfig
+from minqa.files.checkpoint import AS_IS, TRANSPOSED, Check, Layout, Settings, checked, only, whole
+from minqa.text import InputError
+from minqa.tokens import CHARACTER_IDS
+
+
+def read_elmo_config(options: Settings) -> ElmoConfig:
+    """Read the sizes from an `options.json`.
+
+    Raises:
+        InputError: an option is missing or absurd, or describes another model than this one.
+    """
+    values = checked(options, CHECKS, "ELMo")
+    if max(width for width, _ in values["filters"]) > values["characters_per_word"]:
+        raise InputError(f"{options.place}: char_cnn.filters are wider than max_characters_per_token.")
+    values["filters"] = tuple(map(tuple, values["filters"]))
+    values |= {name: float(values[name]) for name in ("cell_clip", "projection_clip")}
+    return ElmoConfig(**{field.name: values[field.name] for field in fields(ElmoConfig)})
+
+
+def _are_filters(value: Any) -> bool:
+    sizes = (
+        [size for pair in value for size in pair]
+        if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+        else []
+    )
+    return 0 < len(sizes) <= 128 and all(type(size) is int and size > 0 for size in sizes)
+
+
+def _clip(key: str) -> Check:
+    return Check(
+        key, lambda value: type(value) in (int, float) and 0 < value < 1e38, "must be a number above 0"
+    )
+
+
+# Name here → option. No tensor's shape would check the numbers bounded by 64.
+CHECKS = {
+    "characters_per_word": whole("char_cnn.max_characters_per_token", 3, 1000),
+    "character_dim": whole("char_cnn.embedding.dim"),
+    "filters": Check("char_cnn.filters", _are_filters, "must be a list of up to 64 [width, number]"),
+    "activation": Check(
+        "char_cnn.activation", lambda value: value in ("relu", "tanh"), "must be 'relu' or 'tanh'"
+    ),
+    "num_highway_layers": whole("char_cnn.n_highway", high=64),
+    "projection_dim": whole("lstm.projection_dim"),
+    "lstm_dim": whole("lstm.dim"),
+    "num_layers": whole("lstm.n_layers", high=64),
+    "cell_clip": _clip("lstm.cell_clip"),
+    "projection_clip": _clip("lstm.proj_clip"),
+    "skip_connections": Check(
+        "lstm.use_skip_connections", lambda value: type(value) is bool, "must be true or false"
+    ),
+    "n_characters": only("char_cnn.n_characters", CHARACTER_IDS),
+    "bidirectional": only("bidirectional", True),
+}
+
+
+# How a released file names these parameters: path here → name there, and how its TensorFlow layout, `x @ W`,
+# becomes ours.
+_LSTM = "RNN_{}/RNN/MultiRNNCell/Cell{{}}/LSTMCell"
+# The rows of one matrix are first those for the input, then those for the last output.
+_INPUT_ROWS, _OUTPUT_ROWS = (
+    Layout(lambda shape: (2 * shape[1], shape[0]), lambda rows, i=i: np.split(rows, 2)[i].T, np.transpose)
+    for i in range(2)
+)
+_CONVOLUTION = Layout(lambda shape: (1, *shape), lambda kernel: kernel[0], lambda kernel: kernel[None])
+TENSORS = {
+    "words.characters.embedding": ("char_embed", AS_IS),
+    "words.convolutions.kernel": ("CNN/W_cnn_{}", _CONVOLUTION),
+    "words.convolutions.bias": ("CNN/b_cnn_{}", AS_IS),
+    "words.highways.gate.kernel": ("CNN_high_{}/W_carry", AS_IS),
+    "words.highways.gate.bias": ("CNN_high_{}/b_carry", AS_IS),
+    "words.highways.transform.kernel": ("CNN_high_{}/W_transform", AS_IS),
+    "words.highways.transform.bias": ("CNN_high_{}/b_transform", AS_IS),
+    "words.projection.kernel": ("CNN_proj/W_proj", AS_IS),
+    "words.projection.bias": ("CNN_proj/b_proj", AS_IS),
+} | {
+    f"layers.{way}.{parameter}": (f"{_LSTM.format(number)}/{name}", layout)
+    for number, way in enumerate(("forward", "backward"))
+    for parameter, name, layout in (
+        ("input", "W_0", _INPUT_ROWS),
+        ("recurrent", "W_0", _OUTPUT_ROWS),
+        ("bias", "B", AS_IS),
+        ("projection", "W_P_0", TRANSPOSED),
+    )
+}

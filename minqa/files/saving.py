@@ -1,0 +1,82 @@
+"""An encoder → the files that `minqa.load` reads."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+from safetensors.numpy import save_file
+
+from minqa.bert import Bert
+from minqa.elmo import Elmo
+from minqa.encoder import Encoder
+from minqa.files import bert, elmo
+from minqa.files.checkpoint import dump
+from minqa.text import InputError
+
+
+def save(encoder: Encoder, folder: str | Path) -> None:
+    """Write a sentence-transformers folder, or the two files of an ELMo.
+
+    What belongs to a corpus or a comparison (layer, centring, weights, statistics) is not written.
+
+    Raises:
+        InputError: the model is neither a BERT nor an ELMo of minqa, or the folder cannot be written.
+    """
+    folder, model = Path(folder), encoder.model
+    if not isinstance(model, Bert | Elmo):
+        raise InputError(
+            f"{encoder.name} is neither a BERT nor an ELMo, so no format is known for its files."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in (
+            _bert_settings(encoder) if isinstance(model, Bert) else _elmo_options(model)
+        ).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(json.dumps(content, indent=1), "utf-8")
+        if isinstance(model, Bert):
+            encoder.tokenizer.backend.save(str(folder / "tokenizer.json"))
+            save_file(dump(model, bert.TENSORS), folder / "model.safetensors")
+        else:
+            with h5py.File(folder / "weights.hdf5", "w") as file:
+                for name, tensor in dump(model, elmo.TENSORS).items():
+                    file[name] = tensor
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror or error}).") from error
+
+
+def _bert_settings(encoder: Encoder) -> dict[str, Any]:
+    pooling, limit = encoder.pooling, encoder.tokenizer.max_tokens
+    kinds = ["Transformer", "Pooling", *["Normalize"] * pooling.normalize]
+    return {
+        "config.json": {"model_type": "bert", **asdict(encoder.model.config)},
+        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit},
+        "sentence_bert_config.json": {"max_seq_length": limit},
+        "modules.json": [
+            {"type": f"sentence_transformers.models.{kind}", "path": f"{i}_{kind}" if i else ""}
+            for i, kind in enumerate(kinds)
+        ],
+        "1_Pooling/config.json": {
+            "pooling_mode": list(pooling.modes),
+            "include_prompt": pooling.include_prompt,
+        },
+        "config_sentence_transformers.json": {
+            "prompts": dict(encoder.prompts),
+            "default_prompt_name": encoder.default_prompt or None,
+            "similarity_fn_name": pooling.similarity,
+            "truncate_dim": pooling.truncate_dim,
+        },
+    }
+
+
+def _elmo_options(model: Elmo) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for name, check in elmo.CHECKS.items():
+        *parts, last = check.key.split(".")
+        place = options
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = getattr(model.config, name, check.default)
+    return {"options.json": options}

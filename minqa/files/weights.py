@@ -1,0 +1,89 @@
+"""Files of weights → tensors by name."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+
+from minqa.files.checkpoint import COMPLAINTS_NAMED, read_settings
+from minqa.text import InputError
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The tensors of a model by name, each with a shape and a dtype.
+
+    Args:
+        path: an HDF5 file, whose tensors are read when they are asked for, or a Hugging Face folder. There
+            `model.safetensors` is read, or its shards, or, if PyTorch is installed, `pytorch_model.bin` or its
+            shards, without unpickling anything but tensors.
+
+    Raises:
+        InputError: there are no weights, or a file is missing, cut short or not what it claims to be.
+    """
+    if path.suffix == ".hdf5":
+        import h5py
+
+        if not path.exists():
+            raise InputError(f"There is no file {path}.")
+        try:
+            with h5py.File(path, "r") as file:
+                tensors: dict[str, Any] = {}
+                file.visititems(
+                    lambda name, item: tensors.update({name: item} if hasattr(item, "shape") else {})
+                )
+                yield tensors
+        except InputError:
+            raise
+        except Exception as error:  # h5py raises many kinds for a broken file
+            raise InputError(f"{path} cannot be read as HDF5, is it cut short? ({error})") from error
+        return
+    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_torch)):
+        if (path / f"{name}.index.json").is_file():
+            yield _read_shards(path / f"{name}.index.json", read)
+            return
+        if (path / name).is_file():
+            yield read(path / name)
+            return
+    raise InputError(f"{path} holds no weights: model.safetensors is needed.")
+
+
+def _read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+    names = read_settings(index).get("weight_map", dict)
+    if not names:
+        raise InputError(f"{index} names no tensors under weight_map.")
+    tensors: dict[str, Any] = {}
+    for shard in sorted({index.with_name(Path(str(shard)).name) for shard in names.values()}):
+        if not shard.is_file():
+            raise InputError(f"{shard.parent} holds no {shard.name}, which {index.name} names.")
+        tensors |= {name: tensor for name, tensor in read(shard).items() if names.get(name) == shard.name}
+    if missing := sorted(names.keys() - tensors.keys()):
+        raise InputError(
+            f"{index} names tensors that no shard holds: {', '.join(missing[:COMPLAINTS_NAMED])}."
+        )
+    return tensors
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with safe_open(path, "numpy") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+    except Exception as error:  # besides its own error, safetensors lets NumPy's through
+        raise InputError(f"{path} cannot be read as safetensors, is it cut short? ({error})") from error
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError:
+        how = "install torch, or save the model as model.safetensors"
+        raise InputError(f"{path} needs PyTorch to be read: {how}.") from None
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        short = {name: tensor.float() for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16}
+        return {str(name): tensor.numpy() for name, tensor in (tensors | short).items()}
+    except Exception as error:  # torch.load raises many kinds for a broken or unsafe file
+        raise InputError(f"{path} cannot be read as PyTorch weights: {error}") from error

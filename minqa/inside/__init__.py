@@ -1,0 +1,1 @@
+"""A look inside: heads, units, influence, alignment and several encoders side by side."""

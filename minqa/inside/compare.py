@@ -1,0 +1,101 @@
+"""Several encoders' answers to one question → their heat maps of each passage, on the same words."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from minqa.ask import Answerer, Result, read
+from minqa.encoder import Encoder
+from minqa.heatmap import HeatMap, content_words
+from minqa.text import Passage
+
+
+class Answer(NamedTuple):
+    """What `ask` returned for an encoder, which has the statistics of its corpus, and an answerer."""
+
+    encoder: Encoder
+    results: Sequence[Result]
+    answerer: Answerer | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One passage as several encoders see it.
+
+    Attributes:
+        results: of each encoder on this passage.
+        ranks: the passage's first rank among each encoder's answers, from 1; None if it is not among them.
+        words: start and end, in characters, of the smallest pieces of the text that divide no encoder's word.
+        heat: the highest heat of the encoder's own words there; -inf for punctuation, NaN for no word.
+        hot: whether it holds a content word with heat ≥ (mean + maximum) / 2 of all content words.
+        agreement: Pearson's correlation of the encoders' heats of the words, the mean over all pairs of
+            encoders; NaN if there is nothing to correlate.
+    """
+
+    passage: Passage
+    results: Sequence[Result]
+    ranks: Sequence[int | None]
+    words: Int[np.ndarray, "word 2"]
+    heat: Float[np.ndarray, "encoder word"]
+    hot: Bool[np.ndarray, "encoder word"]
+    agreement: float
+
+
+def compare(question: str, answers: Sequence[Answer]) -> list[Comparison]:
+    """Bring together several encoders' answers; each encoder reads the passages that only others found.
+
+    Everyone's first passage comes first, then everyone's second, and so on.
+    """
+    by_rank = zip_longest(*[answer.results for answer in answers])
+    passages = list(dict.fromkeys(result.passage for row in by_rank for result in row if result))
+    columns = []
+    for encoder, results, answerer in answers:
+        ranked: list[tuple[int | None, Result]] = [*enumerate(results, 1)]
+        known = {result.passage for result in results}
+        if missing := [passage for passage in passages if passage not in known]:
+            ranked += [(None, result) for result in read(encoder, question, missing, answerer=answerer)]
+        first = {result.passage: (rank, result) for rank, result in reversed(ranked)}
+        columns.append([first[passage] for passage in passages])
+    return [_compare(*zip(*row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def shared_words(
+    splits: Sequence[Int[np.ndarray, "_ 2"]],
+) -> tuple[Int[np.ndarray, "word 2"], list[Int[np.ndarray, " _"]]]:
+    """The smallest pieces that divide no word of several ways to split a text, and the piece of each word."""
+    pieces: list[list[int]] = []
+    for start, end in sorted((int(start), int(end)) for words in splits for start, end in words):
+        if pieces and start < pieces[-1][1]:
+            pieces[-1][1] = max(end, pieces[-1][1])
+        else:
+            pieces.append([start, end])
+    shared = np.array(pieces, np.int32).reshape(-1, 2)
+    return shared, [np.searchsorted(shared[:, 1], words[:, 0], side="right") for words in splits]
+
+
+def _compare(ranks: Sequence[int | None], results: Sequence[Result]) -> Comparison:
+    maps = [result.heat_map for result in results]
+    words, places = shared_words([heat_map.passage.words for heat_map in maps])
+    heat = np.full((len(maps), len(words)), np.nan, np.float32)
+    hot = np.zeros((len(maps), len(words)), bool)
+    for row, heat_map in enumerate(maps):
+        np.fmax.at(heat[row], places[row], heat_map.heat)
+        np.logical_or.at(hot[row], places[row], _hot(heat_map))
+    return Comparison(results[0].passage, results, ranks, words, heat, hot, _agreement(heat))
+
+
+def _hot(heat_map: HeatMap) -> Bool[np.ndarray, " word"]:
+    content = content_words(heat_map.passage) & np.isfinite(heat_map.heat)
+    heat = heat_map.heat[content]
+    return content & (heat_map.heat >= (heat.mean() + heat.max()) / 2) if len(heat) else content
+
+
+def _agreement(heat: Float[np.ndarray, "encoder word"]) -> float:
+    known = heat[:, np.isfinite(heat).all(0)]
+    if min(known.shape) < 2 or not np.ptp(known, axis=1).all():
+        return float("nan")
+    return float(np.corrcoef(known)[np.triu_indices(len(known), 1)].mean())

@@ -1,0 +1,81 @@
+"""Which words of two texts a score depends on: gradients, beside similarities."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from minqa.embedding import Batch, pad, padded_length, run_model, word_means
+from minqa.encoder import Encoder
+from minqa.heatmap import NEIGHBOURS, WINDOW, window_for
+from minqa.inside.heads import single_batch
+from minqa.similarity import Similarity, cosine, maxsim
+from minqa.text import InputError
+from minqa.tokens import Tokens, comparable
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """How much the score of a query and a passage depends on each word of both.
+
+    Attributes:
+        query_words: gradient × input of each word, the sum over its tokens: how fast the score would grow if
+            the word's vector did.
+        passage_words: likewise.
+        score: as in the heat map of the two.
+    """
+
+    query: Tokens
+    passage: Tokens
+    query_words: Float[np.ndarray, " query_word"]
+    passage_words: Float[np.ndarray, " passage_word"]
+    score: float
+
+
+def saliency(
+    encoder: Encoder,
+    query: str,
+    passage: str,
+    *,
+    similarity: Similarity = cosine,
+    window: int = WINDOW,
+    neighbours: float = NEIGHBOURS,
+) -> Saliency:
+    """Gradient × input of a heat map's score, per word of both texts (Denil et al. 2014, arXiv:1412.6815).
+
+    The input is what the model looks up for a word before it reads the text: BERT's word embedding, or what
+    ELMo makes of a word's characters. Similarity shows where a query is echoed; saliency shows what the echo
+    depends on, which may lie elsewhere in either text, and may be negative. See `heat_map` for the options.
+
+    Raises InputError if a text has no word or is longer than the model reads at once.
+    """
+    tokens = [*encoder.tokenize([query], "query"), *encoder.tokenize([passage], "passage")]
+    batches = [single_batch(encoder, text, "Influence") for text in tokens]
+    for text, role in zip(tokens, ("query", "passage"), strict=True):
+        if not text.is_word.any():
+            raise InputError(f"The {role} holds no word.")
+    # Everything is padded to few shapes, as each is compiled.
+    lengths = [padded_length(len(text.words), steps=1) for text in tokens]
+    may_match = pad(pad(comparable(*tokens), lengths[0]).T, lengths[1]).T
+    weights, is_word = pad(encoder.word_weights(tokens[0]), lengths[0]), pad(tokens[1].is_word, lengths[1])
+    how: Any = {"window": window_for(window, tokens[0]), "neighbours": neighbours}
+
+    def words(scale: Float[Array, " word"], text: Tokens, batch: Batch) -> Float[Array, "word dim"]:
+        width = batch.ids.shape[1]
+        scale_of_tokens = jnp.append(scale, 1.0)[None, pad(text.word, width, -1)]  # -1 is last
+        hidden = run_model(encoder.model, batch.ids, batch.mask, scale=scale_of_tokens).hidden
+        means = pad(word_means(np.eye(len(text), width, dtype=np.float32), text), len(scale))  # (word, token)
+        return jnp.asarray(means) @ encoder.centred(hidden[encoder.layer_number, 0].astype(jnp.float32))
+
+    def score(scales: list[Float[Array, " _"]]) -> Float[Array, ""]:
+        query, passage = map(words, scales, tokens, batches)
+        arrays = query, weights, passage[None], is_word[None]
+        return maxsim(*arrays, comparable=may_match[None], similarity=similarity, **how).sum()
+
+    with jax.default_matmul_precision("highest"):
+        value, gradients = jax.value_and_grad(score)([jnp.ones(length) for length in lengths])
+    shares = [np.asarray(slope)[: len(text.words)] for slope, text in zip(gradients, tokens, strict=True)]
+    return Saliency(tokens[0], tokens[1], shares[0], shares[1], float(value))

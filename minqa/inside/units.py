@@ -1,0 +1,172 @@
+"""Activations of a model's units over a text, and units found by what they follow."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from minqa.embedding import by_text, run_model, word_means
+from minqa.encoder import Encoder
+from minqa.text import InputError
+from minqa.tokens import Tokens
+
+
+@dataclass(frozen=True)
+class Units:
+    """What every unit of a kind does at each word (Karpathy et al. 2015, arXiv:1506.02078, section 4.2).
+
+    Attributes:
+        kind: "feed-forward" (after GELU) or "hidden" for a BERT; "cell" or "projection" for an ELMo, whose
+            units of the forward LSTM precede those of the backward one.
+        layers: the number of each layer, as hidden states are numbered.
+        array: the mean over each word's tokens.
+    """
+
+    tokens: Tokens
+    kind: str
+    layers: tuple[int, ...]
+    array: Float[np.ndarray, "layer word unit"]
+
+    def unit(self, layer: int, number: int) -> Float[np.ndarray, " word"]:
+        """One unit's activation at each word. Raises InputError if there is no such unit."""
+        first, last, width = self.layers[0], self.layers[-1], self.array.shape[2]
+        if layer not in self.layers or not 0 <= number < width:
+            sizes = f"layers are {first} to {last}, units 0 to {width - 1}"
+            raise InputError(f"There is no {self.kind} unit {number} in layer {layer}: {sizes}.")
+        return self.array[self.layers.index(layer), :, number]
+
+
+def units(encoder: Encoder, text: str, *, kind: str | None = None) -> Units:
+    """The activation of every unit of a kind at each word of a text, however long.
+
+    The default kind is "feed-forward" for a BERT and "cell" for an ELMo. Raises InputError if the model has
+    no units of that kind.
+    """
+    return next(_read(encoder, [text], kind))
+
+
+class FoundUnit(NamedTuple):
+    """A unit that follows a feature.
+
+    Attributes:
+        correlation: of its activation with the feature, over the words of the texts that it was chosen on.
+        held_out: the same over the words of other texts: the best of thousands of units correlates with
+            anything by chance, but not twice. NaN if the feature does not vary there.
+    """
+
+    kind: str
+    layer: int
+    number: int
+    correlation: float
+    held_out: float
+
+
+def find_units(
+    encoder: Encoder,
+    texts: Sequence[str],
+    feature: Callable[[Tokens], Float[np.ndarray, " word"]],
+    *,
+    held_out: Sequence[str] | None = None,
+    kind: str | None = None,
+    k: int = 10,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[FoundUnit]:
+    """The k units whose activation correlates most with a feature of the word, positively or negatively.
+
+    Args:
+        texts: that units are chosen on.
+        feature: a number for each word of a text, NaN to leave a word out; see `minqa.FEATURES`.
+        held_out: other texts, to test the units; None keeps every second one of `texts` for that.
+        kind: see `units`.
+        progress: called with the number of texts just read.
+
+    Raises InputError if the model has no units of that kind, or the feature does not vary in `texts`.
+    """
+    if held_out is None:
+        texts, held_out = texts[::2], texts[1::2]
+    read, chosen = _correlations(encoder, texts, feature, kind, progress)
+    if chosen is None:
+        raise InputError("The feature is the same for every word of these texts, so nothing follows it.")
+    _, tested = _correlations(encoder, held_out, feature, kind, progress)
+    tested = np.full_like(chosen, np.nan) if tested is None else tested
+    order = np.argsort(-np.abs(chosen), axis=None, kind="stable")[:k]
+    return [
+        FoundUnit(read.kind, read.layers[i], int(j), float(chosen[i, j]), float(tested[i, j]))
+        for i, j in zip(*np.unravel_index(order, chosen.shape), strict=True)
+    ]
+
+
+class Factors(NamedTuple):
+    """Groups of units that are active together, the strongest group first; weights have length 1."""
+
+    strength: Float[np.ndarray, "factor word"]
+    weights: Float[np.ndarray, "factor layer unit"]
+
+
+def factors(units: Units, k: int = 6) -> Factors:
+    """Non-negative factors of units over a text: strengthᵀ weights ≈ max(units, 0).
+
+    As Ecco (Alammar 2021, ACL demos 30) does with the feed-forward units of all layers; the factorization is
+    scikit-learn's (Lee and Seung 1999). Raises InputError without it, or if the text has fewer than k words.
+    """
+    if find_spec("sklearn") is None:
+        raise InputError("Factors need scikit-learn: install it with `uv sync --extra factors`.")
+    from sklearn.decomposition import NMF
+
+    layers, words, number = units.array.shape
+    if not 0 < k <= words:
+        raise InputError(f"{k} factors were asked for, but the text has {words} words.")
+    active = np.maximum(np.moveaxis(units.array, 1, 0).reshape(words, -1), 0)
+    model = NMF(k, init="nndsvda", random_state=0, max_iter=500)
+    strength = model.fit_transform(active).T  # (factor, word)
+    # Doubling a factor and halving its weights changes nothing, so the weights are scaled to length 1.
+    lengths = np.maximum(np.linalg.norm(model.components_, axis=1, keepdims=True), 1e-9)
+    strength, weights = strength * lengths, model.components_ / lengths
+    order = np.argsort(-strength.sum(1), kind="stable")
+    return Factors(strength[order], weights[order].reshape(k, layers, number))
+
+
+def _read(encoder: Encoder, texts: Sequence[str], kind: str | None) -> Iterator[Units]:
+    """The units of each text, the longest text first."""
+    kinds = getattr(encoder.model, "UNITS", ())
+    if not kinds or kind not in (None, *kinds):
+        offered = " and ".join(kinds) or "none"
+        raise InputError(f"{encoder.name} has no units of the kind {kind}: it has {offered}.")
+    kind = kind or kinds[0]
+    tokens = encoder.tokenize(texts)
+
+    def run(model, batch):
+        return run_model(model, batch.ids, batch.mask, units=True).units[kind].astype(jnp.float32), None
+
+    for row, (array, _) in by_text(encoder.model, encoder.tokenizer, tokens, run):
+        layers = tuple(range(encoder.num_layers + 1 - len(array), encoder.num_layers + 1))
+        words = word_means(np.moveaxis(array, 1, 0), tokens[row])  # (word, layer, unit)
+        yield Units(tokens[row], kind, layers, np.moveaxis(words, 1, 0))
+
+
+def _correlations(encoder, texts, feature, kind, progress) -> tuple[Any, np.ndarray | None]:
+    """The last text read, and Pearson's correlation of each unit with the feature, 0 for an idle unit.
+
+    None if the feature does not vary.
+    """
+    n, sums, text = 0, np.zeros((3, 1)), None
+    for text in _read(encoder, texts, kind):
+        numbers = np.asarray(feature(text.tokens), np.float64)
+        layers, words, width = text.array.shape
+        if numbers.shape != (words,):
+            raise ValueError(f"The feature gave {numbers.shape} numbers for {words} words.")
+        array = np.moveaxis(text.array, 1, 2).reshape(layers * width, words)
+        x = np.concatenate([array, numbers[None]])[:, np.isfinite(numbers)]  # (unit, word), the feature last
+        n, sums = n + x.shape[1], sums + np.stack([x.sum(1), (x * x).sum(1), x @ x[-1]])
+        progress(1)
+    total, square, product = sums
+    spread = n * square - total**2
+    idle = spread <= 1e-10 * np.maximum(n * square, 1e-9)
+    if idle[-1]:
+        return text, None
+    correlation = (n * product - total * total[-1]) / np.sqrt(np.where(idle, 1, spread) * spread[-1])
+    return text, np.where(idle, 0, correlation)[:-1].reshape(layers, width)

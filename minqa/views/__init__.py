@@ -1,0 +1,1 @@
+"""Results as coloured text, HTML, figures and JSON."""

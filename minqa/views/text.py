@@ -1,0 +1,58 @@
+"""Text and numbers as every view shows them: safe to print, and one format per kind of number."""
+
+import math
+import unicodedata
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+# Embeddings, overrides and isolates of writing direction.
+_DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str) -> str:
+    """The text without a character that could steer a terminal, at the same length.
+
+    Control characters except the line feed, and controls of writing direction, become U+FFFD; or a space, if
+    they are white space.
+    """
+
+    def replace(char: str) -> str:
+        if char == "\n" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in _DIRECTIONS):
+            return char
+        return " " if char.isspace() else "\ufffd"
+
+    return text if text.isprintable() else "".join(map(replace, text))
+
+
+def one_line(text: str, max_characters: int | None = None) -> str:
+    """The text, `printable`, without line breaks, and shortened if it is longer than `max_characters`."""
+    line = printable(text).replace("\n", " ")
+    return line if max_characters is None or len(line) <= max_characters else f"{line[: max_characters - 1]}…"
+
+
+def format_score(value: float, digits: int = 2, sign: str = "") -> str:
+    """A similarity, weight, contribution or correlation; with `sign` "+", always with its sign."""
+    return f"{value:{sign}.{digits}f}" if math.isfinite(value) else "–"
+
+
+def format_activation(value: float) -> str:
+    """A number of any size around zero: two significant digits."""
+    return f"{value:+.2g}"
+
+
+def format_percent(share: float) -> str:
+    """A probability, 0 to 1."""
+    return f"{share:.0%}"
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds, or milliseconds below one second."""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def json_number(value: float | Float[np.ndarray, "..."], digits: int = 6) -> Any:
+    """A number, or nested lists of an array's numbers, for JSON: rounded, and None where it is not finite."""
+    rounded = np.round(np.asarray(value, float), digits)
+    return np.where(np.isfinite(rounded), rounded.astype(object), np.array(None)).tolist()

@@ -1,0 +1,186 @@
+"""The training example: what it learns from, that it goes on where it stopped, and what it leaves behind."""
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import make_bert_folder
+
+import minqa
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "train_span_head.py"
+
+
+@pytest.fixture(scope="module")
+def example():
+    spec = importlib.util.spec_from_file_location("train_span_head", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_bert_folder(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def squad(tmp_path_factory):
+    """Six articles of two paragraphs; the answer to each question is a word of it."""
+    rng = np.random.default_rng(0)
+    words = "theory war world relativity played naive develop caf".split()
+    data = []
+    for i in range(6):
+        paragraphs = []
+        for _ in range(2):
+            context = " ".join(rng.choice(words, 8))
+            at = context.index(" ") + 1
+            answer = {"text": context[at:].split()[0], "answer_start": at}
+            qas = [{"question": f"who {word}?", "answers": [answer]} for word in words[:3]]
+            paragraphs.append({"context": context, "qas": qas})
+        data.append({"title": str(i), "paragraphs": paragraphs})
+    path = tmp_path_factory.mktemp("data") / "squad.json"
+    path.write_text(json.dumps({"data": data}))
+    return path
+
+
+@pytest.fixture
+def run(example, folder, squad, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def run(out, *options):
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            [
+                *("train_span_head", str(squad), "--out", str(out), "--model", str(folder), "--layer", "1"),
+                *("--hidden", "4", "--batch", "4", "--validation", "1", "--test", "1", *options),
+            ],
+        )
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax needs it
+            example.main()
+
+    return run
+
+
+def test_a_run_that_was_stopped_ends_like_one_that_was_not(example, run, tmp_path, monkeypatch, capsys):
+    run(tmp_path / "whole", "--epochs", "2")
+    told = " ".join(capsys.readouterr())
+    assert "epoch 2: loss" in told and "6 questions on 1 articles" in told and "AUROC" in told
+    calls = Counter()
+    step = example.train_step
+
+    def stop(*arguments, **options):
+        calls["step"] += 1
+        if calls["step"] == 8:  # in the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(example, "train_step", stop)
+    with pytest.raises(SystemExit, match="Stopped: the same command goes on"):
+        run(tmp_path / "halted", "--epochs", "2")
+    run(tmp_path / "halted", "--epochs", "2")
+    heads = [minqa.load_span_head(tmp_path / name / "span_head.safetensors") for name in ("whole", "halted")]
+    for leaf, same in zip(*map(jax.tree.leaves, heads), strict=True):
+        np.testing.assert_array_equal(leaf, same)
+    with pytest.raises(SystemExit, match="belongs to a run with other settings"):
+        run(tmp_path / "halted", "--epochs", "3")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
+    with pytest.raises(SystemExit, match=r"The loss is (nan|inf) at step \d+ of epoch \d+: lower --rate"):
+        run(tmp_path, "--rate", "1e38", "--epochs", "4")
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        (("--epochs", "0"), "--epochs must be at least 1"),
+        (("--validation", "0"), "--validation must be at least 1"),
+        (("--batch", "99"), "24 questions are left to train on, fewer than --batch"),
+        (("--layer", "9"), "layers 0 to 2, but layer 9 was asked for"),
+    ],
+)
+def test_options_that_cannot_be_used_are_told(run, tmp_path, option, told):
+    with pytest.raises(SystemExit, match=told):
+        run(tmp_path, *option)
+
+
+@pytest.mark.parametrize("words", [1, 40])
+def test_finetuning_marks_the_tokens_of_the_answer(example, folder, squad, words):
+    options = SimpleNamespace(model=str(folder), bfloat16=False, seed=0)
+    data = example.Data(squad, seed=0, validation=1, test=1)
+    task = example.ReaderTask(data, options)
+    data.passages[0] = "the war " * words + "developed relativity (theory)"
+    at = data.passages[0].index("relativity")
+    batch, in_passage, target = task.batch([example.Example(0, 0, Counter({(at, at + 10): 1}))])
+    [[first, more]] = np.argwhere(target[0])
+    assert target[0, first, more] == 1
+    assert task.tokenizer.backend.decode(batch.ids[0, first : first + more + 1].tolist()) == "relativity"
+    assert in_passage[0, first : first + more + 1].all() and not in_passage[~batch.mask].any()
+    assert (batch.types[in_passage] == 1).all()
+
+
+def test_finetuning_learns_in_half_the_bits(run, tmp_path, capsys):
+    run(tmp_path, "--finetune", "--epochs", "6", "--rate", "1e-2", "--bfloat16")
+    losses = [float(loss) for loss in re.findall(r"loss ([\d.]+), validation", " ".join(capsys.readouterr()))]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_finetuned_bert_is_a_checkpoint_for_everyone(run, tmp_path):
+    run(tmp_path, "--finetune", "--epochs", "1")
+    reader = minqa.load_reader(tmp_path)
+    oracle = transformers.BertForQuestionAnswering.from_pretrained(tmp_path).eval()
+    ids = np.random.default_rng(0).integers(0, 90, (2, 12)).astype(np.int32)
+    types = np.repeat(np.int32([[0, 1]]), 6).reshape(1, 12).repeat(2, 0)
+    with torch.no_grad():
+        output = oracle(torch.tensor(ids).long(), token_type_ids=torch.tensor(types).long())
+    logits = np.stack(reader.model(ids, np.ones_like(ids) > 0, types))
+    np.testing.assert_allclose(logits[0], output.start_logits.numpy(), atol=1e-4)
+    np.testing.assert_allclose(logits[1], output.end_logits.numpy(), atol=1e-4)
+
+
+def test_articles_are_never_shared_between_the_parts(example, squad):
+    data = example.Data(squad, seed=3, validation=2, test=1)
+    articles = [
+        {data.article[example.passage] for example in part}
+        for part in (data.train, data.validation, data.test)
+    ]
+    assert [*map(len, articles)] == [3, 2, 1]
+    assert len(set.union(*articles)) == 6
+    with pytest.raises(minqa.InputError, match="has 6 articles, too few"):
+        example.Data(squad, seed=0, validation=3, test=3)
+
+
+def test_a_question_is_put_to_another_paragraph_of_its_article(example, squad):
+    data = example.Data(squad, seed=0, validation=1, test=1)
+    rng = np.random.default_rng(0)
+    for question in data.train:
+        other = data.elsewhere(question, rng)
+        assert other.passage != question.passage and not other.answers
+        assert data.article[other.passage] == data.article[question.passage]
+
+
+def test_answers_are_marked_by_the_words_that_hold_them(example):
+    starts, ends = np.array([0, 0, 4, 10, 15]), np.array([0, 3, 9, 13, 15])  # two tokens of no word
+    answers = Counter({(4, 13): 2, (5, 8): 1, (10, 99): 1})
+    marks = example.mark(answers, starts, ends)
+    assert marks == {(2, 3): 2, (2, 2): 1}
+    [target] = example.targets([marks], (1, 5))
+    assert target.shape == (5, 5) and target[2, 1] == np.float32(2 / 3) and target[2, 0] == np.float32(1 / 3)
+    assert target.sum() == 1
+
+
+def test_auroc_by_hand(example):
+    assert example.auroc([0.9, 0.5], [0.1, 0.5, 0.7]) == pytest.approx((3 + 1.5) / 6)

@@ -1,0 +1,316 @@
+"""The app in a real browser: Chromium, headless, on this machine alone."""
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from conftest import indexed, make_bert_folder, make_elmo_folder
+
+import minqa
+from minqa.app.tabs import Search
+
+gradio = pytest.importorskip("gradio", reason="the extra app is not installed")
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+from minqa.app.browser import build, serve  # noqa: E402
+
+QUIET = ["no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync"]
+QUIET += ["disable-background-networking", "disable-component-update"]
+EVIL = (
+    "world <script>window.owned=1</script> <img src=x onerror='window.owned=2'> "
+    "<a href=javascript:owned=3>war</a> ${window.owned=4} {{owned}} <style>*{display:none}</style>"
+)
+TEXTS = ["the theory of relativity was developed", "a war of the world", EVIL, "who played 7 of 9 ?"]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("app")
+    encoders = [minqa.load(make_bert_folder(folder / "bert")), minqa.load(make_elmo_folder(folder / "elmo"))]
+    searches = [
+        Search(one, indexed(one, TEXTS, folder / f"index{i}", store_tokens=True), None)
+        for i, one in enumerate(encoders)
+    ]
+    page = build(searches)
+    yield serve(page, "127.0.0.1", None)
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here")
+    with sync_api.sync_playwright() as playwright:
+        with_flags = [f"--{flag}" for flag in QUIET]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=with_flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """A fresh page whose requests must all go to the app, and which must have no error of its own."""
+    context = browser.new_context(viewport={"width": 1000, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    asked, errors = [], []
+    context.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    hosts = {urlsplit(url).netloc for url in asked if urlsplit(url).scheme not in ("data", "blob")}
+    assert hosts == {urlsplit(address).netloc}, "no request leaves for another host"
+    assert not errors
+    assert page.evaluate("window.owned") is None
+    context.close()
+
+
+def state(page):
+    return dict(parse_qsl(page.evaluate("location.search")[1:]))
+
+
+def shown(page, tab="ask"):
+    return page.locator(f"#{tab}-shown")
+
+
+def ask(page, address, question="a war of the world"):
+    page.goto(address)
+    page.get_by_label("Question").first.fill(question)
+    page.get_by_role("button", name="Ask", exact=True).click()
+    shown(page).locator(".passage").first.wait_for()
+
+
+def backgrounds(page, passage=0):
+    words = shown(page).locator(".passage").nth(passage).locator("b")
+    return words.evaluate_all("words => words.map(word => word.getAttribute('style'))")
+
+
+def until(holds, seconds=60):
+    limit = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
+def test_the_first_screen_has_examples_to_click(page, address):
+    page.goto(address)
+    shown(page).get_by_text("Type a question, or click one of the examples.").wait_for()
+    page.get_by_text("What do bees make?").first.click()
+    until(lambda: state(page).get("q") == "What do bees make?")
+    shown(page).get_by_text("Link to this view").wait_for()
+
+
+def test_ask_shows_heat_and_a_click_on_a_word_shows_its_own(page, address):
+    ask(page, address)
+    assert shown(page).locator(".passage").count() == 3
+    before = backgrounds(page)
+    assert any(before)
+    word = shown(page).locator(".query b[role]").nth(1)
+    word.click()
+    page.mouse.move(0, 0)
+    until(lambda: state(page).get("word") == "1")
+    assert backgrounds(page) != before
+    pressed = shown(page).locator(".query b[aria-pressed=true]")
+    assert pressed.count() == 3 and set(pressed.evaluate_all("all => all.map(one => one.dataset.text)")) == {
+        "war"
+    }
+    word.click()
+    page.mouse.move(0, 0)
+    until(lambda: "word" not in state(page))
+    assert backgrounds(page) == before
+
+
+def test_the_keyboard_alone_is_enough(page, address):
+    page.goto(address)
+    page.get_by_label("Question").first.focus()
+    page.keyboard.type("a war of the world")
+    page.keyboard.press("Enter")
+    shown(page).locator(".passage").first.wait_for()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('.query') !== null"):
+            break
+    page.keyboard.press("Enter")
+    until(lambda: state(page).get("word") == "0")
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.tagName") == "SUMMARY":
+            break
+    page.keyboard.press("Enter")
+    until(lambda: state(page).get("map") == "1")
+    assert shown(page).locator("details[open] td").count() > 8
+
+
+def test_sliders_and_choices_answer(page, address):
+    ask(page, address)
+    page.get_by_text("How words are compared").click()
+    page.get_by_label("number input for Layer (0: embeddings)").fill("1")
+    shown(page).get_by_text("layer 1 ·").wait_for()
+    page.get_by_label("none", exact=True).check()
+    shown(page).get_by_text("weights none").wait_for()
+    page.get_by_label("Influence too").check()
+    shown(page).get_by_text("Influence of the query").first.wait_for()
+    assert state(page) == {"q": "a war of the world", "layer": "1", "weights": "none", "influence": "1"}
+
+
+def test_an_address_brings_a_view_back(page, address):
+    ask(page, address)
+    shown(page).locator(".query b[role]").nth(1).click()
+    shown(page).locator("summary").nth(1).click()
+    page.mouse.move(0, 0)
+    until(lambda: state(page).get("map") == "2")
+    seen, link = backgrounds(page), shown(page).get_by_text("Link to this view").get_attribute("href")
+    assert page.evaluate("location.search") == link
+    page.goto("about:blank")
+    page.goto(address + link.lstrip("/"))
+    shown(page).locator(".passage").first.wait_for()
+    until(lambda: backgrounds(page) == seen)
+    assert shown(page).locator("details[open]").count() == 1
+    assert page.get_by_label("Question").first.input_value() == "a war of the world"
+    assert state(page) == {"q": "a war of the world", "word": "1", "map": "2"}
+    page.goto(address + "?tab=heads&text=the+war&layer=2&head=3")
+    shown(page, "heads").get_by_role("heading", name="Layer 2, head 3").wait_for()
+    assert page.get_by_label("number input for Head").input_value() == "3"
+
+
+def test_compare_shows_two_models(page, address):
+    page.goto(address)
+    page.get_by_role("tab", name="Compare").click()
+    page.get_by_label("Question").nth(1).fill("a war of the world")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    columns = shown(page, "compare").locator(".side").first.locator(".minqa")
+    columns.first.wait_for()
+    assert columns.count() == 2
+    assert "bert" in columns.nth(0).inner_text() and "elmo" in columns.nth(1).inner_text()
+    assert state(page)["tab"] == "compare"
+
+
+def test_heads_are_looked_at_and_picked_from_the_grid(page, address):
+    page.goto(address)
+    page.get_by_role("tab", name="Heads").click()
+    grid = shown(page, "heads").locator(".heads svg")
+    grid.first.wait_for()
+    assert grid.count() == 8
+    shown(page, "heads").locator('.heads svg[data-layer="2"][data-head="1"]').click()
+    shown(page, "heads").get_by_role("heading", name="Layer 2, head 1").wait_for()
+    until(lambda: state(page).get("layer") == "2" and state(page).get("head") == "1")
+    page.get_by_text("Too tired, or too wide?").click()
+    shown(page, "heads").get_by_text("How far the attention of it moves").wait_for()
+
+
+def test_units_are_looked_for_and_at(page, address):
+    page.goto(address + "?tab=units&text=the+2+wars&unit=7")
+    shown(page, "units").get_by_text("feed-forward unit 1.7").wait_for()
+    page.get_by_label("and its number (-1: none)").fill("9")
+    page.get_by_label("and its number (-1: none)").press("Enter")
+    shown(page, "units").get_by_text("feed-forward unit 1.9").wait_for()
+
+
+def test_an_error_is_a_sentence_on_the_page(page, address):
+    page.goto(address)
+    page.get_by_label("Question").first.fill("...")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    shown(page).get_by_role("alert").wait_for()
+    assert shown(page).get_by_role("alert").inner_text() == "The query holds no word."
+    page.goto(address + "?q=war&layer=x")
+    shown(page).get_by_text("The address says layer=x, but layer is a whole number.").wait_for()
+    assert state(page) == {"q": "war", "layer": "x"}, "it can be mended"
+    page.goto(address + "?tab=nothing")
+    shown(page).get_by_text("There is no tab nothing").wait_for()
+
+
+def test_what_stands_in_a_passage_is_text(page, address):
+    ask(page, address, EVIL)
+    text = "".join(shown(page).locator(".passage").all_inner_texts())
+    for tag in (
+        "<script>window.owned=1</script>",
+        "onerror='window.owned=2'>",
+        "${window.owned=4}",
+        "{{owned}}",
+    ):
+        assert tag in text
+    assert not shown(page).locator("script, img, style, .passage a").count()
+    shown(page).locator(".query b[role]").nth(1).click()
+    shown(page).locator("summary").first.click()
+    page.get_by_role("tab", name="Heads").click()
+    page.get_by_label("Text", exact=True).first.fill("<img src=x onerror=owned=5>")
+    page.get_by_role("button", name="Look").first.click()
+    shown(page, "heads").locator(".arcs text").get_by_text("onerror").wait_for()
+    assert not shown(page, "heads").locator("img").count()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_it_all_without_scrolling_sideways(browser, address, scheme):
+    context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    ask(page, address)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    # Words are legible on what is behind them: WCAG's 4.5 to 1.
+    measure = """word => {
+      const light = colour => {const [r, g, b] = colour.match(/[\\d.]+/g).map(x => x / 255)
+        .map(x => x <= 0.03928 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b};
+      let behind = word;
+      while (behind && /^rgba\\(.*, 0\\)$|transparent/.test(getComputedStyle(behind).backgroundColor))
+        behind = behind.parentElement;
+      const two = [light(getComputedStyle(word).color),
+        light(behind ? getComputedStyle(behind).backgroundColor : 'rgb(255, 255, 255)')];
+      return (Math.max(...two) + 0.05) / (Math.min(...two) + 0.05)}"""
+    words = shown(page).locator(".passage b, .query b, .foot").all()
+    assert min(word.evaluate(measure) for word in words) >= 4.5
+    context.close()
+
+
+def test_a_slow_visitor_freezes_nobody(page, address, monkeypatch):
+    from minqa.app import tabs
+
+    begun, release, search_units = threading.Event(), threading.Event(), tabs.look.search_units
+
+    def slow(*arguments, **options):
+        begun.set()
+        assert release.wait(120)
+        return search_units(*arguments, **options)
+
+    monkeypatch.setattr(tabs.look, "search_units", slow)
+    waiting = page.context.new_page()
+    waiting.goto(address + "?tab=units&text=the+2+wars&feature=position", wait_until="commit")
+    assert begun.wait(60)
+    ask(page, address)
+    release.set()
+    shown(waiting, "units").get_by_text("units that follow the feature position").wait_for()
+
+
+def test_ctrl_c_stops_it_at_once(bert_folder, tmp_path):
+    (tmp_path / "notes.txt").write_text("a war of the world\n\nthe theory\n")
+    arguments = ["--model", bert_folder, "--corpus", tmp_path / "notes.txt", "--cache", tmp_path / "cache"]
+    program = "import sys; from minqa.app.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, "app", *map(str, arguments)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        line = process.stdout.readline()
+        assert re.match(r"The page is at http://127\.0\.0\.1:\d+/; Ctrl-C stops it\.", line), (
+            process.stderr.read()
+        )
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        assert time.monotonic() - start < 2
+        assert process.stderr.read().endswith("minqa: stopped.\n")
+
+
+def test_where_it_cannot_listen_is_told(address):
+    taken = urlsplit(address).port
+    for host, port in (
+        ("127.0.0.1", taken),
+        ("127.0.0.1", 70_000),
+        ("192.0.2.1", None),
+        ("no such host", None),
+    ):
+        with pytest.raises(minqa.InputError, match=re.escape(f"cannot listen at {host}")):
+            serve(None, host, port)

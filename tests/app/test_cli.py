@@ -1,0 +1,618 @@
+"""The command line: what it prints, and one sentence for whatever is wrong."""
+
+import base64
+import errno
+import hashlib
+import html
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+import transformers
+from conftest import edit_json, make_bert_folder
+from safetensors.numpy import load_file, save_file
+
+import minqa
+from minqa.app import cli
+from minqa.corpus import storage, writer
+from minqa.files.loading import DEMO_MODEL
+
+
+@pytest.fixture
+def run(tmp_path, capsys):
+    """Run the command line with its cache in `tmp_path`; returns status, stdout and stderr."""
+
+    def run(command, *arguments):
+        capsys.readouterr()
+        words = [command, *map(str, arguments)]
+        at = 2 if command == "look" else 1
+        status = cli.main([*words[:at], "--cache", str(tmp_path / "cache"), *words[at:]])
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    path = tmp_path / "corpus.jsonl"
+    records = [
+        {"title": "Relativity", "text": "The theory of relativity was developed."},
+        {"title": "War", "text": "A war of the world, \x1b[31mred\x1b[0m. " + "war " * 80},
+        {"text": "the"},
+    ]
+    path.write_text("\n".join(map(json.dumps, records)))
+    return path
+
+
+OF_A_PASSAGE = {"title", "section", "id", "start"}
+OF_A_RESULT = {"score", "cosine", "contributions", "truncated", "answered", "span", "sentence"}
+
+
+def assert_sentence(result, text):
+    status, out, err = result
+    assert status == 1 and out == ""
+    assert err.startswith("minqa: ") and text in err and "Traceback" not in err
+    assert err.count("\n") == 1, "one sentence, one line"
+
+
+def test_ask_prints_json_as_documented(run, bert_folder, corpus):
+    status, out, err = run(
+        "ask", "who developed the theory?", "--model", bert_folder, "--corpus", corpus, "--json"
+    )
+    answer = json.loads(out)
+    assert status == 0
+    keys = {"query", "results", "model", "settings", "searched", "complete", "seconds"}
+    assert set(answer) == keys
+    assert (answer["query"], answer["searched"], answer["complete"]) == ("who developed the theory?", 4, True)
+    assert [result["rank"] for result in answer["results"]] == [1, 2, 3]
+    scores = [result["score"] for result in answer["results"]]
+    assert (np.diff(scores) <= 1e-4).all()
+    for result in answer["results"]:
+        assert set(result) == {"rank", "text", "words"} | OF_A_PASSAGE | OF_A_RESULT
+        for word in [*result["words"], result["span"], result["sentence"]]:
+            assert result["text"][word["start"] : word["end"]] == word["text"]
+        shares = result["contributions"]
+        assert [one["text"] for one in shares] == ["who", "developed", "the", "theory", "?"]
+        assert abs(sum(one["contribution"] for one in shares) - result["score"]) < 1e-5
+        assert abs(sum(one["weight"] for one in shares) - 1) < 1e-5 and shares[-1]["weight"] == 0
+        assert not result["truncated"] and result["id"].endswith(f":{result['start']}")
+        assert all(-1 <= word["heat"] <= 1 for word in result["words"] if word["heat"] is not None)
+    assert err.count("\n") <= 1, "the progress bar alone"
+    assert set(answer["seconds"]) >= {"load", "embed query", "match", "rank", "heat maps", "spans", "compile"}
+
+
+def test_ask_prints_passages_safely(run, bert_folder, corpus):
+    status, out, _ = run("ask", "war", "--model", bert_folder, "--corpus", corpus, "-k", "2")
+    assert status == 0
+    assert "[[" in out and "]]" in out
+    assert "\x1b" not in out and "\ufffd[31mred" in out
+    assert "embed query" in out
+    assert out.count("→") == 2
+
+
+def test_ask_searches_the_first_part_and_index_does_the_rest(run, bert_folder, corpus, monkeypatch):
+    monkeypatch.setattr(writer, "ARTICLES_PER_SHARD", 2)
+    ask = ("ask", "war", "--model", bert_folder, "--corpus", corpus, "--json")
+    _, out, err = run(*ask)
+    answer = json.loads(out)
+    assert answer["searched"] == 3 and not answer["complete"]
+    assert f"searched 3 passages, and these are not all: `uv run minqa index {corpus}`, with" in err
+    status, out, err = run("index", corpus, "--model", bert_folder)
+    assert status == 0 and out.startswith("4 passages of 3 articles are embedded")
+    _, out, err = run(*ask)
+    assert json.loads(out)["searched"] == 4 and "these are not all" not in err
+
+
+def test_heat_needs_no_corpus(run, bert_folder):
+    status, out, _ = run("heat", "theory", "the war theory", "--model", bert_folder, "--json")
+    [result] = json.loads(out)["results"]
+    assert status == 0 and [word["text"] for word in result["words"]] == ["the", "war", "theory"]
+    status, out, _ = run("heat", "theory", "the war theory", "--model", bert_folder)
+    assert status == 0
+    assert "[[" in out
+    assert not [line for line in out.splitlines() if line != line.rstrip()]
+    status, out, _ = run("heat", "theory", "...", "--model", bert_folder)
+    assert status == 0
+    assert "inf" not in out
+    assert "no phrase stands out" in out
+
+
+def test_a_reader_finds_the_answers(run, bert_folder, tmp_path):
+    reader = make_bert_folder(tmp_path / "reader", kind=transformers.BertForQuestionAnswering)
+    heat = ("heat", "who developed it?", "a theory of war", "--model", bert_folder, "--json")
+    [without] = json.loads(run(*heat)[1])["results"]
+    assert not without["answered"] and without["span"]["probability"] is None, "no head fits this encoder"
+    status, out, _ = run(*heat, "--reader", reader)
+    answer = json.loads(out)
+    assert status == 0 and f"answers of {reader}" in answer["settings"]
+    [result] = answer["results"]
+    [found] = minqa.answer(minqa.load_reader(reader), "who developed it?", ["a theory of war"])
+    assert result["answered"]
+    assert (result["span"] and result["span"]["text"]) == (found[0].text if found else None)
+    head = Path(minqa.__file__).parent / "answers" / "span_head.safetensors"
+    status, _, err = run(*heat, "--reader", head)
+    assert status == 1 and f"The span head was not trained on vectors of {bert_folder}." in err
+    status, _, err = run(*heat, "--reader", bert_folder)
+    assert status == 1 and "qa_outputs.weight is missing" in err and err.count("\n") == 1
+
+
+def test_two_models_answer_side_by_side(run, bert_folder, elmo_folder, corpus):
+    models = ("--model", bert_folder, "--model", elmo_folder)
+    status, out, _ = run("ask", "war theory", *models, "--corpus", corpus, "-k", "1")
+    lines = out.splitlines()
+    assert status == 0 and lines == [line.rstrip() for line in lines]
+    assert str(bert_folder)[:20] in lines[0] and lines[0].count(str(bert_folder)[:20]) == 2
+    assert "both: " in out and "\x1b" not in out
+    status, out, _ = run("ask", "war theory", *models, "--corpus", corpus, "--json", "-k", "1")
+    answer = json.loads(out)
+    assert status == 0 and set(answer) == {"query", "results", "models"}
+    assert [model["model"] for model in answer["models"]] == [str(bert_folder), str(elmo_folder)]
+    for model in answer["models"]:
+        assert set(model) == {"model", "settings", "searched", "complete", "seconds"}
+        assert (model["searched"], model["complete"]) == (4, True), "both have the passages of the first"
+    firsts = [[one["by_model"][i]["rank"] for one in answer["results"]] for i in range(2)]
+    assert all(ranks.count(1) == 1 and set(ranks) <= {1, None} for ranks in firsts)
+    for one in answer["results"]:
+        assert set(one) == {"text", "agreement", "by_model", "words"} | OF_A_PASSAGE
+        for word in one["words"]:
+            assert one["text"][word["start"] : word["end"]] == word["text"]
+            assert len(word["heat"]) == len(word["hot"]) == 2
+        for found in one["by_model"]:
+            assert set(found) == {"rank"} | OF_A_RESULT
+
+
+def test_compare_needs_no_corpus_but_two_models(run, bert_folder, elmo_folder):
+    texts = ("who played the theory?", "the war theory")
+    both = ("--model", bert_folder, "--model", elmo_folder)
+    status, out, _ = run("compare", *texts, *both, "--json")
+    assert status == 0
+    [one] = json.loads(out)["results"]
+    assert [word["text"] for word in one["words"]] == ["the", "war", "theory"]
+    alone = [json.loads(run("heat", *texts, "--model", model, "--json")[1]) for model in both[1::2]]
+    for column, answer in enumerate(alone):
+        for word, expected in zip(one["words"], answer["results"][0]["words"], strict=True):
+            assert word["heat"][column] == pytest.approx(expected["heat"], abs=1e-5)
+    status, out, _ = run("compare", *texts, *both)
+    assert status == 0 and out.count("→") == 2
+    for models in ((), ("--model", bert_folder)):
+        assert_sentence(run("compare", *texts, *models), "name two models or more")
+    assert_sentence(run("compare", " ", "x", *both), "The query is empty")
+
+
+def test_one_model_may_stand_twice_and_no_name_steers_the_terminal(run, elmo_folder, tmp_path):
+    evil = elmo_folder.rename(tmp_path / "b\x1b[31m\nX")
+    status, out, _ = run("compare", "theory", "the theory", "--model", evil, "--model", evil)
+    assert status == 0 and "\x1b" not in out
+    assert len(re.findall(r"\d m?s ·", out)) == 1, "a time for each"
+
+
+def test_all_models_are_there_before_any_work(run, bert_folder, corpus, tmp_path):
+    models = ("--model", bert_folder, "--model", tmp_path / "typo")
+    for command in (("index", corpus), ("ask", "war", "--corpus", corpus)):
+        assert_sentence(run(*command, *models), "There is no model folder")
+    assert not (tmp_path / "cache" / "index").exists()
+
+
+def test_an_elmo_answers_as_a_bert_does(run, elmo_folder, corpus):
+    status, out, _ = run("ask", "war theory", "--model", elmo_folder, "--corpus", corpus, "--json")
+    assert status == 0 and json.loads(out)["results"][0]["words"]
+    status, out, _ = run("index", corpus, "--model", elmo_folder)
+    assert status == 0 and "3 passages of 3 articles are embedded" in out
+    (elmo_folder / "weights.hdf5").write_bytes(b"no")
+    assert_sentence(run("ask", "war", "--model", elmo_folder, "--corpus", corpus), "cannot be read as HDF5")
+
+
+def test_an_index_of_ones_own_is_made_described_and_searched(run, bert_folder, corpus, tmp_path):
+    out = tmp_path / "index"
+    status, printed, _ = run("index", corpus, "--out", out, "--model", bert_folder, "--max-tokens", "30")
+    assert status == 0 and printed == f"6 passages of 3 articles are embedded, in {out}.\n"
+    status, printed, _ = cli_without_cache("index-info", out)
+    assert status == 0 and "6 of at most 30 tokens" in printed and "3 articles in 1 shards" in printed
+    assert re.search(r"complete +yes\nchecksums +all agree", printed)
+    status, printed, _ = run("ask", "war theory", "--index", out, "--json")  # the model is the index's own
+    answer = json.loads(printed)
+    assert status == 0 and (answer["searched"], answer["complete"]) == (6, True)
+    assert answer["model"] == str(bert_folder)
+    path = out / "0000-0000000000" / "vectors.safetensors"
+    path.write_bytes(path.read_bytes()[:-4] + b"spam")
+    status, _, err = cli_without_cache("index-info", out)
+    assert status == 1 and f"minqa: {path} is missing, or is not what was written" in err
+    assert_sentence(run("ask", "war", "--index", out), "is not what was written")
+    status, _, err = run("index", corpus, "--out", out, "--model", bert_folder)
+    assert status == 0 and "makes it again" in err
+    assert cli_without_cache("index-info", out)[0] == 0
+
+
+def cli_without_cache(*arguments):
+    output, errors = io.StringIO(), io.StringIO()
+    with redirect_stdout(output), redirect_stderr(errors):
+        status = cli.main([str(argument) for argument in arguments])
+    return status, output.getvalue(), errors.getvalue()
+
+
+def test_what_cannot_be_indexed_or_searched_is_told(run, bert_folder, elmo_folder, corpus, tmp_path):
+    model = ("--model", bert_folder)
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "page.xml").write_text("<html><body>404</body></html>")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("")
+    for arguments, sentence in [
+        (("index", tmp_path / "no", *model), "there is no such file"),
+        (("index", tmp_path / "empty.txt", *model), "holds no passage"),
+        (("index", tmp_path / "page.xml", *model), "is no MediaWiki dump"),
+        (("index", tmp_path / "folder", *model), "is a folder without a Parquet file"),
+        (("index", corpus, *model, "--out", tmp_path / "folder"), "is there, and is no index"),
+        (("index", corpus, *model, "--model", elmo_folder, "--out", tmp_path / "new"), "name one --model"),
+        (("index", corpus, *model, "--max-tokens", "99"), "has room for 3 to 64"),
+        (("index", corpus, *model, "--processes", "2"), "need a --coordinator"),
+        (("index", corpus, *model, "--coordinator", "127.0.0.1:1"), "needs --processes and --process"),
+        (("ask", "x", "--coordinator", "x:1", "--processes", "2", "--process", "2"), "name it with --index"),
+        (("ask", "x", *model, "--index", tmp_path, "--corpus", corpus), "name one"),
+        (("ask", "x", "--index", tmp_path / "folder"), "is no index: it holds no manifest.json"),
+    ]:
+        assert_sentence(run(*arguments), sentence)
+    assert_sentence(cli_without_cache("index-info", tmp_path), "is no index")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_long_question_is_read_whole(run, bert_folder, corpus):
+    status, out, err = run("ask", "theory " * 99, "--model", bert_folder, "--corpus", corpus, "--json")
+    assert status == 0 and "its beginning alone picks the candidates" in err
+    assert len(json.loads(out)["results"][0]["contributions"]) == 99
+
+
+def test_how_words_are_compared_can_be_chosen(run, bert_folder, corpus):
+    ask = ("ask", "war theory", "--model", bert_folder, "--corpus", corpus, "--json")
+    usual = json.loads(run(*ask)[1])
+    assert "layer 2 · centring none · weights idf" in usual["settings"]
+    for options, said in [
+        (("--layer", "0"), "layer 0 ·"),
+        (("--layer", "-2"), "layer 1 ·"),
+        (("--weights", "none"), "weights none ·"),
+    ]:
+        status, out, _ = run(*ask, *options)
+        other = json.loads(out)
+        assert status == 0 and said in other["settings"]
+        assert other["settings"].split()[-1] != usual["settings"].split()[-1]
+        assert other["results"][0]["score"] != usual["results"][0]["score"]
+    status, out, _ = run(*ask, "--rerank", "0")
+    cosines = [result["cosine"] for result in json.loads(out)["results"]]
+    assert status == 0 and cosines == sorted(cosines, reverse=True)
+    assert_sentence(run(*ask, "--layer", "3"), "has layers 0 to 2, but layer 3 was asked for")
+
+
+@pytest.mark.parametrize(
+    "option", [("--layer", "last"), ("--layer", "4,6"), ("--rerank", "-1"), ("--weights", "tf")]
+)
+def test_odd_options_are_refused(run, capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        run("ask", "x", *option)
+    assert stop.value.code == 2
+    assert option[0] in capsys.readouterr().err
+
+
+def test_token_vectors_are_stored_where_index_is_told_to(run, bert_folder, corpus):
+    ask = ("ask", "war theory", "--model", bert_folder, "--corpus", corpus, "--json")
+    index = ("index", corpus, "--model", bert_folder)
+    assert run(*index)[0] == 0
+    before = json.loads(run(*ask)[1])
+    assert "embed passages" in before["seconds"] and "read vectors" not in before["seconds"]
+    assert run(*index, "--store-tokens")[0] == 0
+    after = json.loads(run(*ask)[1])
+    assert "read vectors" in after["seconds"] and "embed passages" not in after["seconds"]
+    assert [one["title"] for one in after["results"]] == [one["title"] for one in before["results"]]
+
+
+def test_what_ask_embeds_itself_it_keeps_with_its_token_vectors(run, bert_folder, corpus):
+    ask = ("ask", "war theory", "--model", bert_folder, "--corpus", corpus, "--json")
+    for _ in range(2):
+        assert "read vectors" in json.loads(run(*ask)[1])["seconds"]
+
+
+def test_a_page_needs_nothing_from_elsewhere_and_runs_nothing_foreign(run, bert_folder, tmp_path):
+    page = tmp_path / "page.html"
+    evil = "theory <script>alert(1)</script> </script> & \x1b[31m \u202e"
+    status, _, _ = run("heat", evil, "the war " + evil, "--model", bert_folder, "--html", page)
+    text = page.read_text("utf-8")
+    assert status == 0
+    assert text.count("<script") == 1, "the page's own"
+    script = text.split("<script>")[1].split("</script>")[0]
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in text
+    assert "&lt;script" in text or "&lt;</b>" in text
+    assert not {"\x1b", "\u202e"} & set(text)
+    assert "http:" not in text and "https:" not in text and "src=" not in text
+    data = json.loads(html.unescape(text.split(' data-map="')[1].split('"')[0]))
+    assert len(data["rows"][0]) == len(data["heat"]) == len(data["partner"])
+    assert "layer 2 · centring none" in text
+    (tmp_path / "no").write_text("")
+    for path in (tmp_path / "no" / "page.html", tmp_path, ".", "/"):
+        asked = run("heat", "theory", "war", "--model", bert_folder, "--html", path)
+        assert_sentence(asked, "cannot be written")
+    assert sorted(path.name for path in tmp_path.glob("*.tmp")) == []
+
+
+def test_pages_of_one_and_of_several_models(run, bert_folder, elmo_folder, corpus, tmp_path):
+    page = tmp_path / "page.html"
+    both = ("--model", bert_folder, "--model", elmo_folder)
+    status, _, _ = run("ask", "war theory", *both, "--corpus", corpus, "--html", page)
+    text = page.read_text("utf-8")
+    assert status == 0 and text.count('class="query"') == 6
+    assert "Relativity" in text and str(elmo_folder) in text
+    run("ask", "war theory", "--model", bert_folder, "--corpus", corpus, "--html", page, "-k", "2")
+    assert page.read_text("utf-8").count('class="query"') == 2
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_a_figure_of_the_matrix(run, bert_folder, tmp_path, suffix):
+    pytest.importorskip("matplotlib", reason="the extra figure is not installed")
+    picture = tmp_path / f"map.{suffix}"
+    status, _, err = run("heat", "theory $x", "the $ war_{2} $", "--model", bert_folder, "--png", picture)
+    assert status == 0 and "Traceback" not in err
+    assert picture.read_bytes().startswith({"png": b"\x89PNG", "svg": b"<?xml"}[suffix])
+    heat = ("heat", "theory", "war", "--model", bert_folder)
+    assert_sentence(run(*heat, "--png", tmp_path / "map.doc"), "should end in .png, .svg, .pdf")
+    assert_sentence(run(*heat, "--png", tmp_path / "no" / "map.png"), "cannot be written")
+    assert_sentence(run(*heat, "--model", bert_folder, "--png", picture), "name one --model")
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "?!"])
+def test_an_empty_question(run, bert_folder, corpus, question):
+    assert_sentence(
+        run("ask", question, "--model", bert_folder, "--corpus", corpus),
+        " holds no word" if question.strip() else "is empty",
+    )
+
+
+@pytest.mark.parametrize("texts", [("", "x"), ("x", " ")])
+def test_empty_texts(run, texts):
+    assert_sentence(run("heat", *texts), "is empty")
+
+
+def test_bad_models_and_corpora(run, bert_folder, corpus, tmp_path):
+    assert_sentence(run("ask", "x", "--model", tmp_path / "no"), "There is no model folder")
+    assert_sentence(run("ask", "x", "--model", corpus), "is a file, but a model is a folder")
+    assert_sentence(run("ask", "x", "--model", "some/bert"), "without a network name a folder")
+    assert_sentence(run("ask", "x", "--model", tmp_path), "holds no config.json")
+    assert_sentence(run("ask", "x", "--model", bert_folder, "--corpus", tmp_path / "no"), "cannot be read")
+    (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{}')
+    assert_sentence(run("index", tmp_path / "bad.jsonl", "--model", bert_folder), "line 2")
+    edit_json(bert_folder / "config.json", model_type="roberta")
+    assert_sentence(run("ask", "x", "--model", bert_folder), "model_type is 'roberta'")
+
+
+@pytest.mark.parametrize("k", ["0", "-1", "two", "1.5"])
+def test_k_is_above_zero(run, capsys, k):
+    with pytest.raises(SystemExit) as stop:
+        run("ask", "x", "-k", k)
+    assert stop.value.code == 2
+    assert "must be a whole number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--model", "--corpus", "--cache"])
+def test_an_empty_option_is_not_taken_for_the_current_folder(run, capsys, option):
+    with pytest.raises(SystemExit) as stop:
+        run("ask", "x", option, "")
+    assert stop.value.code == 2
+    assert f"{option}: must not be empty" in capsys.readouterr().err
+
+
+def test_a_query_needs_no_quotes(run, bert_folder, corpus):
+    _, out, _ = run(
+        "ask", "who", "developed", "the theory?", "--model", bert_folder, "--corpus", corpus, "--json"
+    )
+    assert json.loads(out)["query"] == "who developed the theory?"
+
+
+def test_k_above_the_corpus_gives_the_corpus(run, bert_folder, corpus):
+    _, out, _ = run("ask", "war", "--model", bert_folder, "--corpus", corpus, "--json", "-k", "50")
+    assert len(json.loads(out)["results"]) == 4
+
+
+def test_a_cache_that_cannot_be_written(run, bert_folder, corpus, tmp_path):
+    (tmp_path / "file").write_text("")
+    arguments = ("ask", "war", "--model", bert_folder, "--corpus", corpus)
+    assert_sentence(run(*arguments, "--cache", tmp_path / "file"), "cannot be written")
+
+
+def test_heat_needs_no_cache(run, bert_folder, tmp_path):
+    (tmp_path / "cache").write_text("no folder")
+    status, out, err = run("heat", "theory", "the theory", "--model", bert_folder)
+    assert (status, err) == (0, "")
+    assert "[[theory]]" in out
+
+
+def test_errors_cannot_steer_the_terminal(run, bert_folder):
+    evil = "\x1b]0;owned\x07\nminqa: ok \u202e"
+    edit_json(bert_folder / "config.json", hidden_act=evil)
+    assert_sentence(run("ask", "x", "--model", bert_folder), "hidden_act")
+    weights = load_file(bert_folder / "model.safetensors")
+    edit_json(bert_folder / "config.json", hidden_act="gelu")
+    save_file(weights | {evil: np.zeros(1, np.float32)}, bert_folder / "model.safetensors")
+    result = run("ask", "x", "--model", bert_folder)
+    assert_sentence(result, "is unknown")
+    assert not {"\x1b", "\x07", "\u202e"} & set(result[2])
+
+
+def test_json_is_ascii_and_any_output_can_be_encoded(run, bert_folder, tmp_path):
+    (tmp_path / "odd.jsonl").write_text('{"text": "war \\ud800 \\u009b31m \\u202e", "title": "\\ud800"}')
+    arguments = ("ask", "war", "--model", bert_folder, "--corpus", tmp_path / "odd.jsonl")
+    _, out, _ = run(*arguments, "--json")
+    assert out.isascii()
+    assert json.loads(out)["results"][0]["text"] == "war \ufffd \x9b31m \u202e"
+    _, out, _ = run(*arguments)
+    out.encode()
+
+
+def test_a_full_disk(run, bert_folder, corpus, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    status, _, err = run("ask", "x", "--model", bert_folder, "--corpus", corpus)
+    assert status == 1 and "cannot be written (No space left on device)" in err
+    left = [path.name for path in (tmp_path / "cache" / "index").rglob("*") if path.is_file()]
+    assert left in ([], [".writer-0.lock"])
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+
+
+def test_help_answers_with_neither_jax_nor_rich():
+    code = """if True:
+        import sys
+        from minqa.app.cli import main
+        try: main(["--help"])
+        finally: assert not {"jax", "rich", "gradio"} & set(sys.modules)
+    """
+    done = python(code)
+    assert done.returncode == 0 and "ask" in done.stdout and done.stderr == ""
+
+
+def test_help_names_the_default_model(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["ask", "--help"])
+    assert DEMO_MODEL in capsys.readouterr().out.replace("-\n", "-").replace(" ", "")
+
+
+@pytest.mark.parametrize("package", ["rich", "platformdirs", "jinja2"])
+def test_what_is_not_installed_is_told(package):
+    code = f"""if True:
+        import sys
+        sys.modules["{package}"] = None
+        from minqa.app.cli import main
+        sys.exit(main(["heat", "theory", "war"]))
+    """
+    done = python(code)
+    sentence = f"minqa: The command line needs {package}: install it with `uv sync --extra app`.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_missing_package(monkeypatch):
+    def fail(options):
+        raise ModuleNotFoundError("No module named 'nothing'", name="nothing")
+
+    monkeypatch.setattr("minqa.app.commands.run_index_info", fail)
+    with pytest.raises(ModuleNotFoundError):
+        cli.main(["index-info", "x"])
+
+
+def test_words_that_the_model_does_not_know_are_named_after_the_results(run, bert_folder, corpus, tmp_path):
+    page = tmp_path / "page.html"
+    ask = ("ask", "แมว", "war", "--model", bert_folder, "--corpus", corpus)
+    status, out, err = run(*ask, "--html", page)
+    assert status == 0 and "War" in out
+    sentence = err.splitlines()[-1]
+    assert f"{bert_folder} does not know the word แมว" in sentence
+    assert "does not know the word" in page.read_text("utf-8")
+    assert "does not know" in run(*ask, "--json")[2]
+    assert "does not know" not in run("ask", "war", "--model", bert_folder, "--corpus", corpus)[2]
+    status, out, err = run("heat", "แมว", "หมา", "--model", bert_folder, "--json")
+    assert status == 0 and json.loads(out)["results"][0]["score"] < 0.5
+    assert "แมว" in err and "หมา" in err, "the user gave the passage too"
+
+
+def start(tmp_path, bert_folder, *arguments):
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from minqa.app.cli import main; sys.exit(main())",
+        *arguments,
+    ]
+    return subprocess.Popen(
+        [*command, "--model", bert_folder, "--cache", tmp_path / "cache"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have it ignored
+    )  # fmt: skip
+
+
+def test_ctrl_c_while_indexing_leaves_no_traceback_and_nothing_half_written(tmp_path, bert_folder):
+    (tmp_path / "many.txt").write_text("\n".join(f"theory {i} " * 30 for i in range(20000)))
+    out = tmp_path / "index"
+    process = start(tmp_path, bert_folder, "index", tmp_path / "many.txt", "--out", out)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(out.glob("*-*/shard.json")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "minqa: stopped" in err and "Traceback" not in err
+    assert list(out.glob("*-*/shard.json")) and not [*out.rglob("*.tmp"), *out.glob("*.partial-*")]
+
+
+def test_a_reader_that_stops_early_is_no_error(tmp_path, bert_folder, corpus):
+    process = start(tmp_path, bert_folder, "ask", "war", "--json", "--corpus", corpus)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=120) == 0 and "Traceback" not in err and "BrokenPipe" not in err
+
+
+def test_look_shows_heads_and_units(run, bert_folder, corpus, tmp_path):
+    model = ("--model", bert_folder)
+    status, out, _ = run("look", "heads", "the war of the world", *model, "--json")
+    shown = json.loads(out)
+    assert status == 0 and shown["text"] == "the war of the world" and len(shown["views"]) == 2
+    page = tmp_path / "look.html"
+    status, out, _ = run("look", "heads", "the war", *model, "--head", "2.3", "--html", page)
+    assert status == 0 and "Layer 2, head 3" in out and "<svg" in page.read_text("utf-8")
+    flip = ("--flip", "the war of a world", "--from", "of", "--to", "war", "world")
+    status, out, _ = run("look", "heads", "the war of the world", *model, *flip)
+    assert status == 0 and "How far the attention of of moves between war / world" in out
+    status, out, err = run("look", "units", "the war 2", *model, "--corpus", corpus, "--feature", "quotes")
+    assert_sentence((status, out, err[err.rindex("minqa: ") :]), "The feature is the same for every word")
+    status, out, _ = run("look", "units", "the war 2", *model, "--corpus", corpus)
+    assert status == 0 and "feed-forward units that follow the feature position" in out
+    status, out, _ = run("look", "units", "the war 2", *model, "--unit", "1.7", "--unit", "2.0", "--json")
+    titles = [view["title"] for view in json.loads(out)["views"]]
+    assert titles == ["feed-forward unit 1.7", "feed-forward unit 2.0"]
+    status, out, _ = run("look", "units", "the war 2", *model, "--factors", 2, "--kind", "hidden")
+    assert status == 0 and "factor 1 of hidden units" in out
+
+
+@pytest.mark.parametrize("what", ["heads", "heads --head 1.1", "units --unit 1.2 --unit 2.3"])
+def test_look_draws_figures(run, bert_folder, tmp_path, what):
+    pytest.importorskip("matplotlib", reason="the extra figure is not installed")
+    kind, *options = what.split()
+    path = tmp_path / "look.png"
+    status, _, _ = run("look", kind, "the $war$ of", "--model", bert_folder, *options, "--png", path)
+    assert status == 0 and path.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["heads", " "], "The text is empty"),
+        (["heads", "war", "--head", "3.0"], "There is no head 0 in layer 3: layers are 1 to 2, heads 0 to 3"),
+        (["heads", "war", "--from", "war"], "--from and --to belong to --flip"),
+        (["heads", "war", "--flip", "a war"], "--flip needs the word that attends"),
+        (
+            ["heads", "war", "--flip", "a", "--head", "1.0", "--from", "a", "--to", "b", "c"],
+            "--head and --flip are two things",
+        ),
+        (["units", "war", "--unit", "1.99"], "There is no feed-forward unit 99 in layer 1"),
+        (["units", "war", "--unit", "1.9", "--factors", "2"], "--unit and --factors are two things"),
+        (["units", "war", "--kind", "gate", "--unit", "1.9"], "no units of the kind gate"),
+        (["units", "war", "--feature", "colour"], "There is no feature colour"),
+        (["heads", "war", "--png", "x.txt"], "should end in .png"),
+    ],
+)
+def test_look_refuses_in_one_sentence(run, bert_folder, corpus, arguments, sentence):
+    more = ["--corpus", corpus] if arguments[0] == "units" else []
+    assert_sentence(run("look", arguments[0], "--model", bert_folder, *more, *arguments[1:]), sentence)
+
+
+def test_the_app_says_what_it_needs(run, monkeypatch):
+    monkeypatch.delitem(sys.modules, "minqa.app.browser", raising=False)
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert_sentence(run("app"), "The page needs Gradio: install it with `uv sync --extra app`")

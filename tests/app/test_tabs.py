@@ -1,0 +1,154 @@
+"""What each tab of the app shows, without a browser: from the state in the address alone."""
+
+import re
+from urllib.parse import parse_qsl
+
+import pytest
+from conftest import indexed, make_bert_folder, make_elmo_folder
+
+import minqa
+from minqa.app.tabs import Search, State, Tabs
+
+EVIL = "<script>war()</script> <img src=x onerror=war()> ${war()} {{war}} the world"
+TEXTS = ["the theory of relativity was developed", "a war of the world", EVIL, "who played 7 of 9 ?"]
+
+
+@pytest.fixture(scope="module")
+def tabs(tmp_path_factory):
+    """A tiny BERT and a tiny ELMo over the same four passages."""
+    folder = tmp_path_factory.mktemp("tabs")
+    encoders = [minqa.load(make_bert_folder(folder / "bert")), minqa.load(make_elmo_folder(folder / "elmo"))]
+    return Tabs(
+        [
+            Search(one, indexed(one, TEXTS, folder / f"index{i}", store_tokens=not i), None)
+            for i, one in enumerate(encoders)
+        ]
+    )
+
+
+def show(tabs, tab="ask", **state):
+    return tabs.show({"tab": tab, **state})
+
+
+def test_an_address_holds_the_state():
+    state = State(q="who? & <why>", layer=3, influence=True, map="1.3", tab="ask", word=2)
+    assert state.address == "?q=who%3F+%26+%3Cwhy%3E&layer=3&influence=1&word=2&map=1.3"
+    assert State.of(dict(parse_qsl(state.address[1:]))) == state
+    assert State().address == "?" and State.of({"unknown": "1"}) == State()
+    with pytest.raises(minqa.InputError, match="The address says layer=x, but layer is a whole number"):
+        State.of({"layer": "x"})
+
+
+def test_ask_shows_passages_and_their_maps(tabs):
+    shown = show(tabs, q="the war", k=2, word=1, map="2")
+    assert shown.count('<p class="passage">') == 2 and shown.count("<details") == 2
+    assert shown.count("<details data-rank=2 open>") == 1 and "<details data-rank=1>" in shown
+    assert shown.count('aria-pressed="true"') == 2, "the word is kept in each passage"
+    assert 'data-address="?q=the+war&amp;k=2&amp;word=1&amp;map=2"' in shown
+    assert "4 passages" in shown and "layer 2" in shown
+    assert "Influence of" not in shown and "Influence of" in show(tabs, q="the war", influence=True)
+
+
+def test_settings_change_what_is_shown(tabs):
+    shown = [
+        show(tabs, q="the war of theory", k=1, **how)
+        for how in (
+            {},
+            {"layer": 0},
+            {"layer": 1, "weights": "none"},
+            {"weights": "none"},
+            {"model": tabs.names[1]},
+        )
+    ]
+    scores = [re.search(r"score (-?\d\.\d+)", one)[1] for one in shown]
+    assert len(set(scores)) == 5
+    assert "layer 0 · centring none" in shown[1] and "elmo" in shown[4]
+
+
+def test_compare_sets_two_models_side_by_side(tabs):
+    shown = show(tabs, "compare", q="the war", k=1)
+    assert shown.count('class="side"') in (1, 2) and shown.count('class="minqa"') == 2 * shown.count("side")
+    assert all(name in shown for name in tabs.names)
+    alone = show(Tabs(tabs.searches[:1]), "compare", q="the war")
+    assert "One model is loaded" in alone and "--model" in alone
+
+
+def test_heads_and_units_are_looked_at(tabs):
+    text = "the war of the world"
+    shown = show(tabs, "heads", text=text, layer=2, head=3)
+    assert "Layer 2, head 3" in shown and shown.count("<svg") == 9
+    words = {"source": "of", "first": "war", "second": "world"}
+    shown = show(tabs, "heads", text=text, changed="the war of a world", **words)
+    assert "How far the attention of of moves" in shown and shown.count('class="arcs"') == 2
+    shown = show(tabs, "units", text=text, feature="position")
+    assert "units that follow the feature position" in shown and shown.count('class="passage"') == 3
+    assert "feed-forward unit 1.7" in show(tabs, "units", text=text, unit=7)
+    assert "cell unit 2.7" in show(tabs, "units", text=text, layer=2, unit=7, model=tabs.names[1])
+
+
+def test_foreign_text_is_shown_as_text(tabs):
+    shown = [
+        show(tabs, q=EVIL, influence=True, map="1.2.3"),
+        show(tabs, "compare", q=EVIL),
+        show(tabs, "heads", text=EVIL[:60]),
+        show(tabs, "units", text=EVIL, unit=1),
+        show(tabs, "heads", text="war", model=EVIL),
+    ]
+    for one in shown:
+        assert "<script" not in one and "<img" not in one
+        assert "&lt;" in one
+
+
+@pytest.mark.parametrize(
+    ("tab", "state", "sentence"),
+    [
+        ("ask", {"q": "..."}, "The query holds no word."),
+        ("ask", {"q": "war", "layer": 9}, "The model has layers 0 to 2, but layer 9 was asked for."),
+        ("ask", {"q": "war", "weights": "x"}, "There are no weights x: there are none, idf."),
+        ("ask", {"q": "war", "layer": "x"}, "The address says layer=x, but layer is a whole number."),
+        ("nothing", {}, "There is no tab nothing: there are ask, compare, heads, units."),
+        ("ask", {"q": "war", "k": 99}, "The page shows 1 to 20 passages"),
+        ("ask", {"q": "war", "model": "gpt"}, "The model gpt is not loaded here: there is"),
+        ("ask", {"q": "war " * 900}, "The question is longer than 2,000 characters."),
+        ("heads", {"text": " "}, "The text is empty: type one."),
+        ("heads", {"text": "war", "changed": "a war"}, "There is no word &quot;it&quot;"),
+        ("heads", {"text": "war", "layer": 7}, "There is no head 0 in layer 7"),
+        ("units", {"text": "war", "feature": "colour"}, "There is no feature colour"),
+        ("units", {"text": "war " * 900}, "The text is longer than 2,000 characters."),
+    ],
+)
+def test_an_error_is_a_sentence_on_the_page(tabs, tab, state, sentence):
+    shown = show(tabs, tab, **state)
+    assert '<p class="error" role="alert">' in shown and sentence in shown
+
+
+def test_a_fault_of_ours_is_a_sentence_too(tabs, monkeypatch, capsys):
+    monkeypatch.setattr("minqa.app.tabs.ask", lambda *_, **__: 1 / 0)
+    assert "This went wrong inside minqa (ZeroDivisionError)" in show(tabs, q="war")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_passage_without_a_word_has_no_influence_and_spoils_nothing(tabs, monkeypatch):
+    def refuse(*_, **__):
+        raise minqa.InputError("The passage holds no word.")
+
+    monkeypatch.setattr("minqa.app.tabs.saliency", refuse)
+    shown = show(tabs, q="the war", influence=True)
+    assert shown.count("The passage holds no word.") == shown.count('<p class="passage">') == 3
+
+
+def test_the_foot_says_how_many_were_read_closely(tabs):
+    assert "4 passages, 100 read closely" in show(tabs, q="war")
+    assert "4 passages, 30 read closely" in show(tabs, q="war", layer=1)
+    assert "4 passages, 20 read closely" in show(tabs, q="war", layer=1, rerank=20)
+
+
+def test_nothing_was_asked_yet(tabs):
+    assert "Type a question, or click one of the examples" in show(tabs)
+    assert "Type a question" in show(tabs, "compare")
+
+
+def test_words_that_the_model_does_not_know_are_named_below_the_answer(tabs):
+    shown = show(tabs, q="war \u0e41\u0e21\u0e27")
+    assert shown.index("does not know the word \u0e41\u0e21\u0e27") > shown.rindex('<p class="passage">')
+    assert "does not know" not in show(tabs, q="war")

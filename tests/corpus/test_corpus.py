@@ -1,0 +1,195 @@
+"""Articles from files, good and bad."""
+
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pyarrow
+import pyarrow.parquet as parquet
+import pytest
+from conftest import indexed
+
+import minqa
+from minqa.corpus.articles import Article
+from minqa.corpus.index import DiskIndex, PassageStore
+from minqa.corpus.readers import open_corpus
+from minqa.corpus.wikipedia import plain
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def articles(source):
+    return list(open_corpus(source).articles())
+
+
+def texts(path):
+    return [article.text for article in articles(path)]
+
+
+def write_parquet(path, columns):
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=2)
+    return path
+
+
+def test_text_is_read_by_paragraph_or_by_line(tmp_path):
+    assert texts(write(tmp_path / "a.txt", "one\ntwo\n\n \n three \n")) == ["one\ntwo", "three"]
+    assert texts(write(tmp_path / "b.txt", "one\r\ntwo\r\n\r\nthree")) == ["one\ntwo", "three"]
+    assert texts(write(tmp_path / "c.txt", "\ufeffone\ntwo\n")) == ["one", "two"]
+    assert texts(write(tmp_path / "d.txt", "\n\none\ntwo\n\n")) == ["one", "two"]
+    assert texts(write(tmp_path / "e.txt", " \n\n ")) == []
+
+
+def test_json_lines_are_read_with_their_titles(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl", '{"title": "A", "text": "a\u2028b", "id": "x"}\n\n{"text": "c\\ud800"}\n'
+    )
+    assert articles(path) == [("x", "A", "a\u2028b", ()), ("3", "", "c\ufffd", ())]
+
+
+def test_how_much_is_read_rises_to_all(tmp_path):
+    text = write(tmp_path / "a.txt", "one\n\ntwo\n\nthree")
+    lines = write(tmp_path / "a.jsonl", '{"text": "a"}\n' * 5)
+    table = write_parquet(tmp_path / "a.parquet", {name: ["a", "b", "c"] for name in ("id", "title", "text")})
+    for source in (text, lines, table):
+        read = [part for _, part in open_corpus(source).read()]
+        assert read == sorted(read) and 0 < read[0] < 1 and read[-1] == 1
+
+
+def test_parquet_is_read_as_the_hub_has_wikipedia(tmp_path):
+    columns = {"id": ["12", "25", "3"], "url": ["u"] * 3, "title": ["A", None, "C"], "text": ["a", "b", None]}
+    (tmp_path / "part").mkdir()
+    write_parquet(tmp_path / "part" / "0.parquet", columns)
+    write_parquet(tmp_path / "part" / "1.parquet", {**columns, "id": [1, 2, 3]})
+    expected = [("12", "A", "a", ()), ("25", "", "b", ()), ("3", "C", "", ())]
+    assert articles(tmp_path / "part" / "0.parquet") == expected
+    assert articles(tmp_path)[:3] == expected and [one.id for one in articles(tmp_path)[3:]] == [
+        "1",
+        "2",
+        "3",
+    ]
+
+
+def test_bad_parquet_is_refused(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", {"id": ["1"], "body": ["x"]})
+    with pytest.raises(minqa.InputError, match=r"has no column title and no text; it has id, body\."):
+        articles(path)
+    path = write_parquet(tmp_path / "a.parquet", {"id": ["1"], "title": [3], "text": ["x"]})
+    with pytest.raises(minqa.InputError, match="row 1: title and text should be strings"):
+        articles(path)
+    with pytest.raises(minqa.InputError, match="cannot be read as Parquet"):
+        articles(write(tmp_path / "b.parquet", b"PAR1 no"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(minqa.InputError, match="is a folder without a Parquet file"):
+        open_corpus(tmp_path / "empty")
+    with pytest.raises(minqa.InputError, match="unpack it"):
+        open_corpus(write(tmp_path / "a.xml.gz", b""))
+
+
+def test_a_data_set_of_the_hub_is_streamed(monkeypatch):
+    asked = []
+
+    def load_dataset(*arguments, **options):
+        asked.append((arguments, options))
+        if arguments[0] == "some/none":
+            raise FileNotFoundError("no such set.\nAdvice.")
+        rows = [{"id": str(i), "url": "", "title": "T", "text": f"text {i}"} for i in range(3)]
+        return rows if arguments[0] == "some/wiki" else [{"content": "x"}]
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
+    assert [one.text for one in articles("some/wiki:2023.en")] == ["text 0", "text 1", "text 2"]
+    assert asked == [(("some/wiki", "2023.en"), {"split": "train", "streaming": True})]
+    with pytest.raises(minqa.InputError, match="other/set has no column id and no title and no text"):
+        articles("other/set")
+    with pytest.raises(minqa.InputError, match=r"cannot be read from the hub \(no such set\)\.$"):
+        articles("some/none")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(minqa.InputError, match="install the package datasets"):
+        open_corpus("some/wiki")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.txt", b"\xff\xfe\x00", "a.txt is not UTF-8 text: byte 0"),
+        ("a.jsonl", '{"text": "x"}\n{"title": "y"}', 'line 2: "text" is missing, empty or no string'),
+        ("a.jsonl", '{"text": "x"}\n\n{"text": ""}', 'line 3: "text" is missing'),
+        ("a.jsonl", '{"text": 3}', 'line 1: "text" is missing'),
+        ("a.jsonl", '{"text": "x", "title": 3}', 'line 1: "title" is no string'),
+        ("a.jsonl", '{"text": "x", "id": [3]}', 'line 1: "id" is no string'),
+        ("a.jsonl", '["x"]', 'line 1: an object with a "text" is needed'),
+        ("a.jsonl", "{", "line 1: this is no JSON"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path, name, content, sentence):
+    with pytest.raises(minqa.InputError, match=sentence):
+        articles(write(tmp_path / name, content))
+
+
+def test_missing_files_and_folders_are_refused(tmp_path):
+    for path in (tmp_path / "nothing.txt", "nothing.txt", f"./{'n' * 300}"):
+        with pytest.raises(minqa.InputError, match="cannot be read: there is no such file"):
+            open_corpus(path)
+
+
+def test_the_demo_corpus_begins_with_the_most_vital_articles(leads):
+    assert len(leads) == 10033
+    titles = [lead.title for lead in leads[:1000]]
+    assert {"Albert Einstein", "Earth", "Mathematics", "World War II", "DNA"} <= set(titles)
+
+
+def test_without_the_demo_group_a_sentence_says_so(monkeypatch):
+    monkeypatch.setattr("minqa.files.loading.find_spec", lambda name: None)
+    with pytest.raises(minqa.InputError, match=r"install it with `uv sync --group demo`, or name a model"):
+        minqa.load()
+    with pytest.raises(minqa.InputError, match="or name a file with --corpus"):
+        minqa.demo_passages()
+    with pytest.raises(minqa.InputError, match="or name a file with --corpus"):
+        open_corpus()
+
+
+MODULES = (
+    "articles extra readers wikipedia passages calibration statistics storage index writer spread".split()
+)
+EXTRA = ("pyarrow", "filelock", "mwxml", "mwparserfromhell")
+
+
+def test_the_extra_is_not_needed_to_import_a_corpus_or_to_read_the_demo(leads):
+    program = f"""if True:
+        import sys
+        sys.modules |= dict.fromkeys({EXTRA})
+        import importlib, minqa
+        for module in {MODULES}:
+            importlib.import_module(f"minqa.corpus.{{module}}")
+        print(len(minqa.demo_passages()), len(list(minqa.open_corpus().articles())))
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "10033 10033\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hidden", "purpose", "use"),
+    [
+        ("pyarrow", "Reading Parquet", lambda tiny, path: articles(path / "a.parquet")),
+        ("mwxml", "Reading a MediaWiki dump", lambda tiny, path: open_corpus(path / "a.xml")),
+        ("mwparserfromhell", "Reading a MediaWiki dump", lambda tiny, path: plain(Article("1", "", "x"))),
+        ("filelock", "Writing an index", lambda tiny, path: indexed(tiny, ["a war"], path / "new")),
+        ("pyarrow", "Writing an index", lambda tiny, path: indexed(tiny, ["a war"], path / "new")),
+        ("pyarrow", "Reading an index", lambda tiny, path: PassageStore(DiskIndex(path / "index").shards)[0]),
+    ],
+)
+def test_a_missing_package_is_told_with_the_extra_that_has_it(
+    tiny, tmp_path, monkeypatch, hidden, purpose, use
+):
+    for name in ("a.parquet", "a.xml"):
+        (tmp_path / name).touch()
+    indexed(tiny, ["a war"], tmp_path / "index")
+    for module in [name for name in sys.modules if name.partition(".")[0] == hidden]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, hidden, None)
+    sentence = f"{purpose} needs {hidden}: install it with `uv sync --extra corpus`."
+    with pytest.raises(minqa.InputError, match=f"^{re.escape(sentence)}$"):
+        use(tiny, tmp_path)
