@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any, NamedTuple
 
 import jax
@@ -62,14 +62,12 @@ def embed(
     maximum is read window by window.
 
     Args:
-        encoder: gives layer, centring and weights.
         texts: strings of any Unicode, or lists of words, which are then the words of the text.
         role: "query" or "passage" picks the prompt that the model wants for it.
         key: turns dropout on; None is deterministic.
 
     Raises:
-        InputError: something is no text, the model has no such layer, the centring needs a corpus and none is
-            known, or the model computes numbers that are not finite.
+        InputError: a text, the layer, the centring, or a number that the model computes cannot be used.
     """
     return embed_each([encoder], texts, role=role, key=key)[0]
 
@@ -81,11 +79,11 @@ def embed_each(
     tokens = encoders[0].tokenize(texts, role)
     layers = tuple(encoder.layer_number for encoder in encoders)
     hidden, pooled = hidden_states(encoders[0], tokens, layers, key=key)
-    rows = list(zip(tokens, hidden, pooled, strict=True))
-    return [
-        [as_vectors(encoder, text, states[i], vector) for text, states, vector in rows]
-        for i, encoder in enumerate(encoders)
-    ]
+    vectors: list[list[Vectors]] = [[] for _ in encoders]
+    for text, states, vector in zip(tokens, hidden, pooled, strict=True):
+        for view, encoder, state in zip(vectors, encoders, states, strict=True):
+            view.append(as_vectors(encoder, text, state, vector))
+    return vectors
 
 
 def as_vectors(encoder: Encoder, tokens: Tokens, hidden: np.ndarray, pooled: Any = None) -> Vectors:
@@ -103,8 +101,12 @@ def hidden_states(
 ) -> tuple[list[Float[np.ndarray, "layer token dim"]], list[Float[np.ndarray, " pooled_dim"]]]:
     """Hidden states of some layers, counted from 0, and the pooled vector, of each text; see `embed`."""
     hidden, pooled = [np.zeros(0)] * len(tokens), [np.zeros(0)] * len(tokens)
-    run = partial(encode, layers=layers, pooling=encoder.pooling, key=key)
-    prompts = encoder.pooling.include_prompt
+    numbers, prompts = count(), encoder.pooling.include_prompt
+
+    def run(model, batch):
+        batch_key = None if key is None else jax.random.fold_in(key, next(numbers))
+        return encode(model, batch, layers=layers, pooling=encoder.pooling, key=batch_key)
+
     for row, result in by_text(encoder.model, encoder.tokenizer, tokens, run, include_prompt=prompts):
         hidden[row], pooled[row] = result
         if not all(np.isfinite(array).all() for array in result):
@@ -236,11 +238,11 @@ def as_batch(places: Sequence[tuple[Tokens, int]], length: int, include_prompt: 
     ids = np.zeros((*shape, *places[0][0].ids.shape[1:]), np.int32)
     batch = Batch(ids, np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.int32))
     for i, (text, window) in enumerate(places):
-        start, count = sum(text.windows[:window]), text.windows[window]
-        batch.ids[i, :count] = text.ids[start : start + count]
-        batch.types[i, :count] = text.types[start : start + count]
-        batch.mask[i, :count] = True
-        batch.pooled_mask[i, 0 if include_prompt or window else text.prompt_tokens : count] = True
+        start, size = sum(text.windows[:window]), text.windows[window]
+        batch.ids[i, :size] = text.ids[start : start + size]
+        batch.types[i, :size] = text.types[start : start + size]
+        batch.mask[i, :size] = True
+        batch.pooled_mask[i, 0 if include_prompt or window else text.prompt_tokens : size] = True
     return batch
 
 

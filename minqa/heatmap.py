@@ -17,7 +17,7 @@ WINDOW = 24
 NEIGHBOURS = 0.1
 # Words of passages that are compared at once, which bounds the memory.
 WORDS_AT_ONCE = 32768
-# English words that carry no content of their own, with what BERT's tokenizer leaves of contractions.
+# English words without content of their own, and what BERT's tokenizer leaves of contractions.
 FUNCTION_WORDS = frozenset(
     "a about after against all am an and any are as at be because been before being between both but by "
     "can could did do does doing done during each for from had has have having he her hers him his how i "

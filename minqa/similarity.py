@@ -89,16 +89,16 @@ def match(
         similarity: compiled once per shape. For vectors of length 1 `dot` is the fastest cosine.
 
     Returns:
-        Similarities in falling order, and the passages' int32 indices; of equals the lower index first. A
-        passage whose similarity is not a number comes last, with the lowest float32.
+        Similarities in falling order, and the passages' int32 indices; of equals the lower index first. What
+        is not a number comes last, with the lowest float32.
 
     Raises:
         ValueError: an array has the wrong number of axes, k is below 1, or there is nothing to compare.
     """
     queries = queries if isinstance(queries, jax.Array) else np.asarray(queries, np.float32)
     if queries.ndim == 1:
-        scores, indices = match(queries[None], passages, k=k, similarity=similarity)
-        return scores[0], indices[0]
+        [scores], [indices] = match(queries[None], passages, k=k, similarity=similarity)
+        return scores, indices
     if hasattr(passages, "match"):
         return passages.match(queries, k=k, similarity=similarity)
     parts = [passages] if isinstance(passages, jax.Array | np.ndarray) else passages
@@ -110,12 +110,9 @@ def match(
     size = sum(map(len, parts))
     if k < 1 or not len(queries) or not size:
         raise ValueError(f"k is {k}, with {len(queries)} queries and {size} passages; none may be 0.")
-    blocks = [
-        _match_parts(queries[start : start + BLOCK_QUERIES], parts, k=min(k, size), similarity=similarity)
-        for start in range(0, len(queries), BLOCK_QUERIES)
-    ]
-    scores, indices = map(jnp.concatenate, zip(*blocks, strict=True))
-    return scores, indices
+    blocks = [queries[start : start + BLOCK_QUERIES] for start in range(0, len(queries), BLOCK_QUERIES)]
+    best = [_match_parts(block, parts, k=min(k, size), similarity=similarity) for block in blocks]
+    return jnp.concatenate([scores for scores, _ in best]), jnp.concatenate([rows for _, rows in best])
 
 
 def quantize(vectors: Vectors) -> tuple[Int8[Array, "row dim"], Float32[Array, " row"]]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +13,11 @@ from flax import nnx
 
 import minqa
 from minqa import ask as ask_module
-from minqa.ask import ask, embed_query, rank, settings
+from minqa import heatmap
+from minqa.answers.span_head import SpanHead
+from minqa.ask import Index, ask, read
 from minqa.clock import Clock
-from minqa.records import Passage
-from minqa.span_head import SpanHead
-from minqa.statistics import RANKING, Measure
+from minqa.text import Passage
 
 WORDS = "theory war world relativity played naive develop who caf".split()
 QUERY = "naive theory of war"
@@ -40,13 +41,9 @@ def passages():
 @pytest.fixture(scope="module")
 def index(encoder, passages, tmp_path_factory):
     patch = pytest.MonkeyPatch()
-    patch.setattr("minqa.index.FEW", 2)
-    yield indexed(encoder, [one.text for one in passages], tmp_path_factory.mktemp("index"))
+    patch.setattr("minqa.corpus.index.MIN_PASSAGES_FOR_STATISTICS", 2)
+    yield indexed(encoder, [passage.text for passage in passages], tmp_path_factory.mktemp("index"))
     patch.undo()
-
-
-def query_of(encoder, index, text=QUERY):
-    return embed_query(encoder, text, index.statistics, clock=Clock())
 
 
 def normed(x):
@@ -56,21 +53,21 @@ def normed(x):
 def brute_force(encoder, passages):
     """Cosines of all passages, and their scores, with the words' frequencies counted here."""
     [query] = minqa.embed(encoder, ["who developed: " + QUERY])
-    found = minqa.embed(encoder, ["war of the world: " + passage.text for passage in passages])
-    cosines = normed(minqa.pool(found)) @ normed(query.pooled)
+    vectors = minqa.embed(encoder, ["war of the world: " + passage.text for passage in passages])
+    cosines = normed(minqa.pool(vectors)) @ normed(query.pooled)
 
-    def word_vectors(one, skipped):
-        rows = [one.array[one.tokens.word == i].mean(0) for i in range(skipped, len(one.tokens.words))]
+    def word_vectors(text, skipped):
+        rows = [text.array[text.tokens.word == i].mean(0) for i in range(skipped, len(text.tokens.words))]
         return normed(np.stack(rows))
 
     texts = [passage.text.split() for passage in passages]
     counts = np.array([sum(word in text for text in texts) for word in QUERY.split()])
     weights = np.log(1 + len(passages) / (counts + 0.5))
     weights /= weights.sum()
-    asked = word_vectors(query, 3)  # behind "who developed :"
+    asked = word_vectors(query, 3)  # after "who developed :"
     scores = []
-    for one in found:
-        similarity = asked @ word_vectors(one, 5).T  # behind "war of the world :"
+    for passage in vectors:
+        similarity = asked @ word_vectors(passage, 5).T  # after "war of the world :"
         around = np.pad(similarity.clip(0), 1)
         similarity += 0.1 * (around[:-2, :-2] + around[2:, 2:])
         similarity /= np.array([1.1, 1.2, 1.2, 1.1])[:, None]
@@ -79,133 +76,221 @@ def brute_force(encoder, passages):
 
 
 def test_the_answer_is_that_of_brute_force(encoder, passages, index):
-    query = query_of(encoder, index)
     cosines, scores = brute_force(encoder, passages)
     for rerank in (None, 9):
-        results = ask(encoder, query, index, k=3, rerank=rerank, clock=Clock())
+        results = ask(encoder, QUERY, index, k=3, rerank=rerank)
         candidates = np.argsort(-cosines)[: rerank or ask_module.RERANK]
         expected = candidates[np.argsort(-scores[candidates])][:3]
         assert [result.passage for result in results] == [passages[i] for i in expected]
         np.testing.assert_allclose([result.cosine for result in results], cosines[expected], atol=1e-5)
-        found = [result.heat_map.score for result in results]
-        np.testing.assert_allclose(found, scores[expected], atol=1e-5)
+        ranked = [result.heat_map.score for result in results]
+        np.testing.assert_allclose(ranked, scores[expected], atol=1e-5)
 
 
 def test_without_reranking_the_cosines_order(encoder, passages, index):
     cosines, _ = brute_force(encoder, passages)
-    results = ask(encoder, query_of(encoder, index), index, k=7, rerank=0, clock=Clock())
+    results = ask(encoder, QUERY, index, k=7, rerank=0)
     assert [result.passage for result in results] == [passages[i] for i in np.argsort(-cosines)[:7]]
 
 
 def test_k_passages_are_read_though_fewer_are_to_be_reranked(encoder, passages, index):
     cosines, scores = brute_force(encoder, passages)
-    results = ask(encoder, query_of(encoder, index), index, k=4, rerank=1, clock=Clock())
+    results = ask(encoder, QUERY, index, k=4, rerank=1)
     candidates = np.argsort(-cosines)[:4]
     expected = candidates[np.argsort(-scores[candidates])]
     assert [result.passage for result in results] == [passages[i] for i in expected]
-    assert len(ask(encoder, query_of(encoder, index), index, k=99, clock=Clock())) == 60
+    assert len(ask(encoder, QUERY, index, k=99)) == 60
 
 
 def test_the_scores_that_rank_are_those_that_are_shown(either, passages, tmp_path):
-    index = indexed(either, [one.text for one in passages[:20]], tmp_path)
-    for measure in (RANKING, Measure((0, 1), "z-score", "none", 2)):
-        query = embed_query(either, QUERY, index.statistics, measure=measure, clock=Clock())
-        found = ask(either, query, index, k=20, measure=measure, clock=Clock())
-        texts = [result.passage.text for result in found]
-        vectors = minqa.embed(either, texts, role="passage", measure=measure, statistics=index.statistics)
-        scores = rank(query, vectors, measure, index.statistics)
-        np.testing.assert_allclose(scores, [result.heat_map.score for result in found], atol=1e-6)
+    index = indexed(either, [passage.text for passage in passages[:20]], tmp_path)
+    for encoder in (either, replace(either, layer=1, centring="z-score", weights="none")):
+        results = ask(encoder, QUERY, index, k=20)
+        knowing = replace(encoder, statistics=index.statistics)
+        [query] = minqa.embed(knowing, [QUERY], role="query")
+        vectors = minqa.embed(knowing, [result.passage.text for result in results], role="passage")
+        scores = minqa.rank(query, vectors)
+        np.testing.assert_allclose(scores, [result.heat_map.score for result in results], atol=1e-6)
         assert (np.diff(scores) <= 1e-4).all()
 
 
 def test_stored_tokens_give_the_same_answer_without_embedding(
     encoder, passages, index, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("minqa.index.FEW", 2)
-    stored = indexed(encoder, [one.text for one in passages], tmp_path, store_tokens=True)
-    query = query_of(encoder, index)
-    expected = ask(encoder, query, index, k=5, rerank=60, clock=Clock())
-    monkeypatch.setattr(ask_module, "embed", None)
-    clock = Clock()
-    found = ask(encoder, query, stored, k=5, clock=clock)
-    assert [one.passage for one in found] == [one.passage for one in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one.heat_map.score == pytest.approx(other.heat_map.score, abs=0.01)
+    monkeypatch.setattr("minqa.corpus.index.MIN_PASSAGES_FOR_STATISTICS", 2)
+    stored = indexed(encoder, [passage.text for passage in passages], tmp_path, store_tokens=True)
+    expected = ask(encoder, QUERY, index, k=5, rerank=60)
+    embedded, embed_each = [], ask_module.embed_each
+    monkeypatch.setattr(
+        ask_module,
+        "embed_each",
+        lambda views, texts, **how: embedded.extend(texts) or embed_each(views, texts, **how),
+    )
+    with Clock() as clock:
+        results = ask(encoder, QUERY, stored, k=5)
+    assert embedded == [QUERY]
+    assert [result.passage for result in results] == [result.passage for result in expected]
+    for result, other in zip(results, expected, strict=True):
+        assert result.heat_map.score == pytest.approx(other.heat_map.score, abs=0.01)
     assert "read vectors" in clock.seconds and "embed passages" not in clock.seconds
+
+
+def test_stored_tokens_of_another_layer_are_not_taken(encoder, passages, tmp_path):
+    stored = indexed(encoder, [passage.text for passage in passages], tmp_path, store_tokens=True)
+    first = replace(encoder, layer=1)
+    with Clock() as clock:
+        results = ask(first, QUERY, stored, k=5)
+    assert "embed passages" in clock.seconds and "read vectors" not in clock.seconds
+    expected = ask(first, QUERY, replace(stored, token_vectors=None), k=5)
+    assert [result.passage for result in results] == [result.passage for result in expected]
 
 
 def test_many_passages_are_ranked_block_by_block(tiny, passages, monkeypatch):
     vectors = minqa.embed(tiny, [passage.text for passage in passages])
-    expected = rank(vectors[0], vectors, Measure(window=3), None)
-    monkeypatch.setattr(ask_module, "RANK_WORDS", 100)
-    np.testing.assert_allclose(rank(vectors[0], vectors, Measure(window=3), None), expected, atol=1e-6)
+    expected = minqa.rank(vectors[0], vectors, window=3, neighbours=0.0)
+    monkeypatch.setattr(heatmap, "WORDS_AT_ONCE", 100)
+    scores = minqa.rank(vectors[0], vectors, window=3, neighbours=0.0)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
 def test_equal_passages_keep_their_order(encoder, index):
     passages = [Passage(str(i), "the same war") for i in range(3)]
     vectors = np.repeat(minqa.pool(minqa.embed(encoder, ["the same war"], role="passage")), 3, axis=0)
     same = replace(index, passages=passages, vectors=vectors)
-    results = ask(encoder, query_of(encoder, index), same, k=3, clock=Clock())
+    results = ask(encoder, query_of(encoder, index), same, k=3)
     assert [result.passage.title for result in results] == ["0", "1", "2"]
-
-
-def test_settings_are_named_and_quoted_by_their_hash(tiny, encoder, index):
-    line = settings(tiny, index.statistics, RANKING)
-    assert "layer 2 · centring none · weights idf" in line
-    other = [
-        settings(encoder, index.statistics, RANKING),
-        settings(tiny, replace(index.statistics, documents=9), RANKING),
-        settings(tiny, replace(index.statistics, frequency={"war": 3}), RANKING),
-        settings(tiny, index.statistics, Measure((1,))),
-    ]
-    hashes = [one.split(" · ")[-1] for one in (line, *other)]
-    assert settings(tiny, index.statistics, RANKING) == line
-    assert len(set(hashes)) == 5
 
 
 def test_a_query_without_a_word_is_refused(encoder, index):
     for text in ("?!", "", "\x00"):
-        with pytest.raises(minqa.InputError, match="holds no word"):
-            query_of(encoder, index, text)
+        with pytest.raises(minqa.InputError, match="The query holds no word"):
+            ask(encoder, text, index)
 
 
-def test_the_clock_keeps_compiling_apart():
-    import time
-
-    import jax
-    import jax.numpy as jnp
-
-    clock = Clock()
-    for _ in range(2):
-        with clock.step("work"):
-            jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((7, 7))).block_until_ready()
-            time.sleep(0.02)
-    assert list(clock.seconds) == ["work", "compile"]
-    assert 0.04 <= clock.seconds["work"] < 0.2
-    assert clock.seconds["compile"] > 0.001
-
-
-def test_answers_of_a_head_are_those_of_its_layer(encoder, passages, index):
+def test_answers_of_a_head_are_those_of_its_layer(encoder, passages, index, tmp_path):
     head = SpanHead(32, encoder=encoder.fingerprint, layer=1, hidden=4, rngs=nnx.Rngs(0))
     head.no_answer.bias[...] = jnp.full(1, -9.0)  # so that every passage has an answer
-    results = ask(encoder, query_of(encoder, index), index, k=3, finder=head, clock=Clock())
-    how = {"measure": Measure(layers=(1,))}
-    question = minqa.embed(encoder, [QUERY], role="query", **how)
-    for result in results:
-        read = minqa.embed(encoder, [result.passage.text], role="passage", **how)
-        [[expected]] = minqa.read_answers(head, question, read)
-        assert result.answered
-        assert (result.span.start, result.span.end) == (expected.start, expected.end)
-        assert result.span.probability == pytest.approx(expected.probability, abs=1e-5)
+    first = replace(encoder, layer=1)
+    stored = indexed(encoder, [passage.text for passage in passages], tmp_path, store_tokens=True)
+    centred = replace(encoder, layer=0, centring="z-score")
+    question = minqa.embed(first, [QUERY], role="query")
+    for view, searched in ((encoder, index), (encoder, stored), (first, index), (centred, index)):
+        results = ask(view, QUERY, searched, k=3, answerer=head)
+        assert len(results) == 3
+        for result in results:
+            vectors = minqa.embed(first, [result.passage.text], role="passage")
+            [[expected]] = minqa.read_answers(head, question, vectors)
+            assert result.answered
+            assert (result.span.start, result.span.end) == (expected.start, expected.end)
+            assert result.span.probability == pytest.approx(expected.probability, abs=1e-5)
     head.no_answer.bias[...] = jnp.full(1, 99.0)
-    [result] = ask(encoder, query_of(encoder, index), index, k=1, finder=head, clock=Clock())
+    [result] = ask(encoder, QUERY, index, k=1, answerer=head)
     assert result.answered and result.span is None, "none is more plausible than any"
-    assert "answers of the span head" in settings(encoder, index.statistics, RANKING, head)
+    with pytest.raises(minqa.InputError, match="not trained on vectors of"):
+        ask(replace(encoder, prompts={}), QUERY, index, answerer=head)
+
+
+def test_the_layer_of_a_head_costs_no_second_pass(encoder, index, monkeypatch):
+    from minqa import embedding
+
+    head = SpanHead(32, encoder=encoder.fingerprint, layer=1, hidden=4, rngs=nnx.Rngs(0))
+    passes, run = [], embedding.run_model
+    monkeypatch.setattr(embedding, "run_model", lambda *a, **b: passes.append(a) or run(*a, **b))
+    ask(encoder, QUERY, index, k=3)
+    once = len(passes)
+    ask(encoder, QUERY, index, k=3, answerer=head)
+    assert len(passes) == 2 * once
 
 
 def test_answers_of_a_reader_are_its_own(encoder, passages, index, tmp_path):
     reader = minqa.load_reader(make_bert_folder(tmp_path, kind=transformers.BertForQuestionAnswering))
-    results = ask(encoder, query_of(encoder, index), index, k=3, finder=reader, clock=Clock())
-    found = minqa.answer(reader, QUERY, [result.passage.text for result in results])
-    assert [[result.span] if result.span else [] for result in results] == found
-    assert f"answers of {tmp_path}" in settings(encoder, index.statistics, RANKING, reader)
+    results = ask(encoder, QUERY, index, k=3, answerer=reader)
+    spans = minqa.answer(reader, QUERY, [result.passage.text for result in results])
+    assert [[result.span] if result.span else [] for result in results] == spans
+    assert all(result.answered for result in results)
+
+
+def test_any_object_that_answers_is_an_answerer(encoder, index):
+    """Its layer is None, so it reads the texts; it sees the question and the passages that are returned."""
+    seen = []
+
+    def answers(question, passages):
+        seen.append((question.tokens.text, [passage.tokens.text for passage in passages]))
+        return [minqa.Span("x", 0, 1, 1.0), *[None] * (len(passages) - 1)]
+
+    answerer = SimpleNamespace(
+        name="mine", fingerprint="1", layer=None, check_encoder=lambda encoder: None, answers=answers
+    )
+    results = ask(encoder, QUERY, index, k=2, answerer=answerer)
+    assert seen == [(QUERY, [result.passage.text for result in results])]
+    assert [result.span and result.span.text for result in results] == ["x", None]
+
+
+def test_an_encoder_that_knows_a_corpus_keeps_it(encoder, index):
+    other = minqa.calibrate(encoder, ["naive theory", "naive war", "naive play"])
+    [one], [two], [three] = (
+        ask(one, QUERY, searched, k=1)
+        for one, searched in ((other, index), (encoder, index), (encoder, replace(index, statistics=None)))
+    )
+    [tokens] = encoder.tokenize([QUERY], "query")
+    np.testing.assert_array_equal(one.heat_map.weights, other.word_weights(tokens))
+    known = replace(encoder, statistics=index.statistics)
+    np.testing.assert_array_equal(two.heat_map.weights, known.word_weights(tokens))
+    np.testing.assert_allclose(three.heat_map.weights, 0.25)
+
+
+def test_an_index_in_memory_is_asked(tiny):
+    passages = passages_of(["a war", "the theory of relativity", "who played"])
+    vectors = minqa.embed_pooled(tiny, tiny.tokenize([passage.text for passage in passages], "passage"))
+    [first, second] = ask(tiny, "theory of relativity?", Index(passages, vectors), k=2)
+    assert first.passage is passages[1] and first.heat_map.score > second.heat_map.score
+    assert first.sentence.text == "the theory of relativity" and not first.answered
+
+
+def test_read_returns_every_passage_best_first(tiny):
+    passages = passages_of(["a war", "the theory of relativity", "", "who played", "?"])
+    results = read(tiny, "theory of relativity?", passages)
+    assert sorted(result.passage.id for result in results) == [passage.id for passage in passages]
+    assert results[0].passage is passages[1]
+    scores = [result.heat_map.score for result in results]
+    assert scores == sorted(scores, reverse=True) and scores[-2:] == [-np.inf] * 2
+    assert results[-1].span is None and results[-1].sentence is None
+
+
+def test_the_similarity_of_the_model_picks_candidates(tiny):
+    """By their dot product, the longest vector is first; by the cosine it is not."""
+    passages = passages_of(["a war", "the theory", "who played"])
+    pooled = minqa.embed_pooled(tiny, tiny.tokenize([passage.text for passage in passages]))
+    [query] = minqa.embed(tiny, ["naive"])
+    pooled[1] *= 100
+    for name in ("cosine", "dot", "euclidean", "manhattan"):
+        encoder = replace(tiny, pooling=minqa.Pooling(similarity=name))
+        results = ask(encoder, "naive", Index(passages, pooled), k=3, rerank=0)
+        values = np.asarray(getattr(minqa, name)(query.pooled[None], pooled))[0]
+        order = np.argsort(-values, kind="stable")
+        assert [result.passage for result in results] == [passages[row] for row in order]
+        np.testing.assert_allclose([result.cosine for result in results], values[order], rtol=1e-4, atol=1e-4)
+
+
+MENU, EMOJI = "ข้าวผัด แกงเขียวหวาน ต้มยำ", "I like 🍕 most, with cheese."
+
+
+def test_unknown_words_outrank_nothing(minilm):
+    """A menu in Thai is nothing but [UNK], as the emoji that is asked for is."""
+    passages = passages_of([MENU, EMOJI, "Bread and wine."])
+    results = read(minilm, "🍕", passages)
+    assert results[0].passage is passages[1]
+    assert results[0].heat_map.score > 0.3
+    assert [result.heat_map.score for result in results[1:]] == [0, 0]
+    [thai, *others] = read(minilm, "ต้มยำ", passages)
+    assert thai.passage is passages[0] and all(other.heat_map.score == 0 for other in others)
+
+
+@pytest.mark.parametrize("length", [1, 30, 128, 300])
+def test_a_text_asked_for_itself_scores_1(either, length):
+    rng = np.random.default_rng(length)
+    texts = [" ".join(rng.choice([*"abcdefgh", "war,", "theory", "แมว", "the"], length)) for _ in range(3)]
+    results = read(either, texts[1], passages_of([*texts, "a war"]))
+    assert results[0].passage.text == texts[1] or length == 1
+    assert results[0].heat_map.score == pytest.approx(1, abs=1e-5)
+    assert next(r for r in results if r.passage.text == texts[1]).heat_map.score == pytest.approx(1, abs=1e-5)

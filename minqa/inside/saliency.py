@@ -59,15 +59,15 @@ def saliency(
             raise InputError(f"The {role} holds no word.")
     # Everything is padded to few shapes, as each is compiled.
     lengths = [padded_length(len(text.words), steps=1) for text in tokens]
-    may_match = pad(pad(comparable(*tokens), lengths[0]).T, lengths[1]).T
     weights, is_word = pad(encoder.word_weights(tokens[0]), lengths[0]), pad(tokens[1].is_word, lengths[1])
+    may_match = pad(comparable(*tokens), *lengths)
     how: Any = {"window": window_for(window, tokens[0]), "neighbours": neighbours}
 
     def words(scale: Float[Array, " word"], text: Tokens, batch: Batch) -> Float[Array, "word dim"]:
-        width = batch.ids.shape[1]
-        scale_of_tokens = jnp.append(scale, 1.0)[None, pad(text.word, width, -1)]  # -1 is last
-        hidden = run_model(encoder.model, batch.ids, batch.mask, scale=scale_of_tokens).hidden
-        means = pad(word_means(np.eye(len(text), width, dtype=np.float32), text), len(scale))  # (word, token)
+        length, width = len(scale), batch.ids.shape[1]
+        scale = jnp.pad(scale, (1, 0), constant_values=1)[pad(text.word + 1, width)]  # 0 is no word
+        hidden = run_model(encoder.model, batch.ids, batch.mask, scale=scale[None]).hidden
+        means = pad(word_means(np.eye(len(text), width, dtype=np.float32), text), length)  # (word, token)
         return jnp.asarray(means) @ encoder.centred(hidden[encoder.layer_number, 0].astype(jnp.float32))
 
     def score(scales: list[Float[Array, " _"]]) -> Float[Array, ""]:

@@ -12,7 +12,9 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -478,6 +480,17 @@ def test_help_answers_with_neither_jax_nor_rich():
     """
     done = python(code)
     assert done.returncode == 0 and "ask" in done.stdout and done.stderr == ""
+
+
+def test_every_command_runs_something_and_every_option_belongs_to_one():
+    from minqa.app import commands
+
+    described = tomllib.loads(files("minqa.app").joinpath("commands.toml").read_text("utf-8"))
+    options = {option for one in described["commands"].values() for option in one.get("options", "").split()}
+    assert options - {"corpus"} == set(described["options"])  # `corpus` is --corpus without its name
+    for path, command in described["commands"].items():
+        name = path.split()[-1].replace("-", "_")
+        assert "options" not in command or callable(getattr(commands, f"run_{name}"))
 
 
 def test_help_names_the_default_model(capsys):
