@@ -260,9 +260,9 @@ def pad(array: np.ndarray, *lengths: int) -> np.ndarray:
     return pad_all([array], *lengths)[0]
 
 
-def pad_all(arrays: Sequence[np.ndarray], *lengths: int) -> np.ndarray:
-    """Arrays of several sizes as one, their first axes padded with zeros to these lengths."""
-    padded = np.zeros((len(arrays), *lengths, *arrays[0].shape[len(lengths) :]), arrays[0].dtype)
+def pad_all(arrays: Sequence[np.ndarray], *lengths: int, value: float = 0) -> np.ndarray:
+    """Arrays of several sizes as one, their first axes padded to these lengths."""
+    padded = np.full((len(arrays), *lengths, *arrays[0].shape[len(lengths) :]), value, arrays[0].dtype)
     for place, array in zip(padded, arrays, strict=True):
         place[tuple(map(slice, array.shape))] = array
     return padded

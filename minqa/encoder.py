@@ -62,8 +62,8 @@ class Encoder:
 
     Centring removes from a token vector what the whole corpus shares: nothing, the mean, or the mean and, by
     division, the standard deviation ("z-score"), dimension by dimension. A query's words count by how rare
-    they are ("idf"), if `statistics` are known, or all alike ("none"). A prompt that leaves no room for a text
-    raises InputError.
+    they are ("idf"), if `statistics` are known, or all alike ("none"). A prompt that leaves no room for a
+    text raises InputError.
     """
 
     # A pytree; model(ids, mask) returns hidden states [layer+1, batch, token, dim], or has them as `.hidden`.

@@ -145,12 +145,13 @@ def _contributions(
 ) -> Float[np.ndarray, "passage query_word"]:
     """`maxsim` over words, padded to few shapes."""
     size = padded_length(len(query.words), steps=1)
-    length = padded_length(max(len(passage.words) for passage in passages), steps=1)
+    # Where many are compared, padding costs more than compiling.
+    length = padded_length(max(len(passage.words) for passage in passages), steps=min(8, len(passages)))
     pairs = [comparable(query.tokens, passage.tokens) for passage in passages]
     added = maxsim(
         pad(query.words, size),
         pad(query.weights, size),
-        pad_all([passage.words for passage in passages], length),
+        pad_all([passage.words for passage in passages], length, value=1),  # of a 0, cosine takes more care
         pad_all([passage.tokens.is_word for passage in passages], length),
         comparable=None if all(map(np.all, pairs)) else pad_all(pairs, size, length),
         similarity=similarity,

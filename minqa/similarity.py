@@ -67,9 +67,7 @@ def _power(vectors: Vectors) -> Float[Array, " row"]:
 
 
 Part: TypeAlias = Num[Array | np.ndarray, "_ dim"]
-Searchable: TypeAlias = (
-    Part | Sequence[Part] | Any
-)  # with a method `match` of its own, as `minqa.shard` makes
+Searchable: TypeAlias = Part | Sequence[Part] | Any  # which has a method `match`, as `minqa.shard` makes
 
 
 def match(
@@ -196,7 +194,8 @@ def maxsim(
     Raises:
         ValueError: an array has the wrong number of axes.
     """
-    arrays = [jnp.asarray(array) for array in (query, weights, passages, mask)]
+    given = (query, weights, passages, mask)
+    arrays = [array if hasattr(array, "ndim") else np.asarray(array) for array in given]
     if [array.ndim for array in arrays] != [2, 1, 3, 2]:
         wanted = "query [query, dim], weights [query], passages [passage, row, dim], mask [passage, row]"
         raise ValueError(f"maxsim takes {wanted}, not {', '.join(str(array.shape) for array in arrays)}.")

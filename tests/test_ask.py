@@ -121,11 +121,12 @@ def test_stored_tokens_give_the_same_answer_without_embedding(
     stored = indexed(encoder, [passage.text for passage in passages], tmp_path, store_tokens=True)
     expected = ask(encoder, QUERY, index, k=5, rerank=60)
     embedded, embed_each = [], ask_module.embed_each
-    monkeypatch.setattr(
-        ask_module,
-        "embed_each",
-        lambda views, texts, **how: embedded.extend(texts) or embed_each(views, texts, **how),
-    )
+
+    def record(views, texts, **how):
+        embedded.extend(texts)
+        return embed_each(views, texts, **how)
+
+    monkeypatch.setattr(ask_module, "embed_each", record)
     with Clock() as clock:
         results = ask(encoder, QUERY, stored, k=5)
     assert embedded == [QUERY]
@@ -157,7 +158,7 @@ def test_equal_passages_keep_their_order(encoder, index):
     passages = [Passage(str(i), "the same war") for i in range(3)]
     vectors = np.repeat(minqa.pool(minqa.embed(encoder, ["the same war"], role="passage")), 3, axis=0)
     same = replace(index, passages=passages, vectors=vectors)
-    results = ask(encoder, query_of(encoder, index), same, k=3)
+    results = ask(encoder, QUERY, same, k=3)
     assert [result.passage.title for result in results] == ["0", "1", "2"]
 
 

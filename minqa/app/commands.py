@@ -52,12 +52,13 @@ def run_ask(options: Namespace) -> None:
     cache = _set_up(options.cache)
     process = _process(options)
     loaded = _load(options, shipped=True)
+    splitter = loaded[0][0]  # all models search the passages of the first
     for encoder, _, _ in loaded:
         check_question(encoder, question)  # before a corpus is embedded for it
     answers, descriptions = [], []
     for encoder, answerer, clock in loaded:
         with clock:
-            index = _open_or_make_index(options, encoder, loaded[0][0], cache)
+            index = _open_or_make_index(options, encoder, splitter, cache)
             if process.of > 1:
                 mesh = jax.make_mesh((jax.device_count(),), ("passage",))
                 index = replace(index, vectors=shard(index.vectors, mesh))

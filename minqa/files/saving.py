@@ -10,10 +10,12 @@ from safetensors.numpy import save_file
 
 from minqa.bert import Bert
 from minqa.elmo import Elmo
-from minqa.encoder import Encoder
+from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import dump
 from minqa.text import InputError
+
+MODULES = "sentence_transformers.models"
 
 
 def save(encoder: Encoder, folder: str | Path) -> None:
@@ -29,6 +31,8 @@ def save(encoder: Encoder, folder: str | Path) -> None:
         raise InputError(
             f"{encoder.name} is neither a BERT nor an ELMo, so no format is known for its files."
         )
+    if isinstance(model, Elmo) and (encoder.prompts or encoder.pooling != Pooling()):
+        raise InputError(f"An ELMo's files hold no prompts and no pooling: {encoder.name}'s would be lost.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (
@@ -48,19 +52,25 @@ def save(encoder: Encoder, folder: str | Path) -> None:
 
 
 def _bert_settings(encoder: Encoder) -> dict[str, Any]:
-    pooling, limit = encoder.pooling, encoder.tokenizer.max_tokens
+    pooling, limit, backend = encoder.pooling, encoder.tokenizer.max_tokens, encoder.tokenizer.backend
     kinds = ["Transformer", "Pooling", *["Normalize"] * pooling.normalize]
     return {
         "config.json": {"model_type": "bert", **asdict(encoder.model.config)},
-        "tokenizer_config.json": {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": limit},
+        "tokenizer_config.json": {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": limit,
+            "pad_token": backend.id_to_token(0),  # whatever it is, it is masked
+            "sep_token": backend.encode("").tokens[-1],
+        },
         "sentence_bert_config.json": {"max_seq_length": limit},
         "modules.json": [
-            {"type": f"sentence_transformers.models.{kind}", "path": f"{i}_{kind}" if i else ""}
+            {"idx": i, "name": str(i), "path": f"{i}_{kind}" * (i > 0), "type": f"{MODULES}.{kind}"}
             for i, kind in enumerate(kinds)
         ],
         "1_Pooling/config.json": {
             "pooling_mode": list(pooling.modes),
             "include_prompt": pooling.include_prompt,
+            "word_embedding_dimension": encoder.model.config.hidden_size,
         },
         "config_sentence_transformers.json": {
             "prompts": dict(encoder.prompts),
