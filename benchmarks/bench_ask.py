@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from minqa.records import Record
 
 import minqa
 from minqa.ask import ask, embed_query
 from minqa.clock import Clock
 from minqa.corpus import as_it_is
-from minqa.records import Record
 
 TEXTS = 128
 

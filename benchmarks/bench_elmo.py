@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-
 from minqa.characters import boundaries, spell
+
 from minqa.elmo import Elmo, ElmoConfig
 
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))

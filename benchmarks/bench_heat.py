@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 import pytest
+from minqa.statistics import RANKING
 
 import minqa
 from minqa.ask import rank
-from minqa.statistics import RANKING
 from minqa.tokens import Tokens
 
 DIM = 384

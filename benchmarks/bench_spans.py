@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
+from minqa.span_head import SpanHead, read_answers
 
 from benchmarks.bench_heat import DIM, text_of
-from minqa.span_head import SpanHead, read_answers
 from minqa.spans import best_spans
 
 TOKENS, K, LENGTH = 384, 20, 30

@@ -11,6 +11,9 @@ import tempfile
 from pathlib import Path
 
 import platformdirs
+from minqa.comparison import Answer, compare
+from minqa.statistics import RANKING
+from minqa.survey import demo_statistics
 from rich.console import Console
 from rich.text import Text
 
@@ -18,9 +21,6 @@ import minqa
 from minqa import show
 from minqa.ask import ask, embed_query, read, settings
 from minqa.clock import Clock
-from minqa.comparison import Answer, compare
-from minqa.statistics import RANKING
-from minqa.survey import demo_statistics
 
 QUESTION = "Who developed the theory of relativity?"
 PASSAGE = (

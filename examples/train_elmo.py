@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from minqa.characters import spell
 
 import minqa
-from minqa.characters import spell
 from minqa.elmo import Elmo, ElmoConfig
 from minqa.tokens import make_speller
 

@@ -124,9 +124,10 @@ def ask(
             spans = answerer.answers(queries[-1], closer)
         else:
             spans = answerer.answers(queries[-1], [candidates[-1][row] for row in best])
-        parts = zip(best, heats, spans, map(heat_sentence, heats), strict=True)
-        answered = answerer is not None
-        return [Result(passages[row], similarities[row], *rest, answered) for row, *rest in parts]
+        return [
+            Result(passages[row], similarities[row], heat, span, heat_sentence(heat), answerer is not None)
+            for row, heat, span in zip(best, heats, spans, strict=True)
+        ]
 
 
 def read(

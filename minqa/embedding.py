@@ -208,7 +208,7 @@ def by_text(
     places = [(row, window) for row, text in enumerate(tokens) for window in range(len(text.windows))]
     places.sort(key=lambda place: -tokens[place[0]].windows[place[1]])
     budget = by_device(**getattr(model, "BATCH_TOKENS", BATCH_TOKENS))
-    copies, waiting, start = cycle(_copies(model)), deque(), 0
+    copies, waiting, start = cycle(_copies(model)), deque[Any](), 0
     parts: dict[int, dict[int, tuple]] = {}
     while start < len(places) or waiting:
         if start < len(places) and len(waiting) <= BATCHES_AHEAD:

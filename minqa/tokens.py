@@ -99,10 +99,10 @@ class TextTokenizer:
         strings = [prompt + text for text in texts if isinstance(text, str)]
         encodings, tokens = iter(self.backend.encode_batch(strings)), []
         for text in texts:
-            given = isinstance(text, str)
-            tokens.append(
-                self.read(text, next(encodings), prompt) if given else self.read_words(text, prompt)
-            )
+            if isinstance(text, str):
+                tokens.append(self.read(text, next(encodings), prompt))
+            else:
+                tokens.append(self.read_words(text, prompt))
         return tokens
 
     def read(self, text: str, encoding: Encoding, prompt: str = "", sequence: int = 0) -> Tokens:

@@ -31,7 +31,7 @@ class Sharded:
         """What `minqa.match` returns: each device compares its own part, and only the best k travel.
 
         Raises:
-            ValueError: k is below 1, there are no queries, or the array is not spread by its first axis alone.
+            ValueError: k is below 1, there are no queries, or the array is spread by another axis.
         """
         place = self.array.sharding
         if not isinstance(place, jax.sharding.NamedSharding) or any(place.spec[1:]) or not any(place.spec):

@@ -104,7 +104,7 @@ def checked(settings: Settings, checks: Mapping[str, Check], kind: str) -> dict[
 
 
 class Layout(NamedTuple):
-    """How a parameter is stored: its shape in the file, how it is read, and how it, or its rows, are written."""
+    """How a parameter is stored: its shape in the file, and how it, or its rows, are read and written."""
 
     shape: Callable[[Shape], Shape]
     read: Callable[[np.ndarray], np.ndarray]
@@ -180,7 +180,7 @@ def load_parameters(
 
 
 def dump(model: Any, names: Names) -> dict[str, np.ndarray]:
-    """A model's parameters as `load_parameters` reads them; those that share a tensor are its rows, in order."""
+    """Parameters as `load_parameters` reads them; those that share a tensor are its rows, in order."""
     tensors: dict[str, list[np.ndarray]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         name, layout = _tensor(path, names)

@@ -66,10 +66,9 @@ CHECKS = {
 # becomes ours.
 _LSTM = "RNN_{}/RNN/MultiRNNCell/Cell{{}}/LSTMCell"
 # The rows of one matrix are first those for the input, then those for the last output.
-_INPUT_ROWS, _OUTPUT_ROWS = (
-    Layout(lambda shape: (2 * shape[1], shape[0]), lambda rows, i=i: np.split(rows, 2)[i].T, np.transpose)
-    for i in range(2)
-)
+_HALF = lambda shape: (2 * shape[1], shape[0])  # noqa: E731
+_INPUT_ROWS = Layout(_HALF, lambda rows: np.split(rows, 2)[0].T, np.transpose)
+_OUTPUT_ROWS = Layout(_HALF, lambda rows: np.split(rows, 2)[1].T, np.transpose)
 _CONVOLUTION = Layout(lambda shape: (1, *shape), lambda kernel: kernel[0], lambda kernel: kernel[None])
 TENSORS = {
     "words.characters.embedding": ("char_embed", AS_IS),

@@ -36,7 +36,7 @@ def save(encoder: Encoder, folder: str | Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (
-            _bert_settings(encoder) if isinstance(model, Bert) else _elmo_options(model)
+            _bert_settings(encoder, model) if isinstance(model, Bert) else _elmo_options(model)
         ).items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(json.dumps(content, indent=1), "utf-8")
@@ -51,11 +51,11 @@ def save(encoder: Encoder, folder: str | Path) -> None:
         raise InputError(f"{folder} cannot be written ({error.strerror or error}).") from error
 
 
-def _bert_settings(encoder: Encoder) -> dict[str, Any]:
+def _bert_settings(encoder: Encoder, model: Bert) -> dict[str, Any]:
     pooling, limit, backend = encoder.pooling, encoder.tokenizer.max_tokens, encoder.tokenizer.backend
     kinds = ["Transformer", "Pooling", *["Normalize"] * pooling.normalize]
     return {
-        "config.json": {"model_type": "bert", **asdict(encoder.model.config)},
+        "config.json": {"model_type": "bert", **asdict(model.config)},
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": limit,
@@ -70,7 +70,7 @@ def _bert_settings(encoder: Encoder) -> dict[str, Any]:
         "1_Pooling/config.json": {
             "pooling_mode": list(pooling.modes),
             "include_prompt": pooling.include_prompt,
-            "word_embedding_dimension": encoder.model.config.hidden_size,
+            "word_embedding_dimension": model.config.hidden_size,
         },
         "config_sentence_transformers.json": {
             "prompts": dict(encoder.prompts),

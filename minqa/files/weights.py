@@ -18,7 +18,7 @@ def open_tensors(path: Path) -> Iterator[Mapping[str, Any]]:
 
     Args:
         path: an HDF5 file, whose tensors are read when they are asked for, or a Hugging Face folder. There
-            `model.safetensors` is read, or its shards, or, if PyTorch is installed, `pytorch_model.bin` or its
+            `model.safetensors` or its shards are read or, if PyTorch is installed, `pytorch_model.bin` or its
             shards, without unpickling anything but tensors.
 
     Raises:

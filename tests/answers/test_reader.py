@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import edit_json, make_bert_folder
+from conftest import edit_json, make_bert_folder, rewrite
 
 import minqa
 from minqa.answers.reader import answer, load_reader
@@ -159,3 +159,7 @@ def test_what_cannot_be_read_is_told(folder, tmp_path):
         minqa.InputError, match=r"cannot tell a question from a passage: its type_vocab_size is 1"
     ):
         load_reader(single)
+    extra = make_bert_folder(tmp_path / "extra", kind=transformers.BertForQuestionAnswering)
+    rewrite(extra, lambda tensors: tensors | {"qa_outputs.scale": tensors["qa_outputs.bias"].copy()})
+    with pytest.raises(minqa.InputError, match=r"qa_outputs\.scale is unknown"):
+        load_reader(extra)

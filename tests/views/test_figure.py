@@ -14,7 +14,7 @@ from minqa.heatmap import heat_map
 from minqa.views.look import Head, Heads, Shading
 
 pytest.importorskip("matplotlib", reason="the extra figure is not installed")
-from minqa.views.figure import MAX_WORDS, check_format, figure, picture, views_figure  # noqa: E402
+from minqa.views.figure import MAX_WORDS, check_format, figure, picture, views_figure
 
 
 def labels(axis):
