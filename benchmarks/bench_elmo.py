@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from minqa.characters import boundaries, spell
 
 from minqa.elmo import Elmo, ElmoConfig
+from minqa.tokens import boundaries, spell
 
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 RELEASED = ElmoConfig(
@@ -40,24 +40,26 @@ class TorchElmo:
     def __init__(self, model, torch):
         self.torch, self.functions = torch, torch.nn.functional
         self.device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-        torch.backends.cudnn.allow_tf32 = False  # float32 in full, on either side
+        torch.backends.cudnn.allow_tf32 = False  # full float32 on both sides
         words = model.words
         self.table = self.tensor(np.pad(words.characters.embedding, ((1, 0), (0, 0))))
         self.banks = [
             (self.tensor(np.transpose(bank.kernel, (2, 1, 0))), self.tensor(bank.bias))
             for bank in words.convolutions
         ]
-        self.highways = [[self.linear(part) for part in (one.gate, one.transform)] for one in words.highways]
+        self.highways = [
+            [self.linear(part) for part in (highway.gate, highway.transform)] for highway in words.highways
+        ]
         self.projection = self.linear(words.projection)
         self.layers = [
             [
                 [
-                    self.tensor(part)
-                    for part in (one.input[d].T, one.recurrent[d].T, one.bias[d], one.projection[d].T)
+                    self.tensor(np.transpose(part))
+                    for part in (lstm.input, lstm.recurrent, lstm.bias, lstm.projection)
                 ]
-                for d in range(2)
+                for lstm in (layer.forward, layer.backward)
             ]
-            for one in model.layers
+            for layer in model.layers
         ]
 
     def tensor(self, x):
@@ -125,7 +127,7 @@ def operations(batch, token):
 
 
 def memory_read(token):
-    """Bytes of the weights that every word of a text needs anew, whatever the batch."""
+    """Bytes of the weights, read again for every word of a text, whatever the batch."""
     dim, cells = RELEASED.projection_dim, RELEASED.lstm_dim
     return 4 * RELEASED.num_layers * 2 * (dim * 4 * cells + cells * dim) * (token + 2)
 
@@ -134,7 +136,7 @@ def memory_read(token):
 @pytest.mark.parametrize("token", [24, 128])
 def bench_elmo(compare, quick, model, peer, batch, token):
     if quick and token == 128:
-        pytest.skip("left out by --quick")
+        pytest.skip("not measured with --quick")
     ids = words(batch, token)
     mask, inputs = np.ones((batch, token), bool), peer.torch.tensor(ids, device=peer.device)
 

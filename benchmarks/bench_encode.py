@@ -1,6 +1,6 @@
 """Encoding beside PyTorch and ONNX Runtime, by shape; texts end to end beside sentence-transformers.
 
-MiniLM has its real weights; BERT-base and BERT-large have random ones, which say nothing but cost the same.
+MiniLM has its real weights; BERT-base and BERT-large have random ones, which cost the same.
 """
 
 import tempfile
@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 
 import minqa
-from minqa import demo
-from minqa.embedding import bucket
-from minqa.encoder import Pooling
-from minqa.tokens import Tokens
+from benchmarks.harness import texts_of
+from minqa.embedding import padded_length
+from minqa.files.loading import DEMO_MODEL, model_folder
 
 SIZES = {
     "BERT-base": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072),
@@ -38,9 +37,9 @@ class Pair:
             config = transformers.BertConfig(**SIZES[name])
             model = transformers.BertModel(config, add_pooling_layer=False)
             model.save_pretrained(folder)
-            transformers.BertTokenizerFast.from_pretrained(demo.model_folder()).save_pretrained(folder)
+            transformers.BertTokenizerFast.from_pretrained(model_folder(DEMO_MODEL)).save_pretrained(folder)
         else:
-            folder = demo.model_folder()
+            folder = model_folder(DEMO_MODEL)
         self.folder = folder
         self.encoder = minqa.load(folder, dtype=dtype)
         longest = max(token for _, token in SHAPES)
@@ -70,7 +69,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """Models, made when they are first asked for; only the last is kept, as they are large."""
+    """Models, made on demand; only the last is kept, as they are large."""
     kept: dict[tuple[str, str], Pair] = {}
 
     def pair(name, dtype):
@@ -97,7 +96,7 @@ def in_pytorch(pair, ids):
 
 
 def in_onnx_runtime(pair, ids):
-    """ONNX Runtime on a graph that is exported here and put through its BERT optimizer; None if absent."""
+    """ONNX Runtime on a graph exported here, after its BERT optimizer; None if it is not installed."""
     try:
         import onnxruntime
         import torch
@@ -143,17 +142,13 @@ def in_onnx_runtime(pair, ids):
 @pytest.mark.parametrize("name", ["MiniLM", *SIZES])
 def bench_encode(compare, pairs, quick, name, dtype, shape):
     batch, token = shape
-    if quick and (name == "BERT-large" or (name, dtype) == ("BERT-base", "bfloat16")):
-        pytest.skip("left out by --quick")
-    if quick and name == "BERT-base" and batch * token > 128:
-        pytest.skip("left out by --quick")
-    if quick and dtype == "bfloat16" and batch * token > 128:
-        pytest.skip("left out by --quick")
+    slow = (name == "BERT-base") + (dtype == "bfloat16")
+    if quick and (name == "BERT-large" or slow == 2 or (slow and batch * token > 128)):
+        pytest.skip("not measured with --quick")
     pair = pairs(name, dtype)
-    ids = np.random.default_rng(0).integers(1000, 30000, shape).astype(np.int32)
-    encoder = replace(pair.encoder, pooling=Pooling(normalize=True))
-    nowhere = np.full(token, -1, np.int32), np.zeros((token, 2), np.int32)
-    tokens = [Tokens("", row, *nowhere, prompt_tokens=0, windows=(token,)) for row in ids]
+    tokens = texts_of(batch, token)
+    ids = np.stack([text.ids for text in tokens])
+    encoder = replace(pair.encoder, pooling=minqa.Pooling(normalize=True))
     ours = lambda: minqa.embed_pooled(encoder, tokens)  # noqa: E731
     peers, absent = {"PyTorch": in_pytorch(pair, ids)}, []
     if dtype == "bfloat16":
@@ -183,7 +178,7 @@ def bench_encode(compare, pairs, quick, name, dtype, shape):
 def bench_embed_texts(compare, quick):
     """Texts → pooled vectors, tokenizing included."""
     peer = pytest.importorskip("sentence_transformers")
-    model = peer.SentenceTransformer(str(demo.model_folder()))
+    model = peer.SentenceTransformer(str(model_folder(DEMO_MODEL)))
     encoder, passages = minqa.load(), minqa.demo_passages()
     number = LEADS // 8 if quick else LEADS
     rows = np.random.default_rng(0).permutation(len(passages))[:number]
@@ -191,12 +186,12 @@ def bench_embed_texts(compare, quick):
     ours = lambda: minqa.embed_pooled(encoder, encoder.tokenize(texts))  # noqa: E731
     theirs = lambda: model.encode(texts, show_progress_bar=False)  # noqa: E731
     np.testing.assert_allclose(ours(), theirs(), atol=1e-5)
-    lengths = np.array([one.windows[0] for one in encoder.tokenize(texts)])
+    lengths = np.array([text.windows[0] for text in encoder.tokenize(texts)])
     config = model[0].auto_model.config
     dim, wide = config.hidden_size, config.intermediate_size
-    each = 4 * dim * dim + 2 * dim * wide + 2 * lengths * dim  # of the tokens alone, not of their padding
+    each = 4 * dim * dim + 2 * dim * wide + 2 * lengths * dim  # of the tokens, without their padding
     operations = 2 * config.num_hidden_layers * (lengths * each).sum()
-    padding = sum(map(bucket, lengths.tolist())) / lengths.sum() - 1
+    padding = sum(map(padded_length, lengths.tolist())) / lengths.sum() - 1
     compare(
         ours,
         {"sentence-transformers": theirs},

@@ -8,12 +8,13 @@ import pytest
 import minqa
 
 DIM = 384
-PLENTY = 2**28  # scores that PyTorch and NumPy, which hold all at once, are not asked for
+# PyTorch and NumPy, which hold all scores at once, are left out above this.
+MAX_PEER_SCORES = 2**28
 
 
 @pytest.fixture(scope="module")
 def corpora():
-    """Seeded vectors of length 1; only the last number of them asked for is kept."""
+    """So many seeded vectors of length 1; only the last corpus is kept."""
     kept: dict[int, np.ndarray] = {}
 
     def corpus(number):
@@ -28,10 +29,8 @@ def corpora():
 
 
 def others(vectors, queries, k):
-    """The peers that are installed, and why others are not here."""
+    """The peers that are installed, and why others are absent."""
     peers, absent = {}, []
-    on_gpu = jax.default_backend() == "gpu"
-    plenty = len(queries) * len(vectors) > PLENTY
     try:
         import faiss
     except ImportError:
@@ -40,16 +39,16 @@ def others(vectors, queries, k):
         index = faiss.IndexFlatIP(DIM)
         index.add(vectors)
         peers["FAISS flat"] = lambda: index.search(queries, k)[1]
-    if plenty:
+    if len(queries) * len(vectors) > MAX_PEER_SCORES:
         return peers, [*absent, "PyTorch and NumPy (all scores at once)"]
     try:
         import torch
     except ImportError:
         absent.append("PyTorch (not installed)")
     else:
-        device = "cuda" if on_gpu and torch.cuda.is_available() else "cpu"
-        read, asked = torch.tensor(vectors, device=device), torch.tensor(queries, device=device)
-        peers["torch.topk"] = lambda: torch.topk(asked @ read.T, k).indices.cpu()
+        device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+        passages, questions = (torch.tensor(array, device=device) for array in (vectors, queries))
+        peers["torch.topk"] = lambda: torch.topk(questions @ passages.T, k).indices.cpu()
 
     def in_numpy():
         scores = queries @ vectors.T
@@ -65,24 +64,24 @@ def others(vectors, queries, k):
 @pytest.mark.parametrize("number", [10_000, 100_000, 1_000_000])
 def bench_match(compare, corpora, quick, number, dtype, batch, k):
     if quick and (number == 1_000_000 or batch == 1024 or k == 100):
-        pytest.skip("left out by --quick")
+        pytest.skip("not measured with --quick")
     vectors = corpora(number)
     rng = np.random.default_rng(1)  # queries like some passage, as questions are
     queries = vectors[rng.integers(0, number, batch)] + rng.standard_normal((batch, DIM), np.float32) / 20
     stored = jax.device_put(vectors)
     if dtype != "float32":
-        stored = minqa.quantize(stored) if dtype == "int8" else stored.astype(jnp.bfloat16)
-    asked, known = jax.device_put(queries), {"normalized": dtype == "float32"}
+        stored = minqa.quantize(stored)[0] if dtype == "int8" else stored.astype(jnp.bfloat16)
+    similarity = minqa.dot if dtype == "float32" else minqa.cosine  # which needs no scale
+    on_device = jax.device_put(queries)
 
     def ours():
-        return jax.device_get(minqa.match(asked, stored, k=k, **known))[1]
+        return jax.device_get(minqa.match(on_device, stored, k=k, similarity=similarity))[1]
 
     peers, absent = others(vectors, queries, k)
-    found = ours()
-    recall = 1.0
+    best, recall = ours().tolist(), 1.0
     for name, peer in peers.items():
-        pairs = zip(found.tolist(), np.asarray(peer()).tolist(), strict=True)
-        recall = min(recall, np.mean([len({*one} & {*other}) / k for one, other in pairs]))
+        pairs = zip(best, np.asarray(peer()).tolist(), strict=True)
+        recall = min(recall, np.mean([len({*rows} & {*expected}) / k for rows, expected in pairs]))
         assert recall > (0.999 if dtype == "float32" else 0.9), (name, recall)
     compare(
         ours,

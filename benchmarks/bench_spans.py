@@ -1,13 +1,12 @@
-"""Decoding of spans beside the outer product in NumPy, and the span head, vectors at hand."""
+"""Decoding of spans beside the outer product in NumPy, and the span head from vectors."""
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
-from minqa.span_head import SpanHead, read_answers
 
+import minqa
 from benchmarks.bench_heat import DIM, text_of
-from minqa.spans import best_spans
 
 TOKENS, K, LENGTH = 384, 20, 30
 PASSAGES, WORDS = 50, 150
@@ -19,10 +18,10 @@ def bench_best_spans(compare, batch):
     mask = np.ones((batch, TOKENS), bool)
 
     def ours():
-        return jax.block_until_ready(best_spans(start, end, mask, k=K, max_length=LENGTH))
+        return jax.block_until_ready(minqa.best_spans(start, end, mask, k=K, max_length=LENGTH))
 
     def in_numpy():
-        """The classic rule: all pairs, those that are too long or run back struck out."""
+        """The classic rule: all pairs, without those that are too long or run backward."""
         allowed = np.tril(np.triu(np.ones((TOKENS, TOKENS), bool)), LENGTH - 1)
         places = []
         for i in range(batch):
@@ -31,8 +30,7 @@ def bench_best_spans(compare, batch):
             places.append(best[np.argsort(-scores[best])])
         return np.divmod(places, TOKENS)
 
-    for one, other in zip(ours()[1:3], in_numpy(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(ours()[1:3], in_numpy())
     compare(
         ours,
         {"NumPy, all pairs": in_numpy},
@@ -45,10 +43,10 @@ def bench_best_spans(compare, batch):
 
 def bench_span_head(compare):
     rng = np.random.default_rng(0)
-    head = SpanHead(DIM, rngs=nnx.Rngs(0))
+    head = minqa.SpanHead(DIM, rngs=nnx.Rngs(0))
     question, passages = text_of(12, rng), [text_of(WORDS, rng) for _ in range(PASSAGES)]
     compare(
-        lambda: read_answers(head, [question] * PASSAGES, passages),
+        lambda: minqa.read_answers(head, [question] * PASSAGES, passages),
         {},
         what="span head and decoding",
         size=f"{PASSAGES} × {WORDS} words",

@@ -14,7 +14,7 @@ PACKAGES = (
     "minqa jax jaxlib flax numpy torch transformers sentence-transformers onnxruntime faiss-cpu"
 ).split()
 
-# What others run as this begins, in cores.
+# The load of the machine before the run, in cores.
 LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 if not jax.config.jax_platforms or "cpu" in jax.config.jax_platforms:
@@ -32,7 +32,7 @@ def quick(request):
 
 @pytest.fixture(scope="session")
 def ceilings(request, quick):
-    """Measured before anything else is."""
+    """Measured before anything else."""
     request.config.ceilings = measure_ceilings(quick=quick)
     return request.config.ceilings
 

@@ -2,22 +2,23 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from minqa.clock import Clock
+from minqa.clock import Clock, step
+from minqa.tokens import Tokens, tokens_of_words
 
-# Seconds that the rounds of one race may take together, and between two calls, so that no library's threads
-# are still spinning when the next begins.
-BUDGET = {True: 1.5, False: 10.0}
+# With --quick and without: the seconds that all rounds of a race may take, and the fewest and most rounds.
+BUDGET_SECONDS = {True: 1.5, False: 10.0}
 ROUNDS = {True: (3, 15), False: (5, 31)}
-PAUSE = 0.02
+# Between two calls, so that no library's threads are still spinning when the next begins.
+PAUSE_SECONDS = 0.02
 # Calls that take less than this together are called once more before each is timed: a pause cools caches.
-SHORT = 0.5
+SHORT_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Ceilings:
     Attributes:
         products: operations per second of the fastest matrix product, by dtype.
         memory: bytes per second of reading an array far larger than a cache.
-        dispatch: seconds that a compiled call takes which has nothing to do.
+        dispatch: seconds of a compiled call that has nothing to do.
     """
 
     products: Mapping[str, float]
@@ -35,7 +36,7 @@ class Ceilings:
     dispatch: float
 
     def least_seconds(self, operations: float, read: float, dtype: str) -> tuple[float, str]:
-        """The least time that so many operations and bytes take, and what it is that bounds them."""
+        """The least time that so many operations and bytes take, and which of them bounds it."""
         bounds = {
             "matrix product": operations / self.products[dtype],
             "memory": read / self.memory,
@@ -73,6 +74,12 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
     return Ceilings(products, memory, dispatch)
 
 
+def texts_of(batch: int, token: int) -> list[Tokens]:
+    """Texts of so many random tokens for a BERT."""
+    rows = np.random.default_rng(0).integers(1000, 30000, (batch, token)).astype(np.int32)
+    return [replace(tokens_of_words(["w"] * token), ids=row) for row in rows]
+
+
 def seconds(call: Callable) -> float:
     start = time.perf_counter()
     call()
@@ -95,42 +102,38 @@ def race(
     absent: Iterable[str] = (),
     **facts: Any,
 ) -> None:
-    """Time a call in turn with its peers, and note down what the report shows.
+    """Time a call in turn with its peers, and record what the report shows.
 
-    Every call must wait for its own result. The first one is timed apart, and what JAX compiled in it apart
-    from that.
+    Every call must wait for its own result. The first one is timed apart, as is the compiling in it.
 
     Args:
         benchmark: pytest-benchmark's fixture.
         ours: what is measured.
         peers: the same by other means, by name; answers are compared before this is called.
         ceilings: of the machine.
-        quick: whether few rounds must do.
+        quick: whether to take few rounds.
         what: the row's name in the report.
         size: the row's size.
-        dtype: what vectors or weights are kept in.
-        computed_in: what they are multiplied in, where that is another.
-        operations: of floating point, in matrix products.
+        dtype: of vectors or weights in memory.
+        computed_in: the dtype that they are multiplied in, if it is another.
+        operations: floating-point operations, in matrix products.
         read: bytes that must be read once.
         absent: peers that are left out, with the reason.
-        facts: anything else to be noted.
+        facts: anything else to be recorded.
     """
-    clock = Clock()
-    jax.clear_caches()  # of what was compiled for comparing answers
-    start = time.perf_counter()
-    with clock.step("first"):
-        ours()
-    first = time.perf_counter() - start
+    jax.clear_caches()  # of programs that were compiled to compare answers
+    with Clock() as clock, step("first"):
+        first = seconds(ours)
     for call in peers.values():
         call()
     once = seconds(ours) + sum(seconds(call) for call in peers.values())
     fewest, most = ROUNDS[quick]
-    rounds = int(np.clip(BUDGET[quick] / once, fewest, most))
+    rounds = int(np.clip(BUDGET_SECONDS[quick] / once, fewest, most))
     times: dict[str, list[float]] = {name: [] for name in peers}
 
     def wake(call: Callable) -> None:
-        time.sleep(PAUSE)
-        if once < SHORT:
+        time.sleep(PAUSE_SECONDS)
+        if once < SHORT_SECONDS:
             call()
 
     def in_turn() -> None:
@@ -142,7 +145,7 @@ def race(
     benchmark.pedantic(ours, setup=in_turn, rounds=rounds)
     stats = benchmark.stats.stats
     least, bound = ceilings.least_seconds(operations, read, computed_in or dtype)
-    medians = {name: float(np.median(one)) for name, one in times.items()}
+    medians = {name: float(np.median(each)) for name, each in times.items()}
     benchmark.extra_info |= facts | {
         "what": what,
         "size": size,

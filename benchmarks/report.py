@@ -19,9 +19,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.report",
         description="Run the benchmarks, best on an idle machine: a table, a roofline and JSON.",
-        epilog="Times are medians; spread is their interquartile range, as a part of them. A ratio above "
+        epilog="Times are medians; spread is their interquartile range, relative to them. A ratio above "
         "1 says that minqa is faster than the best peer. Of the ceiling: the least time that matrix product, "
-        "memory or dispatch, as measured in the same run, allow, as a part of the time taken.",
+        "memory or dispatch allow, as measured in the same run, relative to the time taken.",
     )
     parser.add_argument(
         "--quick", action="store_true", help="few sizes and rounds: 5 minutes on 2 idle cores"
@@ -63,14 +63,14 @@ def main() -> int:
     report = json.loads(content)
     print(markdown(report))
     (out / "roofline.png").unlink(missing_ok=True)
-    said = draw(report, out / "roofline.png")
-    print(f"All figures are in {out / 'report.json'}. {said}", file=sys.stderr)
+    drawn = draw(report, out / "roofline.png")
+    print(f"All figures are in {out / 'report.json'}. {drawn}", file=sys.stderr)
     return status
 
 
 def markdown(report: dict) -> str:
-    """The figures for people: the machine, its ceilings, a row for every race, what grows, what is absent."""
-    machine, rows = report["machine_info"], [one["extra_info"] for one in report["benchmarks"]]
+    """The report: the machine, its ceilings, a row per race, how times grow, which peers are absent."""
+    machine, rows = report["machine_info"], [race["extra_info"] for race in report["benchmarks"]]
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if number)
     quick = ", --quick" if machine["quick"] else ""
     place = f"{name_of(machine)}, {machine['cores']} cores, {machine['devices']} JAX devices"
@@ -100,11 +100,11 @@ def markdown(report: dict) -> str:
     lines += [""] + [steps(row) for row in rows if "steps" in row]
     for row in rows:
         if "growth" in row:
-            found = " (superlinear)" if row["slope"] > 1.1 else ""
+            warning = " (superlinear)" if row["slope"] > 1.1 else ""
             points = ", ".join(
-                f"{n:,}: {clock(t)}" for n, t in zip(row["sizes"], row["medians"], strict=True)
+                f"{n:,}: {duration(t)}" for n, t in zip(row["sizes"], row["medians"], strict=True)
             )
-            lines.append(f"- {row['growth']}: time grows as n^{row['slope']:.2f}{found}; {points}")
+            lines.append(f"- {row['growth']}: time grows as n^{row['slope']:.2f}{warning}; {points}")
     absent = sorted({name for row in rows for name in row.get("absent", ())})
     if absent:
         lines += ["", f"Peers left out: {'; '.join(absent)}."]
@@ -115,13 +115,13 @@ def cells(row: dict) -> list[str]:
     recall = f", recall {row['recall']:.3f}" if "recall" in row else ""
     peer = ("–", "–", "–")
     if name := row.get("best_peer"):
-        peer = f"{name} {clock(row['peers'][name])}", f"± {row['peer_spread']:.0%}", f"{row['ratio']:.2f}"
+        peer = f"{name} {duration(row['peers'][name])}", f"± {row['peer_spread']:.0%}", f"{row['ratio']:.2f}"
     share = "–" if row["share"] is None else f"{row['share']:.0%} of {row['bound']}"
     return [
-        *(row["what"], row["size"], row["dtype"] + recall, clock(row["median"]), f"± {row['spread']:.0%}"),
+        *(row["what"], row["size"], row["dtype"] + recall, duration(row["median"]), f"± {row['spread']:.0%}"),
         str(row["rounds"]),
         f"{row['rate'] / row['median']:,.0f} {row['rate_of']}",
-        *(clock(row["first"]), clock(row["compile"]), *peer, share),
+        *(duration(row["first"]), duration(row["compile"]), *peer, share),
     ]
 
 
@@ -130,11 +130,11 @@ def name_of(machine: dict) -> str:
 
 
 def steps(row: dict) -> str:
-    each = ", ".join(f"{name} {clock(t)}" for name, t in row["steps"].items() if name != "compile")
+    each = ", ".join(f"{name} {duration(t)}" for name, t in row["steps"].items() if name != "compile")
     return f"- {row['what']}, by step: {each}"
 
 
-def clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds >= 1:
         return f"{seconds:.2f} s"
     return f"{seconds * 1e3:.2f} ms" if seconds < 0.1 else f"{seconds * 1e3:.0f} ms"
@@ -143,14 +143,14 @@ def clock(seconds: float) -> str:
 def draw(report: dict, path: Path) -> str:
     """A roofline (Williams, Waterman and Patterson 2009): rate against operations per byte.
 
-    Returns what to say of it.
+    Returns a sentence for the user.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return "The roofline is left out: matplotlib is not installed."
     ceilings = report.get("ceilings")
-    rows = [one["extra_info"] for one in report["benchmarks"]]
+    rows = [race["extra_info"] for race in report["benchmarks"]]
     rows = [row for row in rows if row.get("operations") and row.get("read")]
     if not ceilings or not rows:
         return "There is no roofline: none of these has a count of operations."

@@ -6,6 +6,7 @@ The encoder of Vaswani et al. 2017 (arXiv:1706.03762) that it builds on is read 
 """
 
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -50,7 +51,7 @@ class Bert(nnx.Module):
     """The encoder of Devlin et al. 2018, without a head."""
 
     UNITS = ("feed-forward", "hidden")
-    # Tokens in one batch. On CPU small batches are as fast as large ones, and need less padding.
+    # On CPU small batches are as fast as large ones, and need less padding.
     BATCH_TOKENS = MappingProxyType({"cpu": 256, "accelerator": 16384})
     compiles_itself = True
 
@@ -214,6 +215,7 @@ def _call_layers(layers, x, mask, keys, **wanted):
     return _stack(hidden), *_stack(others)
 
 
+@partial(jax.jit, static_argnames=("attention", "units"))
 def _scan_layers(layers, x, mask, keys, **wanted):
     def step(x, inputs):
         layer, key = inputs

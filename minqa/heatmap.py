@@ -151,7 +151,7 @@ def _contributions(
     added = maxsim(
         pad(query.words, size),
         pad(query.weights, size),
-        pad_all([passage.words for passage in passages], length, value=1),  # of a 0, cosine takes more care
+        pad_all([passage.words for passage in passages], length, value=1.0),  # a 0 costs cosine more
         pad_all([passage.tokens.is_word for passage in passages], length),
         comparable=None if all(map(np.all, pairs)) else pad_all(pairs, size, length),
         similarity=similarity,

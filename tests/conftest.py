@@ -5,8 +5,9 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports the hub's client
 
 import hashlib
+import importlib
 import json
-from contextlib import suppress
+import pkgutil
 from pathlib import Path
 
 import h5py
@@ -22,12 +23,10 @@ from safetensors.numpy import load_file, save_file
 
 with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dtypes of every call
     import minqa
-    import minqa.ask
-    import minqa.clock
 
-    for name in minqa.__all__:
-        with suppress(ImportError, AttributeError):  # TODO: while wings are being written
-            getattr(minqa, name)
+    for module in pkgutil.walk_packages(minqa.__path__, "minqa."):
+        if module.name != "minqa.app.browser":  # Gradio takes seconds to import
+            importlib.import_module(module.name)
     from minqa.corpus.articles import Article, Corpus
     from minqa.text import Passage
 

@@ -111,7 +111,7 @@ def test_an_encoder_of_ones_own_is_all_that_the_chain_needs(own):
     scores = minqa.rank(vectors[0], vectors)
     assert scores.argmax() == 0 and scores[0] == pytest.approx(1, abs=1e-5)
     heat = minqa.heat_map(vectors[1], vectors[2])
-    assert minqa.heat_span(heat).text == "theory"
+    assert minqa.heat_span(heat).text.startswith("theory")
     [listed] = minqa.embed(own, [["The", "war", "of", "worlds"]])
     np.testing.assert_allclose(listed.array, minqa.embed(own, TEXTS[:1])[0].array, atol=1e-6)
     [unknown] = own.tokenize(["the cat"])

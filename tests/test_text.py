@@ -1,11 +1,11 @@
-"""Sentences."""
+"""Sentences, and text that can be encoded."""
 
 from itertools import pairwise
 
 from hypothesis import given
 from test_tokens import ANY_TEXT
 
-from minqa.text import sentences
+from minqa.text import sentences, well_formed
 
 
 def split(text):
@@ -28,3 +28,13 @@ def test_nothing_but_spaces_lies_between_sentences(text):
     assert places[0][0] == 0 and places[-1][1] == len(text)
     for (_, end), (start, _) in pairwise(places):
         assert end < start and text[end:start].isspace()
+
+
+@given(ANY_TEXT)
+def test_any_text_becomes_one_that_can_be_encoded(text):
+    fit = well_formed(text)
+    assert len(fit) == len(text)
+    fit.encode("utf-8")
+    assert all(
+        a == b or (b == "\ufffd" and "\ud800" <= a <= "\udfff") for a, b in zip(text, fit, strict=True)
+    )

@@ -24,25 +24,16 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One passage as several encoders see it.
-
-    Attributes:
-        results: of each encoder on this passage.
-        ranks: the passage's first rank among each encoder's answers, from 1; None if it is not among them.
-        words: start and end, in characters, of the smallest pieces of the text that divide no encoder's word.
-        heat: the highest heat of the encoder's own words there; -inf for punctuation, NaN for no word.
-        hot: whether it holds a content word with heat ≥ (mean + maximum) / 2 of all content words.
-        agreement: Pearson's correlation of the encoders' heats of the words, the mean over all pairs of
-            encoders; NaN if there is nothing to correlate.
-    """
+    """One passage as several encoders see it, on words that they share: see `shared_words`."""
 
     passage: Passage
-    results: Sequence[Result]
-    ranks: Sequence[int | None]
-    words: Int[np.ndarray, "word 2"]
-    heat: Float[np.ndarray, "encoder word"]
-    hot: Bool[np.ndarray, "encoder word"]
-    agreement: float
+    results: Sequence[Result]  # of each encoder on this passage
+    ranks: Sequence[int | None]  # the passage's first among each encoder's answers, from 1; None for none
+    words: Int[np.ndarray, "word 2"]  # start and end, in characters
+    heat: Float[np.ndarray, "encoder word"]  # the highest of the encoder's own words; -inf for punctuation,
+    # NaN if it has no word there
+    hot: Bool[np.ndarray, "encoder word"]  # heat ≥ (mean + maximum) / 2 of all content words, at one of them
+    agreement: float  # Pearson's correlation of heats, the mean over pairs of encoders; NaN if there is none
 
 
 def compare(question: str, answers: Sequence[Answer]) -> list[Comparison]:
@@ -55,8 +46,7 @@ def compare(question: str, answers: Sequence[Answer]) -> list[Comparison]:
     columns = []
     for encoder, results, answerer in answers:
         ranked: list[tuple[int | None, Result]] = [*enumerate(results, 1)]
-        known = {result.passage for result in results}
-        if missing := [passage for passage in passages if passage not in known]:
+        if missing := list({*passages} - {result.passage for result in results}):
             ranked += [(None, result) for result in read(encoder, question, missing, answerer=answerer)]
         first = {result.passage: (rank, result) for rank, result in reversed(ranked)}
         columns.append([first[passage] for passage in passages])
@@ -67,13 +57,11 @@ def shared_words(
     splits: Sequence[Int[np.ndarray, "_ 2"]],
 ) -> tuple[Int[np.ndarray, "word 2"], list[Int[np.ndarray, " _"]]]:
     """The smallest pieces that divide no word of several ways to split a text, and the piece of each word."""
-    pieces: list[list[int]] = []
-    for start, end in sorted((int(start), int(end)) for words in splits for start, end in words):
-        if pieces and start < pieces[-1][1]:
-            pieces[-1][1] = max(end, pieces[-1][1])
-        else:
-            pieces.append([start, end])
-    shared = np.array(pieces, np.int32).reshape(-1, 2)
+    words = np.concatenate(splits)
+    words = words[np.argsort(words[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(words[:, 1])  # of this word and all before it
+    is_first = words[:, 0] >= np.append(-1, ends[:-1])[: len(words)]
+    shared = np.stack([words[is_first, 0], ends[np.roll(is_first, -1)]], axis=1)
     return shared, [np.searchsorted(shared[:, 1], words[:, 0], side="right") for words in splits]
 
 

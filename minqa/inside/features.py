@@ -24,14 +24,10 @@ def per_word(holds: Callable[[str], bool]) -> Feature:
     return lambda tokens: np.array([holds(word) for word in tokens.word_texts], np.float32)
 
 
-is_number = per_word(lambda word: word[:1].isdigit())
-is_capital = per_word(lambda word: word[:1].isupper())
-
-
 def in_name(tokens: Tokens) -> Float[np.ndarray, " word"]:
     """1 for a word that is capitalized somewhere within a sentence and is no function word, else 0."""
-    capitalized = (position(tokens) > 0) & (is_capital(tokens) > 0)
-    names = {word for word, is_name in zip(tokens.word_texts, capitalized, strict=True) if is_name}
+    places = zip(tokens.word_texts, position(tokens), strict=True)
+    names = {word for word, place in places if place > 0 and word[:1].isupper()}
     return per_word(lambda word: word in names and word.lower() not in FUNCTION_WORDS)(tokens)
 
 
@@ -53,14 +49,11 @@ def enclosed(closing: Mapping[str, str]) -> Feature:
     return feature
 
 
-in_quotes = enclosed({'"': '"', "“": "”", "«": "»"})
-in_brackets = enclosed({"(": ")", "[": "]", "{": "}"})
-
 FEATURES: Mapping[str, Feature] = {
     "position": position,
-    "quotes": in_quotes,
-    "brackets": in_brackets,
-    "number": is_number,
-    "capital": is_capital,
+    "quotes": enclosed({'"': '"', "“": "”", "«": "»"}),
+    "brackets": enclosed({"(": ")", "[": "]", "{": "}"}),
+    "number": per_word(lambda word: word[:1].isdigit()),
+    "capital": per_word(lambda word: word[:1].isupper()),
     "name": in_name,
 }

@@ -19,20 +19,14 @@ from minqa.tokens import Tokens
 class Attention:
     """How each head of a BERT spreads its attention over a text (Vaswani et al. 2017, section 3.2).
 
-    Layers are numbered from 1, as hidden states are, and heads from 0.
-
-    Attributes:
-        array: from the first token axis to the second; rows add up to 1.
-        parts: the words of the text, as written, and its special tokens, in order.
-        part: the number of the part that each token belongs to.
-        word: the number of the word that each part is, -1 for a special token.
+    Layers are numbered from 1, as hidden states are, and heads from 0. A part is a word or a special token.
     """
 
     tokens: Tokens
-    array: Float[np.ndarray, "layer head token token"]
-    parts: tuple[str, ...]
-    part: Int[np.ndarray, " token"]
-    word: Int[np.ndarray, " part"]
+    array: Float[np.ndarray, "layer head token token"]  # from the first token to the second; rows add up to 1
+    parts: tuple[str, ...]  # as written
+    part: Int[np.ndarray, " token"]  # the number of the part that each token belongs to
+    word: Int[np.ndarray, " part"]  # the number of the word that each part is, -1 for a special token
 
     @cached_property
     def words(self) -> Float[np.ndarray, "layer head part part"]:
@@ -66,11 +60,11 @@ def attention(encoder: Encoder, text: str) -> Attention:
     # A word's first token begins a part, and so does each special token.
     starts = (tokens.word < 0) | (np.diff(tokens.word, prepend=-1) != 0)
     special = [encoder.tokenizer.backend.id_to_token(token) or "" for token in tokens.ids[starts].tolist()]
-    word = zip(tokens.word[starts].tolist(), special, strict=True)
+    names = [*tokens.word_texts, ""]  # -1 is last
     return Attention(
         tokens=tokens,
         array=np.asarray(maps.astype(jnp.float32))[:, 0, :, : len(tokens), : len(tokens)],
-        parts=tuple(tokens.word_texts[number] if number >= 0 else name for number, name in word),
+        parts=tuple(names[word] or name for word, name in zip(tokens.word[starts], special, strict=True)),
         part=np.cumsum(starts, dtype=np.int32) - 1,
         word=tokens.word[starts],
     )
@@ -80,10 +74,8 @@ def single_batch(encoder: Encoder, tokens: Tokens, what: str) -> Batch:
     """One text as a batch. Raises InputError about `what` if the text has more than one window."""
     most = encoder.tokenizer.max_tokens
     if len(tokens.windows) > 1:
-        raise InputError(
-            f"{what} is looked at in one go, but the text is longer than the {most} tokens that "
-            f"{encoder.name} reads at once: take a part of it."
-        )
+        limit = f"the {most} tokens that {encoder.name} reads at once: take a part of it."
+        raise InputError(f"{what} is looked at in one go, but the text is longer than {limit}")
     return as_batch([(tokens, 0)], min(padded_length(len(tokens)), most))
 
 
@@ -131,16 +123,12 @@ def head_scores(
 
 
 class Flip(NamedTuple):
-    """How far one head's attention from a word moves between two others, from one text to another.
-
-    `first` and `second` are either text's attention to the two words, and `moved` is (first[0] - first[1]) -
-    (second[0] - second[1]), -2 to 2.
-    """
+    """How far one head's attention from a word moves between two others, from one text to another."""
 
     layer: int
     head: int
-    moved: float
-    first: tuple[float, float]
+    moved: float  # (first[0] - first[1]) - (second[0] - second[1]), -2 to 2
+    first: tuple[float, float]  # the first text's attention to the two words
     second: tuple[float, float]
 
 

@@ -1,7 +1,7 @@
 """Which words of two texts a score depends on: gradients, beside similarities."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,9 @@ from minqa.tokens import Tokens, comparable
 
 @dataclass(frozen=True)
 class Saliency:
-    """How much the score of a query and a passage depends on each word of both.
+    """How much the score of a heat map depends on each word of both texts.
 
-    Attributes:
-        query_words: gradient × input of each word, the sum over its tokens: how fast the score would grow if
-            the word's vector did.
-        passage_words: likewise.
-        score: as in the heat map of the two.
+    For a word it is gradient × input, the sum over its tokens: how fast the score would grow if they did.
     """
 
     query: Tokens
@@ -61,7 +57,8 @@ def saliency(
     lengths = [padded_length(len(text.words), steps=1) for text in tokens]
     weights, is_word = pad(encoder.word_weights(tokens[0]), lengths[0]), pad(tokens[1].is_word, lengths[1])
     may_match = pad(comparable(*tokens), *lengths)
-    how: Any = {"window": window_for(window, tokens[0]), "neighbours": neighbours}
+    window = window_for(window, tokens[0])
+    compare = partial(maxsim, similarity=similarity, window=window, neighbours=neighbours)
 
     def words(scale: Float[Array, " word"], text: Tokens, batch: Batch) -> Float[Array, "word dim"]:
         length, width = len(scale), batch.ids.shape[1]
@@ -72,8 +69,7 @@ def saliency(
 
     def score(scales: list[Float[Array, " _"]]) -> Float[Array, ""]:
         query, passage = map(words, scales, tokens, batches)
-        arrays = query, weights, passage[None], is_word[None]
-        return maxsim(*arrays, comparable=may_match[None], similarity=similarity, **how).sum()
+        return compare(query, weights, passage[None], is_word[None], comparable=may_match[None]).sum()
 
     with jax.default_matmul_precision("highest"):
         value, gradients = jax.value_and_grad(score)([jnp.ones(length) for length in lengths])

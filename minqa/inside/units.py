@@ -19,17 +19,14 @@ from minqa.tokens import Tokens
 class Units:
     """What every unit of a kind does at each word (Karpathy et al. 2015, arXiv:1506.02078, section 4.2).
 
-    Attributes:
-        kind: "feed-forward" (after GELU) or "hidden" for a BERT; "cell" or "projection" for an ELMo, whose
-            units of the forward LSTM precede those of the backward one.
-        layers: the number of each layer, as hidden states are numbered.
-        array: the mean over each word's tokens.
+    A BERT has "feed-forward" units (after GELU) and "hidden" ones, an ELMo "cell" and "projection", those of
+    the forward LSTM before those of the backward one.
     """
 
     tokens: Tokens
     kind: str
-    layers: tuple[int, ...]
-    array: Float[np.ndarray, "layer word unit"]
+    layers: tuple[int, ...]  # their numbers, as hidden states are numbered
+    array: Float[np.ndarray, "layer word unit"]  # the mean over each word's tokens
 
     def unit(self, layer: int, number: int) -> Float[np.ndarray, " word"]:
         """One unit's activation at each word. Raises InputError if there is no such unit."""
@@ -52,17 +49,14 @@ def units(encoder: Encoder, text: str, *, kind: str | None = None) -> Units:
 class FoundUnit(NamedTuple):
     """A unit that follows a feature.
 
-    Attributes:
-        correlation: of its activation with the feature, over the words of the texts that it was chosen on.
-        held_out: the same over the words of other texts: the best of thousands of units correlates with
-            anything by chance, but not twice. NaN if the feature does not vary there.
+    The best of thousands of units correlates with anything by chance, but not again on other texts.
     """
 
     kind: str
     layer: int
     number: int
-    correlation: float
-    held_out: float
+    correlation: float  # of activation and feature, over the words of the texts that the unit was chosen on
+    held_out: float  # the same over the words of other texts; NaN if the feature does not vary there
 
 
 def find_units(
@@ -78,10 +72,8 @@ def find_units(
     """The k units whose activation correlates most with a feature of the word, positively or negatively.
 
     Args:
-        texts: that units are chosen on.
         feature: a number for each word of a text, NaN to leave a word out; see `minqa.FEATURES`.
         held_out: other texts, to test the units; None keeps every second one of `texts` for that.
-        kind: see `units`.
         progress: called with the number of texts just read.
 
     Raises InputError if the model has no units of that kind, or the feature does not vary in `texts`.
@@ -125,9 +117,9 @@ def factors(units: Units, k: int = 6) -> Factors:
     strength = model.fit_transform(active).T  # (factor, word)
     # Doubling a factor and halving its weights changes nothing, so the weights are scaled to length 1.
     lengths = np.maximum(np.linalg.norm(model.components_, axis=1, keepdims=True), 1e-9)
-    strength, weights = strength * lengths, model.components_ / lengths
-    order = np.argsort(-strength.sum(1), kind="stable")
-    return Factors(strength[order], weights[order].reshape(k, layers, number))
+    order = np.argsort(-(strength * lengths).sum(1), kind="stable")
+    weights = (model.components_ / lengths)[order].reshape(k, layers, number)
+    return Factors((strength * lengths)[order], weights)
 
 
 def _read(encoder: Encoder, texts: Sequence[str], kind: str | None) -> Iterator[Units]:

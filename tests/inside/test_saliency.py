@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import make_bert_folder
+from conftest import compilations, make_bert_folder
 
 import minqa
 from minqa.inside.saliency import saliency
@@ -158,3 +158,8 @@ def test_what_cannot_be_weighed_is_said_in_a_sentence(tmp_path):
             saliency(encoder, query, passage)
     with pytest.raises(minqa.InputError, match="needs the statistics of a corpus"):
         saliency(replace(encoder, centring="mean"), "war", "war")
+
+
+def test_texts_of_known_lengths_compile_nothing(either):
+    saliency(either, QUERY, PASSAGE)
+    assert compilations(lambda: saliency(either, "who played", "a war of the world")) == 0
