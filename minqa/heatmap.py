@@ -140,10 +140,8 @@ def window_for(window: int, query: Tokens) -> int:
     return 2 ** (words - 1).bit_length() if 0 < window < words else window
 
 
-def _contributions(
-    query, passages, similarity, window, neighbours
-) -> Float[np.ndarray, "passage query_word"]:
-    """`maxsim` over words, padded to few shapes."""
+def _contributions(query, passages, similarity, window, neighbours) -> np.ndarray:
+    """`maxsim` over words, float32 [passage, query word], padded to few shapes."""
     size = padded_length(len(query.words), steps=1)
     # Where many are compared, padding costs more than compiling.
     length = padded_length(max(len(passage.words) for passage in passages), steps=min(8, len(passages)))

@@ -84,10 +84,11 @@ def _notes(answer: Answer, passages_too: bool) -> list[str]:
     encoder, maps = answer.encoder, [result.heat_map for result in answer.results]
     texts = [maps[0].query, *(heat_map.passage for heat_map in maps if passages_too)]
     notes = [terminal.unknown_note(encoder.name, texts)]
-    if len(texts[0].windows) > 1:
+    if len(texts[0].windows) > 1 and not passages_too:
+        part = "end" if texts[0].pooled_window else "beginning"
         notes.append(
             f"The query is longer than the {encoder.tokenizer.max_tokens} tokens that {encoder.name} reads "
-            "at once; its beginning alone picks the candidates."
+            f"at once; its {part} alone picks the candidates."
         )
     return [*filter(None, notes)]
 

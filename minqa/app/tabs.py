@@ -152,7 +152,8 @@ class Tabs:
         if not state.q.strip():
             return EMPTY
         state = replace(state, layer=-1)
-        names = [state.model or self.names[0], state.other or self.names[1]]
+        name = state.model or self.names[0]
+        names = [name, state.other or next(other for other in self.names if other != name)]
         searches = [self._search(name) for name in names]
         with Clock() as clock:
             answers = [_answer(search, state) for search in searches]

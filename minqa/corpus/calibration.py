@@ -39,7 +39,10 @@ def calibrate(
     """
     tokens = encoder.tokenize(texts, "passage")
     spread = np.linspace(0, len(texts) - 1, min(SAMPLE_TEXTS, len(texts))).astype(int)
-    beginnings = encoder.tokenize([texts[i][:SAMPLE_CHARACTERS] for i in spread], "passage")
+    # Of a list of words, so many that it is about as long: five characters and a space each.
+    limits = [SAMPLE_CHARACTERS if isinstance(texts[i], str) else SAMPLE_CHARACTERS // 6 for i in spread]
+    starts = [texts[i][:limit] for i, limit in zip(spread, limits, strict=True)]
+    beginnings = encoder.tokenize(starts, "passage")
     known = [text for text in beginnings if (text.is_word & ~text.unknown).any()]
     sample = known or [text for text in beginnings if text.is_word.any()]
     if not sample:

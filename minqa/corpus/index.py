@@ -177,8 +177,8 @@ class VectorStore(Sequence[np.ndarray]):
 class DiskIndex:
     """An index as it lies on disk, of whatever model. Raises InputError where it is none, or is broken."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = path = Path(path)
         self.manifest = read_manifest(path)
         self.shards = read_shards(path, self.manifest)
         self.passages = PassageStore(self.shards)

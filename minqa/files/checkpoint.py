@@ -131,7 +131,7 @@ def load_parameters(
 
     Args:
         template: the model as `jax.eval_shape` gives it.
-        tensors: as `open_tensors` gives them.
+        tensors: by name, with shapes and dtypes.
         names: of the tensors.
         settings: the file that the template was made from, to be named in errors.
         older_names: pattern → replacement, applied to the names in the file.

@@ -14,7 +14,7 @@ from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import Settings, first_line, load_parameters, read_json, read_settings
 from minqa.files.tokenizer import load_tokenizer
-from minqa.files.weights import open_tensors
+from minqa.files.weights import open_hdf5, read_tensors
 from minqa.similarity import SIMILARITIES
 from minqa.text import InputError
 from minqa.tokens import CharacterTokenizer, TextTokenizer
@@ -74,7 +74,7 @@ def load_elmo(
     options, weights = Path(options), Path(weights)
     config = elmo.read_elmo_config(read_settings(options))
     template = jax.eval_shape(lambda: Elmo(config, rngs=nnx.Rngs(0)))
-    with open_tensors(weights) as tensors:
+    with open_hdf5(weights) as tensors:
         model = load_parameters(template, tensors, elmo.TENSORS, settings=options.name, dtype=dtype)
     return Encoder(model, CharacterTokenizer.make(config.characters_per_word), name=name or weights.name)
 
@@ -91,9 +91,10 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     if similarity not in SIMILARITIES or (dim is not None and dim < 1):
         wanted = f"similarity_fn_name must be {', '.join(SIMILARITIES)}, and truncate_dim above 0"
         raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
-    values = read_settings(transformer / "config.json").values
-    is_classifier = values.get("architectures") == ["BertForSequenceClassification"]
-    ranks = is_classifier and ("sentence_transformers" in values or len(values.get("id2label") or "ab") == 1)
+    config_file = read_settings(transformer / "config.json")
+    labels = config_file.get("id2label", dict) or {"0": "", "1": ""}
+    is_classifier = config_file.values.get("architectures") == ["BertForSequenceClassification"]
+    ranks = is_classifier and ("sentence_transformers" in config_file.values or len(labels) == 1)
     if ranks or settings.get("model_type", str) not in (None, "SentenceTransformer"):
         raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
     config, tokenizer = read_bert(transformer)
@@ -130,8 +131,7 @@ def read_bert(folder: Path, *, max_tokens: int | None = None) -> tuple[BertConfi
 def load_bert_parameters(template, folder: Path, names, settings: str, dtype, unused=bert.UNUSED_TENSORS):
     """Fill a BERT, with a head or without; see `load_parameters`."""
     how = {"older_names": bert.OLDER_NAMES, "unused": unused, "settings": settings, "dtype": dtype}
-    with open_tensors(folder) as tensors:
-        return load_parameters(template, tensors, names, **how)
+    return load_parameters(template, read_tensors(folder), names, **how)
 
 
 def _modules(folder: Path) -> tuple[Path, Pooling]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 from safetensors.numpy import save_file
 
 from minqa.bert import Bert
@@ -46,7 +47,7 @@ def save(encoder: Encoder, folder: str | Path) -> None:
         else:
             with h5py.File(folder / "weights.hdf5", "w") as file:
                 for name, tensor in dump(model, elmo.TENSORS).items():
-                    file[name] = tensor
+                    file[name] = tensor.astype(np.float32)  # HDF5 knows no bfloat16
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror or error}).") from error
 

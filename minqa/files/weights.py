@@ -13,41 +13,44 @@ from minqa.text import InputError
 
 
 @contextmanager
-def open_tensors(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The tensors of a model by name, each with a shape and a dtype.
+def open_hdf5(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The tensors of an HDF5 file by name, each with a shape and a dtype, and read when it is asked for.
 
-    Args:
-        path: an HDF5 file, whose tensors are read when they are asked for, or a Hugging Face folder. There
-            `model.safetensors` or its shards are read or, if PyTorch is installed, `pytorch_model.bin` or its
-            shards, without unpickling anything but tensors.
+    Raises:
+        InputError: the file is missing, cut short or no HDF5.
+    """
+    import h5py
+
+    if not path.exists():
+        raise InputError(f"There is no file {path}.")
+    broken = f"{path} cannot be read as HDF5, is it cut short?"
+    tensors: dict[str, Any] = {}
+    try:
+        file = h5py.File(path, "r")
+        file.visititems(lambda name, item: tensors.update({name: item} if hasattr(item, "shape") else {}))
+    except Exception as error:  # h5py raises many kinds for a broken file
+        raise InputError(f"{broken} ({error})") from error
+    with file:
+        try:
+            yield tensors
+        except OSError as error:  # a tensor that lies after the cut
+            raise InputError(f"{broken} ({error})") from error
+
+
+def read_tensors(path: Path) -> Mapping[str, Any]:
+    """The tensors of a Hugging Face folder by name.
+
+    `model.safetensors` or its shards are read or, if PyTorch is installed, `pytorch_model.bin` or its shards,
+    without unpickling anything but tensors.
 
     Raises:
         InputError: there are no weights, or a file is missing, cut short or not what it claims to be.
     """
-    if path.suffix == ".hdf5":
-        import h5py
-
-        if not path.exists():
-            raise InputError(f"There is no file {path}.")
-        try:
-            with h5py.File(path, "r") as file:
-                tensors: dict[str, Any] = {}
-                file.visititems(
-                    lambda name, item: tensors.update({name: item} if hasattr(item, "shape") else {})
-                )
-                yield tensors
-        except InputError:
-            raise
-        except Exception as error:  # h5py raises many kinds for a broken file
-            raise InputError(f"{path} cannot be read as HDF5, is it cut short? ({error})") from error
-        return
     for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_torch)):
         if (path / f"{name}.index.json").is_file():
-            yield _read_shards(path / f"{name}.index.json", read)
-            return
+            return _read_shards(path / f"{name}.index.json", read)
         if (path / name).is_file():
-            yield read(path / name)
-            return
+            return read(path / name)
     raise InputError(f"{path} holds no weights: model.safetensors is needed.")
 
 

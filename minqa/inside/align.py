@@ -27,7 +27,8 @@ def align(heat_map: HeatMap) -> list[tuple[int, int]]:
     """Pairs of words, one of the query and one of the passage, that say the same; no training.
 
     A word may have no partner, and a pair is more probable next to an aligned pair. Words that the model does
-    not know are aligned only if they are the same. It works best on vectors of an `alignment_encoder`.
+    not know are aligned only if they are the same. It works best on cosines of an
+    `alignment_encoder`.
     """
     similarity = heat_map.word_similarity
     places = [(np.arange(size) + 0.5) / max(size, 1) for size in similarity.shape]
@@ -40,5 +41,6 @@ def align(heat_map: HeatMap) -> list[tuple[int, int]]:
 
 def _probability(similarity: Float[np.ndarray, "query passage"]) -> Float[np.ndarray, "query passage"]:
     """That two words are partners: the geometric mean of a softmax over either text and "no partner"."""
-    odds = np.exp((similarity - NO_PARTNER) / TEMPERATURE)
-    return odds / np.sqrt((1 + odds.sum(1, keepdims=True)) * (1 + odds.sum(0, keepdims=True)))
+    odds = (similarity - NO_PARTNER) / TEMPERATURE  # logarithms, beside that of no partner, 0
+    totals = [np.logaddexp.reduce(odds, axis, keepdims=True, initial=0) for axis in (0, 1)]
+    return np.exp(odds - (totals[0] + totals[1]) / 2)

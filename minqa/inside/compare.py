@@ -30,8 +30,7 @@ class Comparison:
     results: Sequence[Result]  # of each encoder on this passage
     ranks: Sequence[int | None]  # the passage's first among each encoder's answers, from 1; None for none
     words: Int[np.ndarray, "word 2"]  # start and end, in characters
-    heat: Float[np.ndarray, "encoder word"]  # the highest of the encoder's own words; -inf for punctuation,
-    # NaN if it has no word there
+    heat: Float[np.ndarray, "encoder word"]  # the highest of its own words; -inf for marks, NaN for no word
     hot: Bool[np.ndarray, "encoder word"]  # heat ≥ (mean + maximum) / 2 of all content words, at one of them
     agreement: float  # Pearson's correlation of heats, the mean over pairs of encoders; NaN if there is none
 
@@ -46,7 +45,8 @@ def compare(question: str, answers: Sequence[Answer]) -> list[Comparison]:
     columns = []
     for encoder, results, answerer in answers:
         ranked: list[tuple[int | None, Result]] = [*enumerate(results, 1)]
-        if missing := list({*passages} - {result.passage for result in results}):
+        known = {result.passage for result in results}
+        if missing := [passage for passage in passages if passage not in known]:
             ranked += [(None, result) for result in read(encoder, question, missing, answerer=answerer)]
         first = {result.passage: (rank, result) for rank, result in reversed(ranked)}
         columns.append([first[passage] for passage in passages])
@@ -66,24 +66,19 @@ def shared_words(
 
 
 def _compare(ranks: Sequence[int | None], results: Sequence[Result]) -> Comparison:
-    maps = [result.heat_map for result in results]
-    words, places = shared_words([heat_map.passage.words for heat_map in maps])
-    heat = np.full((len(maps), len(words)), np.nan, np.float32)
-    hot = np.zeros((len(maps), len(words)), bool)
-    for row, heat_map in enumerate(maps):
-        np.fmax.at(heat[row], places[row], heat_map.heat)
-        np.logical_or.at(hot[row], places[row], _hot(heat_map))
-    return Comparison(results[0].passage, results, ranks, words, heat, hot, _agreement(heat))
+    words, places = shared_words([result.heat_map.passage.words for result in results])
+    heat = np.full((len(results), len(words)), np.nan, np.float32)
+    hot = np.zeros(heat.shape, bool)
+    for row, result in enumerate(results):
+        np.fmax.at(heat[row], places[row], result.heat_map.heat)
+        np.logical_or.at(hot[row], places[row], _hot(result.heat_map))
+    known, agreement = heat[:, np.isfinite(heat).all(0)], float("nan")
+    if min(known.shape) >= 2 and np.ptp(known, axis=1).all():
+        agreement = float(np.asarray(np.corrcoef(known))[np.triu_indices(len(known), 1)].mean())
+    return Comparison(results[0].passage, results, ranks, words, heat, hot, agreement)
 
 
 def _hot(heat_map: HeatMap) -> Bool[np.ndarray, " word"]:
     content = content_words(heat_map.passage) & np.isfinite(heat_map.heat)
     heat = heat_map.heat[content]
     return content & (heat_map.heat >= (heat.mean() + heat.max()) / 2) if len(heat) else content
-
-
-def _agreement(heat: Float[np.ndarray, "encoder word"]) -> float:
-    known = heat[:, np.isfinite(heat).all(0)]
-    if min(known.shape) < 2 or not np.ptp(known, axis=1).all():
-        return float("nan")
-    return float(np.corrcoef(known)[np.triu_indices(len(known), 1)].mean())

@@ -30,10 +30,7 @@ class Attention:
 
     @cached_property
     def words(self) -> Float[np.ndarray, "layer head part part"]:
-        """From part to part: of several tokens the mean from them, and the sum to them; rows add up to 1.
-
-        As in Clark et al. 2019 (arXiv:1906.04341, section 4.1).
-        """
+        """The mean from a part's tokens, the sum to them (Clark et al. 2019, arXiv:1906.04341, 4.1)."""
         member = (np.arange(len(self.parts))[:, None] == self.part[None, :]).astype(np.float32)
         return (member / member.sum(1, keepdims=True)) @ self.array @ member.T
 
@@ -41,9 +38,8 @@ class Attention:
         """Where a head's map stands in an array. Raises InputError if there is no such head."""
         layers, heads = self.array.shape[:2]
         if not (1 <= layer <= layers and 0 <= head < heads):
-            raise InputError(
-                f"There is no head {head} in layer {layer}: layers are 1 to {layers}, heads 0 to {heads - 1}."
-            )
+            sizes = f"layers are 1 to {layers}, heads 0 to {heads - 1}"
+            raise InputError(f"There is no head {head} in layer {layer}: {sizes}.")
         return layer - 1, head
 
 
@@ -110,6 +106,8 @@ def head_scores(
 
     It is the mean over the words of all texts that have such a target; NaN if none has.
     """
+    if not maps:
+        raise ValueError("There is no attention map to score heads by.")
     scores = {}
     for name, function in targets.items():
         shares = []
@@ -146,8 +144,7 @@ def flip(
         place = maps.word.tolist().index
         source, *targets = (place(find_word(maps.tokens, word)) for word in (from_word, *to_words))
         attended.append(maps.words[:, :, source, targets])  # (layer, head, 2)
-    first, second = attended
-    moved = np.diff(second - first)[..., 0]
+    moved = np.diff(attended[1] - attended[0])[..., 0]
     flips = [
         Flip(layer + 1, head, float(value), *(tuple(pairs[layer, head].tolist()) for pairs in attended))
         for (layer, head), value in np.ndenumerate(moved)

@@ -19,10 +19,7 @@ from minqa.tokens import Tokens, comparable
 
 @dataclass(frozen=True)
 class Saliency:
-    """How much the score of a heat map depends on each word of both texts.
-
-    For a word it is gradient × input, the sum over its tokens: how fast the score would grow if they did.
-    """
+    """How fast a heat map's score grows with each word of both texts: its tokens' gradient × input."""
 
     query: Tokens
     passage: Tokens

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -26,13 +25,12 @@ class Units:
     tokens: Tokens
     kind: str
     layers: tuple[int, ...]  # their numbers, as hidden states are numbered
-    array: Float[np.ndarray, "layer word unit"]  # the mean over each word's tokens
+    array: Float[np.ndarray, "layer word unit"]  # the mean over a word's tokens
 
     def unit(self, layer: int, number: int) -> Float[np.ndarray, " word"]:
         """One unit's activation at each word. Raises InputError if there is no such unit."""
-        first, last, width = self.layers[0], self.layers[-1], self.array.shape[2]
-        if layer not in self.layers or not 0 <= number < width:
-            sizes = f"layers are {first} to {last}, units 0 to {width - 1}"
+        if layer not in self.layers or not 0 <= number < self.array.shape[2]:
+            sizes = f"layers are {self.layers[0]} to {self.layers[-1]}, units 0 to {self.array.shape[2] - 1}"
             raise InputError(f"There is no {self.kind} unit {number} in layer {layer}: {sizes}.")
         return self.array[self.layers.index(layer), :, number]
 
@@ -40,17 +38,13 @@ class Units:
 def units(encoder: Encoder, text: str, *, kind: str | None = None) -> Units:
     """The activation of every unit of a kind at each word of a text, however long.
 
-    The default kind is "feed-forward" for a BERT and "cell" for an ELMo. Raises InputError if the model has
-    no units of that kind.
+    None is the first kind that the model has. Raises InputError if it has no units of that kind.
     """
     return next(_read(encoder, [text], kind))
 
 
 class FoundUnit(NamedTuple):
-    """A unit that follows a feature.
-
-    The best of thousands of units correlates with anything by chance, but not again on other texts.
-    """
+    """A unit that follows a feature: the best of thousands does by chance, but not again on other texts."""
 
     kind: str
     layer: int
@@ -81,10 +75,9 @@ def find_units(
     if held_out is None:
         texts, held_out = texts[::2], texts[1::2]
     read, chosen = _correlations(encoder, texts, feature, kind, progress)
-    if chosen is None:
+    if np.isnan(chosen).all():
         raise InputError("The feature is the same for every word of these texts, so nothing follows it.")
-    _, tested = _correlations(encoder, held_out, feature, kind, progress)
-    tested = np.full_like(chosen, np.nan) if tested is None else tested
+    tested = np.broadcast_to(_correlations(encoder, held_out, feature, kind, progress)[1], chosen.shape)
     order = np.argsort(-np.abs(chosen), axis=None, kind="stable")[:k]
     return [
         FoundUnit(read.kind, read.layers[i], int(j), float(chosen[i, j]), float(tested[i, j]))
@@ -105,10 +98,10 @@ def factors(units: Units, k: int = 6) -> Factors:
     As Ecco (Alammar 2021, ACL demos 30) does with the feed-forward units of all layers; the factorization is
     scikit-learn's (Lee and Seung 1999). Raises InputError without it, or if the text has fewer than k words.
     """
-    if find_spec("sklearn") is None:
-        raise InputError("Factors need scikit-learn: install it with `uv sync --extra factors`.")
-    from sklearn.decomposition import NMF
-
+    try:
+        from sklearn.decomposition import NMF
+    except ImportError:
+        raise InputError("Factors need scikit-learn: install it with `uv sync --extra factors`.") from None
     layers, words, number = units.array.shape
     if not 0 < k <= words:
         raise InputError(f"{k} factors were asked for, but the text has {words} words.")
@@ -126,8 +119,8 @@ def _read(encoder: Encoder, texts: Sequence[str], kind: str | None) -> Iterator[
     """The units of each text, the longest text first."""
     kinds = getattr(encoder.model, "UNITS", ())
     if not kinds or kind not in (None, *kinds):
-        offered = " and ".join(kinds) or "none"
-        raise InputError(f"{encoder.name} has no units of the kind {kind}: it has {offered}.")
+        offered = f"of the kind {kind}: it has {' and '.join(kinds)}" if kinds else "to look at"
+        raise InputError(f"{encoder.name} has no units {offered}.")
     kind = kind or kinds[0]
     tokens = encoder.tokenize(texts)
 
@@ -140,11 +133,8 @@ def _read(encoder: Encoder, texts: Sequence[str], kind: str | None) -> Iterator[
         yield Units(tokens[row], kind, layers, np.moveaxis(words, 1, 0))
 
 
-def _correlations(encoder, texts, feature, kind, progress) -> tuple[Any, np.ndarray | None]:
-    """The last text read, and Pearson's correlation of each unit with the feature, 0 for an idle unit.
-
-    None if the feature does not vary.
-    """
+def _correlations(encoder, texts, feature, kind, progress) -> tuple[Any, Float[np.ndarray, "..."]]:
+    """The last text, and Pearson's correlation of each unit with the feature, NaN if that is constant."""
     n, sums, text = 0, np.zeros((3, 1)), None
     for text in _read(encoder, texts, kind):
         numbers = np.asarray(feature(text.tokens), np.float64)
@@ -159,6 +149,6 @@ def _correlations(encoder, texts, feature, kind, progress) -> tuple[Any, np.ndar
     spread = n * square - total**2
     idle = spread <= 1e-10 * np.maximum(n * square, 1e-9)
     if idle[-1]:
-        return text, None
+        return text, np.array(np.nan)
     correlation = (n * product - total * total[-1]) / np.sqrt(np.where(idle, 1, spread) * spread[-1])
     return text, np.where(idle, 0, correlation)[:-1].reshape(layers, width)

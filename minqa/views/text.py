@@ -39,7 +39,7 @@ def format_score(value: float, digits: int = 2, sign: str = "") -> str:
 
 def format_activation(value: float) -> str:
     """A number of any size around zero: two significant digits."""
-    return f"{value:+.2g}"
+    return f"{value:+.2g}" if math.isfinite(value) else "–"
 
 
 def format_percent(share: float) -> str:

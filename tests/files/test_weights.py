@@ -12,7 +12,7 @@ from conftest import assert_same
 from safetensors.numpy import load_file, save_file
 
 import minqa
-from minqa.files.weights import open_tensors
+from minqa.files.weights import read_tensors
 
 
 def test_shards_load_the_same(bert_folder):
@@ -79,9 +79,9 @@ def test_bfloat16_of_pytorch_is_read(bert_folder):
         {name: torch.tensor(x).bfloat16() for name, x in tensors.items()}, bert_folder / "pytorch_model.bin"
     )
     (bert_folder / "model.safetensors").unlink()
-    with open_tensors(bert_folder) as read:
-        for name, tensor in tensors.items():
-            np.testing.assert_allclose(np.asarray(read[name], np.float32), tensor, rtol=1e-2, atol=1e-3)
+    read = read_tensors(bert_folder)
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(np.asarray(read[name], np.float32), tensor, rtol=1e-2, atol=1e-3)
 
 
 def test_a_foreign_dataset_is_refused_before_it_is_read(elmo_folder, monkeypatch):
