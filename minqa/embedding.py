@@ -132,9 +132,12 @@ def pool(vectors: Sequence[Vectors]) -> Float[np.ndarray, "text pooled_dim"]:
 
 def word_means(array: Float[np.ndarray, "token ..."], tokens: Tokens) -> Float[np.ndarray, "word ..."]:
     """The mean over each word's tokens; 0 for a word without one."""
-    member = (np.arange(len(tokens.words))[:, None] == tokens.word[None, :]).astype(array.dtype)
-    counts = np.maximum(member.sum(1), 1).reshape(-1, *[1] * (array.ndim - 1))
-    return np.tensordot(member, array, 1) / counts
+    real = np.flatnonzero(tokens.word >= 0)
+    present, starts, counts = np.unique(tokens.word[real], return_index=True, return_counts=True)
+    words = np.zeros((len(tokens.words), *array.shape[1:]), array.dtype)
+    counts = counts.reshape(-1, *[1] * (array.ndim - 1)).astype(array.dtype)
+    words[present] = np.add.reduceat(array[real], starts, axis=0) / counts  # a word's tokens stand together
+    return words
 
 
 class Batch(NamedTuple):
@@ -278,5 +281,4 @@ def _copies(model: Any) -> list[Any]:
     return copies
 
 
-# The models that ran last, with their copies.
-_recent: deque[tuple[Any, list[Any]]] = deque(maxlen=2)
+_recent: deque[tuple[Any, list[Any]]] = deque(maxlen=2)  # models that ran last, with their copies

@@ -12,8 +12,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Num
 # What `match` compares at once: a block of passages that stays in a processor's cache is read only once.
 BLOCK_PASSAGES = 4096
 BLOCK_QUERIES = 1024
-# Parts of a corpus that are read ahead.
-PARTS_AHEAD = 8
+PARTS_AHEAD = 8  # of a corpus, that are read ahead
 
 Vectors: TypeAlias = Float[Array | np.ndarray, "_ dim"]
 # A pure function of [query, dim] and [passage, dim] arrays; more is more similar.

@@ -17,8 +17,7 @@ MARKS = {"P", "Z", "C", "Sm", "Sc", "Sk"}
 # ELMo's ids after the 256 bytes, and how many ids there are, with 0, which is no character.
 SENTENCE_START, SENTENCE_END, WORD_START, WORD_END, PADDING = range(256, 261)
 CHARACTER_IDS = 262
-# A text, or its words.
-Text: TypeAlias = str | Sequence[str]
+Text: TypeAlias = str | Sequence[str]  # a text, or its words
 
 
 @dataclass(frozen=True)

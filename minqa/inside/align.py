@@ -27,8 +27,7 @@ def align(heat_map: HeatMap) -> list[tuple[int, int]]:
     """Pairs of words, one of the query and one of the passage, that say the same; no training.
 
     A word may have no partner, and a pair is more probable next to an aligned pair. Words that the model does
-    not know are aligned only if they are the same. It works best on cosines of an
-    `alignment_encoder`.
+    not know are aligned only if they are the same. It works best on cosines of an `alignment_encoder`.
     """
     similarity = heat_map.word_similarity
     places = [(np.arange(size) + 0.5) / max(size, 1) for size in similarity.shape]

@@ -1,6 +1,7 @@
 """What can be said of a word without a model: where it stands, what encloses it, how it is written."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -31,28 +32,24 @@ def in_name(tokens: Tokens) -> Float[np.ndarray, " word"]:
     return per_word(lambda word: word in names and word.lower() not in FUNCTION_WORDS)(tokens)
 
 
-def enclosed(closing: Mapping[str, str]) -> Feature:
+def enclosed(closing: Mapping[str, str], tokens: Tokens) -> Float[np.ndarray, " word"]:
     """1 between an opening mark and its closing one, else 0."""
-
-    def feature(tokens: Tokens) -> Float[np.ndarray, " word"]:
-        inside = np.zeros(len(tokens.text) + 1, bool)
-        opened: list[int] = []
-        for place, char in enumerate(tokens.text):
-            matching = [i for i, start in enumerate(opened) if closing[tokens.text[start]] == char]
-            if matching:  # what was opened in between is never closed
-                inside[opened[matching[-1]] + 1 : place] = True
-                del opened[matching[-1] :]
-            elif char in closing:
-                opened.append(place)
-        return inside[tokens.words[:, 0]].astype(np.float32)
-
-    return feature
+    inside = np.zeros(len(tokens.text) + 1, bool)
+    opened: list[int] = []
+    for place, char in enumerate(tokens.text):
+        matching = [i for i, start in enumerate(opened) if closing[tokens.text[start]] == char]
+        if matching:  # what was opened in between is never closed
+            inside[opened[matching[-1]] + 1 : place] = True
+            del opened[matching[-1] :]
+        elif char in closing:
+            opened.append(place)
+    return inside[tokens.words[:, 0]].astype(np.float32)
 
 
 FEATURES: Mapping[str, Feature] = {
     "position": position,
-    "quotes": enclosed({'"': '"', "“": "”", "«": "»"}),
-    "brackets": enclosed({"(": ")", "[": "]", "{": "}"}),
+    "quotes": partial(enclosed, {'"': '"', "“": "”", "«": "»"}),
+    "brackets": partial(enclosed, {"(": ")", "[": "]", "{": "}"}),
     "number": per_word(lambda word: word[:1].isdigit()),
     "capital": per_word(lambda word: word[:1].isupper()),
     "name": in_name,
