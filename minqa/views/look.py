@@ -76,7 +76,7 @@ class Shading:
         """The words with the largest numbers of either sign, largest first."""
         order = np.argsort(-np.abs(self.values), kind="stable")[:WORDS_NAMED]
         words = self.tokens.word_texts
-        return "  ".join(f"{one_line(words[i])} {format_activation(self.values[i])}" for i in order)
+        return "  ".join(f"{one_line(words[i])} {format_activation(float(self.values[i]))}" for i in order)
 
     def terminal(self) -> RenderableType:
         title, strongest = Text(one_line(self.title), style="bold"), Text(self.strongest, style="dim")
