@@ -119,7 +119,7 @@ def ask(
     with step("spans"):
         if answerer is None:
             spans = [heat_span(heat) for heat in heats]
-        elif len(candidates) < len(views):  # the layer that the answerer reads is not stored
+        elif len(candidates) < len(views):  # one view is stored: embed the other
             [closer] = embed_each(views[1:], [texts[row] for row in best], role="passage")
             spans = answerer.answers(queries[-1], closer)
         else:

@@ -19,8 +19,7 @@ from minqa.tokens import Text, TextTokenizer, Tokens, tokens_of_words
 
 # Batches handed to the device before the first result is waited for, so that it works while Python does.
 BATCHES_AHEAD = 8
-# Tokens in one batch, for a model that does not say how many keep it fastest.
-BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}
+BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}  # for a model that does not say what keeps it fastest
 
 
 @dataclass(frozen=True)
@@ -250,9 +249,9 @@ def as_batch(places: Sequence[tuple[Tokens, int]], length: int, include_prompt: 
 
 
 def padded_length(length: int, steps: int = 8) -> int:
-    """The length that arrays are padded to, in so many steps per doubling: each is one more shape to compile.
+    """The length that arrays are padded to: a multiple of 1/steps of the next power of two, at least 16.
 
-    Up to 512 there are 16 for a model, where padding costs more than compiling, and 6 in steps of 1.
+    Each is one more shape to compile: 16 up to 512 in 8 steps, 6 in 1 step.
     """
     step = max(16, 2 ** (max(length, 1) - 1).bit_length() // steps)
     return -(-max(length, 1) // step) * step

@@ -15,8 +15,7 @@ from minqa.tokens import Tokens, comparable
 # The best of benchmarks/quality.py for ranking passages and showing where they echo a query.
 WINDOW = 24
 NEIGHBOURS = 0.1
-# Words of passages that are compared at once, which bounds the memory.
-WORDS_AT_ONCE = 32768
+WORDS_AT_ONCE = 32768  # of passages, which bounds the memory
 # English words without content of their own, and what BERT's tokenizer leaves of contractions.
 FUNCTION_WORDS = frozenset(
     "a about after against all am an and any are as at be because been before being between both but by "

@@ -223,8 +223,8 @@ def contributions(
     """What each row of a query adds to a passage's score: its weight times its highest similarity.
 
     With `neighbours` n, phrases outdo words: the similarity s[q, t] becomes (s[q, t] + n s[q-1, t-1] +
-    n s[q+1, t+1]) / (1 + n + n), where neighbours below 0 count as 0, and a neighbour q±1 without weight
-    is left out, as is one whose t±1 is masked.
+    n s[q+1, t+1]) / (1 + n + n), where neighbours below 0 count as 0, as do those at a masked t±1, and a
+    neighbour q±1 without weight is left out of sum and divisor.
     With a `window` w, words that are matched close to each other outdo scattered ones: the highest similarity
     in the passage becomes its mean with the highest among the w consecutive rows in which the query as a
     whole is matched best.

@@ -20,8 +20,7 @@ class Span:
     text: str  # passage.text[start:end]
     start: int
     end: int
-    # What it was chosen by: for a phrase in a heat map the mean heat of its content words, for a sentence how
-    # well it echoes the query, for an answer the sum of its start's and end's scores.
+    # A phrase's mean heat of content words, a sentence's MaxSim, an answer's sum of its start's and end's scores.
     score: float
     probability: float | None = None  # of an answer, among all spans of its passage and no answer
     margin: float | None = None  # an answer's score less that of no answer
@@ -50,9 +49,10 @@ def heat_span(heat: HeatMap) -> Span | None:
     # In steps of 2⁻¹², sums are exact, so that equal runs have equal sums.
     totals = np.cumsum(np.round(np.append(0, excess) * 4096) / 4096)
     gaps = np.cumsum(np.append(0, breaks))
-    first, last = np.triu_indices(len(words))
+    first, length = np.divmod(np.arange(len(words) * MAX_SPAN_WORDS), MAX_SPAN_WORDS)
+    first, last = (places[first + length < len(words)] for places in (first, first + length))
     ends_hot = (counted & (excess >= 0))[first] & (counted & (excess >= 0))[last]
-    real = ends_hot & (last - first < MAX_SPAN_WORDS) & (gaps[last + 1] == gaps[first])
+    real = ends_hot & (gaps[last + 1] == gaps[first])
     best = np.where(real, totals[last + 1] - totals[first], -np.inf).argmax()
     first, last = first[best], last[best]
     start, end = int(words[first, 0]), int(words[last, 1])

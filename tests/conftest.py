@@ -25,7 +25,7 @@ with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dty
     import minqa
 
     for module in pkgutil.walk_packages(minqa.__path__, "minqa."):
-        if module.name != "minqa.app.browser":  # Gradio takes seconds to import
+        if not module.name.startswith(("minqa.views", "minqa.app")):  # which compute nothing
             importlib.import_module(module.name)
     from minqa.corpus.articles import Article, Corpus
     from minqa.text import Passage

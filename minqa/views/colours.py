@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from minqa.heatmap import HeatMap
-from minqa.views.text import format_score
+from minqa.views.text import Number, format_score
 
 # From warm to hot, for black text: legible on dark and light grounds alike, and told apart by lightness where
 # hues are not.
@@ -26,7 +26,7 @@ def bounds(baseline: float, identical: float = 1.0) -> list[float]:
     return [baseline + (identical - baseline) * part for part in parts]
 
 
-def shade(value: float, limits: Sequence[float]) -> str | None:
+def shade(value: Number, limits: Sequence[float]) -> str | None:
     """The colour of a number: the last of the `SHADES` whose limit it reaches."""
     steps = sum(value >= limit for limit in limits)
     return SHADES[steps - 1] if steps else None
@@ -38,12 +38,12 @@ def shades(heat: HeatMap, similarity: Float[np.ndarray, " word"]) -> list[str | 
     return [shade(value, limits) for value in similarity.tolist()]
 
 
-def share(weight: float) -> str | None:
+def share(weight: Number) -> str | None:
     """The colour of a part of a whole, such as attention."""
     return shade(weight, SHARES)
 
 
-def signed(value: float, largest: float) -> str | None:
+def signed(value: Number, largest: float) -> str | None:
     """The colour of a number around zero: five steps from a tenth of `largest`, cold below zero."""
     part = abs(value) / largest if largest > 0 else 0.0
     steps = min(len(SHADES), math.ceil((part - 0.1) / 0.9 * len(SHADES))) if part > 0.1 else 0

@@ -2,11 +2,12 @@
 
 import math
 import unicodedata
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
+Number: TypeAlias = float | np.floating | int
 # Embeddings, overrides and isolates of writing direction.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -32,12 +33,12 @@ def one_line(text: str, max_characters: int | None = None) -> str:
     return line if max_characters is None or len(line) <= max_characters else f"{line[: max_characters - 1]}…"
 
 
-def format_score(value: float, digits: int = 2, sign: str = "") -> str:
+def format_score(value: Number, digits: int = 2, sign: str = "") -> str:
     """A similarity, weight, contribution or correlation; with `sign` "+", always with its sign."""
     return f"{value:{sign}.{digits}f}" if math.isfinite(value) else "–"
 
 
-def format_activation(value: float) -> str:
+def format_activation(value: Number) -> str:
     """A number of any size around zero: two significant digits."""
     return f"{value:+.2g}" if math.isfinite(value) else "–"
 
@@ -52,7 +53,7 @@ def format_duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
-def json_number(value: float | Float[np.ndarray, "..."], digits: int = 6) -> Any:
+def json_number(value: Number | Float[np.ndarray, "..."], digits: int = 6) -> Any:
     """A number, or nested lists of an array's numbers, for JSON: rounded, and None where it is not finite."""
     rounded = np.round(np.asarray(value, float), digits)
     return np.where(np.isfinite(rounded), rounded.astype(object), np.array(None)).tolist()
