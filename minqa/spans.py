@@ -20,7 +20,7 @@ class Span:
     text: str  # passage.text[start:end]
     start: int
     end: int
-    # A phrase's mean heat of content words, a sentence's MaxSim, an answer's sum of its start's and end's scores.
+    # A phrase's mean heat of content words, a sentence's MaxSim, or an answer's start's plus end's score.
     score: float
     probability: float | None = None  # of an answer, among all spans of its passage and no answer
     margin: float | None = None  # an answer's score less that of no answer
