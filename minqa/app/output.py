@@ -35,11 +35,9 @@ def show_answers(options: Namespace, answers: Sequence[Answer], descriptions: Se
     )
     notes = [sentence for answer in answers for sentence in _notes(answer, "passage" in options)]
     if options.html:
-        if comparisons:
-            text = html.page_comparison(query, names, comparisons, settings, *notes)
-        else:
-            text = html.page(query, answers[0].results, settings[0], *notes)
-        _write(options.html, text.encode("utf-8"))
+        blocks = [html.html_comparison(names, comparison) for comparison in comparisons]
+        blocks = blocks or html.html_results(answers[0].results)
+        _write(options.html, html.document(query, blocks, [*settings, *notes]).encode("utf-8"))
     if getattr(options, "png", None):
         drawn = figure.figure(answers[0].results[0].heat_map, settings=settings[0])
         _write(options.png, figure.picture(drawn, options.png))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -16,8 +17,6 @@ SHADES = ("#fff3c4", "#ffe08a", "#ffc04d", "#ff9a2e", "#f26b1d")
 COLD = ("#e1effb", "#bcdcf5", "#8cc3ee", "#5aa5e2", "#2f86d0")
 # The part of the scale, from the baseline to identity, that has no colour.
 UNSHADED = 0.3
-# The shares of attention at which the `SHADES` begin.
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
 
 
 def bounds(baseline: float, identical: float = 1.0) -> list[float]:
@@ -32,15 +31,14 @@ def shade(value: Number, limits: Sequence[float]) -> str | None:
     return SHADES[steps - 1] if steps else None
 
 
+# The colour of a part of a whole, such as attention.
+share = partial(shade, limits=(0.05, 0.1, 0.2, 0.4, 0.7))
+
+
 def shades(heat: HeatMap, similarity: Float[np.ndarray, " word"]) -> list[str | None]:
     """The colour of each word on the scale of a heat map."""
     limits = bounds(heat.baseline, heat.identical)
     return [shade(value, limits) for value in similarity.tolist()]
-
-
-def share(weight: Number) -> str | None:
-    """The colour of a part of a whole, such as attention."""
-    return shade(weight, SHARES)
 
 
 def signed(value: Number, largest: float) -> str | None:

@@ -11,16 +11,19 @@ from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from minqa.ask import Result
 from minqa.heatmap import HeatMap
 from minqa.inside.compare import Comparison
 from minqa.spans import Span, heat_sentence, heat_span
-from minqa.text import Passage
+from minqa.text import InputError, Passage
 from minqa.tokens import Tokens
 from minqa.views.colours import SHADES, bounds, legend, query_heat, shade, shades, share
 from minqa.views.text import format_activation, format_percent, format_score, json_number, one_line, printable
+
+try:
+    from jinja2 import Environment, StrictUndefined
+except ImportError:
+    raise InputError("HTML needs Jinja2: install it with `uv sync --extra app`.") from None
 
 TEMPLATES, STYLE, SCRIPT = (
     files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
@@ -33,19 +36,10 @@ def document(heading: str, blocks: Sequence[str], settings: Sequence[str]) -> st
     return str(TEMPLATE.document(heading, blocks, settings, STYLE, SCRIPT, script_hash))
 
 
-def page(query: str, results: Sequence[Result], settings: str, *notes: str) -> str:
-    """The results as one HTML file; `settings` and `notes` are lines at its end."""
+def html_results(results: Sequence[Result]) -> list[str]:
+    """A block per result, best first; see `html`."""
     ranks = [f"{rank}  " if len(results) > 1 else "" for rank in range(1, len(results) + 1)]
-    titles = [rank + title_of(result.passage) for rank, result in zip(ranks, results, strict=True)]
-    return document(query, [*map(html, results, titles)], [settings, *notes])
-
-
-def page_comparison(
-    query: str, names: Sequence[str], comparisons: Sequence[Comparison], settings: Sequence[str], *notes: str
-) -> str:
-    """The same for several encoders, side by side."""
-    blocks = [html_comparison(names, comparison) for comparison in comparisons]
-    return document(query, blocks, [*settings, *notes])
+    return [html(result, rank + title_of(result.passage)) for rank, result in zip(ranks, results, strict=True)]
 
 
 def html_comparison(names: Sequence[str], comparison: Comparison) -> str:
@@ -137,9 +131,8 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals |= {
-    function.__name__: function for function in (legend, marked, phrase_parts, query_heat, shades, share)
-}
+_environment.globals |= dict(legend=legend, marked=marked, phrase_parts=phrase_parts, share=share)
+_environment.globals |= dict(query_heat=query_heat, shades=shades)
 _environment.filters |= {"score": format_score, "activation": format_activation}
 _environment.filters |= {"one_line": one_line, "is_finite": math.isfinite}
 # The macros of page.html.

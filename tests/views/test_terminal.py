@@ -58,7 +58,7 @@ def test_colours_begin_above_the_baseline_and_end_at_identity():
 
 
 def test_another_similarity_has_a_scale_that_ends_elsewhere(fox):
-    assert [shade(value, bounds(-9, 30)) for value in (2, 3, 30)] == [None, SHADES[0], SHADES[-1]]
+    assert [shade(value, bounds(-9.0, 30.0)) for value in (2, 3, 30)] == [None, SHADES[0], SHADES[-1]]
     shown = render([replace(fox, heat_map=replace(fox.heat_map, baseline=-9.0, identical=30.0))])
     assert "baseline -9.00" in shown and " 2.70 " in shown and "30 identical" in shown
     assert "48;2" not in shown[: shown.index("baseline")], "all is below 2.7"
