@@ -39,7 +39,7 @@ class HeatMap:
     query: Tokens
     passage: Tokens
     token_similarity: Float[np.ndarray, "query_token passage_token"]  # -inf if one belongs to no word
-    # Of the words' mean vectors; 0 if the model does not know one of the words, and they are not the same.
+    # Of the words' mean vectors; if the model does not know one of two different words, as if one were zero.
     word_similarity: Float[np.ndarray, "query_word passage_word"]
     weights: Float[np.ndarray, " query_word"]  # 1 in sum; 0 for punctuation
     contributions: Float[np.ndarray, " query_word"]  # what each word adds to the score
@@ -90,12 +90,11 @@ def heat_map(
         window, neighbours: see `contributions`. A window is in words, and never shorter than the query.
     """
     pairs = comparable(query.tokens, passage.tokens)
-    words = _similarities(query.words, passage.words, similarity) * pairs
+    words = _similarities(query.words, passage.words, pairs, similarity)
     rows, columns = np.ix_(query.tokens.word, passage.tokens.word)
-    tokens = (
-        _similarities(query.array, passage.array, similarity) * np.pad(pairs, ((0, 1), (0, 1)))[rows, columns]
-    )
-    added = _contributions(query, [passage], similarity, window, neighbours)[0][: len(query.weights)]
+    tokens = _similarities(query.array, passage.array, np.pad(pairs, (0, 1))[rows, columns], similarity)
+    [added] = np.asarray(_contributions(query, [passage], similarity, window, neighbours))
+    added = added[: len(query.weights)]
     return HeatMap(
         query=query.tokens,
         passage=passage.tokens,
@@ -120,8 +119,8 @@ def rank(
     """The score of each passage, as its heat map has it; see `heat_map`."""
     block = max(1, WORDS_AT_ONCE // max([1, *(len(passage.words) for passage in passages)]))
     blocks = [passages[start : start + block] for start in range(0, len(passages), block)]
-    scores = [_contributions(query, block, similarity, window, neighbours).sum(1) for block in blocks]
-    return np.concatenate([np.zeros(0, np.float32), *scores])
+    added = [_contributions(query, block, similarity, window, neighbours) for block in blocks]
+    return np.concatenate([np.zeros(0, np.float32), *(np.asarray(block).sum(1) for block in added)])
 
 
 def content_words(tokens: Tokens) -> Bool[np.ndarray, " word"]:
@@ -139,13 +138,12 @@ def window_for(window: int, query: Tokens) -> int:
     return 2 ** (words - 1).bit_length() if 0 < window < words else window
 
 
-def _contributions(query, passages, similarity, window, neighbours) -> np.ndarray:
+def _contributions(query, passages, similarity, window, neighbours) -> jax.Array:
     """`maxsim` over words, float32 [passage, query word], padded to few shapes."""
     size = padded_length(len(query.words), steps=1)
-    # Where many are compared, padding costs more than compiling.
     length = padded_length(max(len(passage.words) for passage in passages), steps=min(8, len(passages)))
     pairs = [comparable(query.tokens, passage.tokens) for passage in passages]
-    added = maxsim(
+    return maxsim(
         pad(query.words, size),
         pad(query.weights, size),
         pad_all([passage.words for passage in passages], length, value=1.0),  # a 0 costs cosine more
@@ -155,12 +153,13 @@ def _contributions(query, passages, similarity, window, neighbours) -> np.ndarra
         window=window_for(window, query.tokens),
         neighbours=neighbours,
     )
-    return np.asarray(added)
 
 
-def _similarities(query: np.ndarray, passage: np.ndarray, similarity: Similarity) -> Float[np.ndarray, "_ _"]:
-    padded = [pad(vectors, padded_length(len(vectors), steps=1)) for vectors in (query, passage)]
-    return np.asarray(_compiled(*padded, similarity=similarity))[: len(query), : len(passage)]
+def _similarities(query, passage, pairs, similarity) -> Float[np.ndarray, "_ _"]:
+    """Of pairs that are not comparable, the similarity to a vector of zeros, as the padding is."""
+    padded = [pad(vectors, padded_length(len(vectors) + 1, steps=1)) for vectors in (query, passage)]
+    values = np.asarray(_compiled(*padded, similarity=similarity))[: len(query)]
+    return np.where(pairs, values[:, : len(passage)], values[:, -1:])
 
 
 @partial(jax.jit, static_argnames="similarity")

@@ -186,7 +186,7 @@ def maxsim(
         weights: float32 [query]; 0 for special tokens and padding.
         passages: float32 [passage, row, dim], padded to one length.
         mask: bool [passage, row], False for rows that match nothing: special tokens, punctuation, padding.
-        comparable: bool [passage, query, row], False for pairs whose similarity counts as 0; None for none.
+        comparable: bool [passage, query, row], False for pairs that are as similar as to a vector of zeros.
         similarity: compiled once per shape.
         window, neighbours: see `contributions`.
 
@@ -206,7 +206,8 @@ def _maxsim(query, weights, passages, mask, comparable, *, similarity, window, n
     number, rows, dim = passages.shape
     values = similarity(query, passages.reshape(number * rows, dim))  # (query, passage * row)
     values = jnp.moveaxis(values.reshape(len(query), number, rows), 0, 1)  # (passage, query, row)
-    values = values if comparable is None else jnp.where(comparable, values, 0)
+    if comparable is not None:
+        values = jnp.where(comparable, values, similarity(query, jnp.zeros((1, dim), query.dtype)))
     one_passage = partial(contributions, window=window, neighbours=neighbours)
     return jax.vmap(one_passage, in_axes=(0, None, 0))(values, weights, mask)
 

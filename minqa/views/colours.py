@@ -43,7 +43,7 @@ def shades(heat: HeatMap, similarity: Float[np.ndarray, " word"]) -> list[str | 
 
 def signed(value: Number, largest: float) -> str | None:
     """The colour of a number around zero: five steps from a tenth of `largest`, cold below zero."""
-    part = abs(value) / largest if largest > 0 else 0.0
+    part = abs(float(value)) / largest if largest > 0 else 0.0
     steps = min(len(SHADES), math.ceil((part - 0.1) / 0.9 * len(SHADES))) if part > 0.1 else 0
     return (SHADES if value > 0 else COLD)[steps - 1] if steps else None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -64,7 +64,7 @@ def views_figure(views: Sequence[View], *, settings: str = "") -> "Figure":
         if isinstance(view, Heads):
             return _draw_heads(view.attention.words, settings)
     panels = [
-        Panel(view.weights, view.attention.parts, view.attention.parts, (0, 1), "attention", view.name)
+        Panel(view.weights, view.attention.parts, view.attention.parts, (0.0, 1.0), "attention", view.name)
         for view in views
         if isinstance(view, Head)
     ]
@@ -73,7 +73,7 @@ def views_figure(views: Sequence[View], *, settings: str = "") -> "Figure":
         values = np.stack([view.values / max(view.largest, 1e-9) for view in shadings])
         rows = [f"{view.title}, up to ± {format_activation(view.largest)[1:]}" for view in shadings]
         words, label = shadings[0].tokens.word_texts, "part of the row's largest"
-        panels = [Panel(values, rows, words, (-1, 1), label, colours=AROUND_ZERO)]
+        panels = [Panel(values, rows, words, (-1.0, 1.0), label, colours=AROUND_ZERO)]
     return _draw(panels, settings)
 
 
@@ -84,15 +84,8 @@ def _draw(panels: Sequence[Panel], settings: str) -> "Figure":
     drawn = _new(max(rows, columns), width, height * len(panels), settings)
     slanted = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
     for panel, axes in zip(panels, drawn.subplots(len(panels), squeeze=False).flat, strict=True):
-        low, high = panel.limits
-        squares = axes.pcolormesh(
-            panel.values,
-            cmap=_colour_map(panel.colours),
-            vmin=low,
-            vmax=high,
-            edgecolors="white",
-            linewidth=0.6,
-        )
+        colours = _scale(panel.colours, *panel.limits)
+        squares = axes.pcolormesh(panel.values, **colours, edgecolors="white", linewidth=0.6)
         for axis, names, style in ((axes.yaxis, panel.rows, {}), (axes.xaxis, panel.columns, slanted)):
             # Without parse_math, a $ in a text is a $.
             axis.set_ticks(np.arange(len(names)) + 0.5, [*map(one_line, names)], parse_math=False, **style)
@@ -109,7 +102,7 @@ def _draw_heads(maps: Float[np.ndarray, "layer head part part"], settings: str) 
     layers, heads, words, _ = maps.shape
     drawn = _new(words, heads * 0.9 + 0.6, layers * 0.95 + 0.5, settings)
     for (layer, head), axes in np.ndenumerate(drawn.subplots(layers, heads, squeeze=False)):
-        axes.imshow(maps[layer, head], cmap=_colour_map(WARM), vmin=0, vmax=1)
+        axes.imshow(maps[layer, head], **_scale(WARM, 0.0, 1.0))
         axes.set(xticks=[], yticks=[])
         axes.set_title(f"{layer + 1}.{head}", fontsize=7, pad=2)
     return drawn
@@ -128,10 +121,10 @@ def _new(words: int, width: float, height: float, settings: str) -> "Figure":
     return drawn
 
 
-def _colour_map(colours: Sequence[str]):
+def _scale(colours: Sequence[str], low: float, high: float) -> dict[str, Any]:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("minqa", colours)
+    return {"cmap": LinearSegmentedColormap.from_list("minqa", colours), "vmin": low, "vmax": high}
 
 
 def check_format(path: Path) -> None:

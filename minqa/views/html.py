@@ -39,7 +39,9 @@ def document(heading: str, blocks: Sequence[str], settings: Sequence[str]) -> st
 def html_results(results: Sequence[Result]) -> list[str]:
     """A block per result, best first; see `html`."""
     ranks = [f"{rank}  " if len(results) > 1 else "" for rank in range(1, len(results) + 1)]
-    return [html(result, rank + title_of(result.passage)) for rank, result in zip(ranks, results, strict=True)]
+    return [
+        html(result, rank + title_of(result.passage)) for rank, result in zip(ranks, results, strict=True)
+    ]
 
 
 def html_comparison(names: Sequence[str], comparison: Comparison) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,13 +23,12 @@ from minqa.views.html import TEMPLATE
 from minqa.views.terminal import shaded, style
 from minqa.views.text import format_activation, format_score, json_number, one_line
 
-# Less attention than this is neither drawn nor listed.
-MIN_WEIGHT = 0.05
 # Words named below a shaded text, and beside a word that attends to them.
 WORDS_NAMED = 5
 HEADS_LISTED = 3
 FLIPS_LISTED = 10
 UNITS_SHADED = 3
+_with_sign = partial(format_score, sign="+")
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Head:
         for part, row in zip(self.attention.parts, self.weights, strict=True):
             targets = Text()
             for place in np.argsort(-row, kind="stable")[:WORDS_NAMED]:
-                if row[place] >= MIN_WEIGHT:
-                    targets.append(one_line(self.attention.parts[place]), style=style(share(row[place])))
+                if colour := share(row[place]):
+                    targets.append(one_line(self.attention.parts[place]), style=style(colour))
                     targets.append(f" {format_score(row[place])}  ", style="dim")
             table.add_row(Text(one_line(part), style="bold"), Text("→", style="dim"), targets)
         text = Text(one_line(self.attention.tokens.text), style="dim")
@@ -142,7 +142,7 @@ class Head:
 
     def html(self) -> str:
         """Arcs, and the matrix."""
-        return str(TEMPLATE.head(self, MIN_WEIGHT))
+        return str(TEMPLATE.head(self))
 
     def data(self) -> dict[str, Any]:
         parts, weights = list(self.attention.parts), json_number(self.weights)
@@ -174,8 +174,8 @@ def _list_scores(maps: Attention) -> Listing:
         order = np.argsort(-np.nan_to_num(scores), axis=None, kind="stable")[:HEADS_LISTED]
         best = zip(*np.unravel_index(order, scores.shape), strict=True)
         cells = [f"{layer + 1}.{head}  {format_score(scores[layer, head])}" for layer, head in best]
-        known = bool(np.isfinite(scores).all())
-        rows.append((name, *(cells if known else ["–"] * len(cells)), *[""] * (HEADS_LISTED - len(cells))))
+        cells = cells if np.isfinite(scores).all() else ["–"] * len(cells)
+        rows.append((name, *cells, *[""] * (HEADS_LISTED - len(cells))))
     columns = ("attends to", *(f"{place}." for place in range(1, HEADS_LISTED + 1)))
     return Listing("What heads do: layer.head, and how much of its attention it gives", columns, rows)
 
@@ -188,7 +188,7 @@ def look_at_flip(
     rows = []
     for head in flips[:FLIPS_LISTED]:
         weights = [" / ".join(map(format_score, pair)) for pair in (head.first, head.second)]
-        rows.append((f"{head.layer}.{head.head}", format_score(head.moved, sign="+"), *weights))
+        rows.append((f"{head.layer}.{head.head}", _with_sign(head.moved), *weights))
     words = f"{to_words[0]} / {to_words[1]}"
     columns = ("layer.head", "moved", f"to {words} in the first text", "in the second")
     listing = Listing(f"How far the attention of {from_word} moves between {words}", columns, rows)
@@ -220,10 +220,7 @@ def search_units(
         raise InputError(f"There is no feature {feature}: there are {', '.join(FEATURES)}.")
     best = find_units(encoder, texts, FEATURES[feature], kind=kind, progress=progress)
     rows = [
-        (
-            f"{unit.layer}.{unit.number}",
-            *(format_score(r, sign="+") for r in (unit.correlation, unit.held_out)),
-        )
+        (f"{unit.layer}.{unit.number}", _with_sign(unit.correlation), _with_sign(unit.held_out))
         for unit in best
     ]
     columns = ("layer.unit", "correlation", "on texts held out")
@@ -249,7 +246,7 @@ def influence(saliency: Saliency) -> list[View]:
 def _squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
     """The squares of each colour in a map, as an SVG path."""
     paths: dict[str, str] = {}
-    for i, j in np.argwhere(weights >= MIN_WEIGHT).tolist():
-        if colour := share(float(weights[i, j])):
+    for (i, j), weight in np.ndenumerate(weights):
+        if colour := share(weight):
             paths[colour] = paths.get(colour, "") + f"M{j} {i}h1v1h-1z"
     return paths

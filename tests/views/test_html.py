@@ -37,7 +37,7 @@ def test_a_page_marks_spans_that_overlap():
     crossing = replace(
         result(text, np.eye(5, 2)), span=Span("ran. It", 6, 13, 1.0), sentence=Span("A fox ran.", 0, 10, 1.0)
     )
-    page = html.page("fox", [crossing], "")
+    page = html.document("fox", html.html_results([crossing]), ["settings"])
     assert "<p>→ ran. It  heat 1.00</p>" in page
     passage = re.sub(r"</?b[^>]*>", "", page[page.index('<p class="passage">') :].split("</p>")[0])
     assert passage.endswith(
@@ -74,9 +74,8 @@ def test_real_words_never_have_a_question_mark_as_partner(minilm):
 
 
 def test_a_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone():
-    page = html.page(
-        EVIL, [result(f"fox {EVIL}", np.ones((1 + len(EVIL.split()), 2)), title=EVIL)], EVIL, EVIL
-    )
+    evil = result(f"fox {EVIL}", np.ones((1 + len(EVIL.split()), 2)), title=EVIL)
+    page = html.document(EVIL, html.html_results([evil, evil]), [EVIL, EVIL])
     assert page.count("<script") == 1 and page.count("</style>") == 1
     script = page.split("<script>")[1].split("</script>")[0]
     assert script == html.SCRIPT
