@@ -287,11 +287,11 @@ def test_unknown_words_outrank_nothing(minilm):
     assert thai.passage is passages[0] and all(other.heat_map.score == 0 for other in others)
 
 
-@pytest.mark.parametrize("length", [1, 30, 128, 300])
+@pytest.mark.parametrize("length", [30, 300])
 def test_a_text_asked_for_itself_scores_1(either, length):
     rng = np.random.default_rng(length)
     texts = [" ".join(rng.choice([*"abcdefgh", "war,", "theory", "แมว", "the"], length)) for _ in range(3)]
     results = read(either, texts[1], passages_of([*texts, "a war"]))
-    assert results[0].passage.text == texts[1] or length == 1
+    assert results[0].passage.text == texts[1]
     assert results[0].heat_map.score == pytest.approx(1, abs=1e-5)
     assert next(r for r in results if r.passage.text == texts[1]).heat_map.score == pytest.approx(1, abs=1e-5)

@@ -212,7 +212,7 @@ WORDS = st.sampled_from([CAT, DOG, "🍕", "the", "war", "theory", "?", "relativ
 
 
 @given(st.lists(WORDS, max_size=8), st.lists(st.lists(WORDS, max_size=12), max_size=4))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_the_score_that_ranks_is_that_of_the_heat_map(either, query, passages):
     [query, *passages] = minqa.embed(either, [" ".join(words) for words in [query, *passages]])
     for how in ({}, {"window": 0, "neighbours": 0.0}, {"similarity": SIMILARITIES["dot"]}):
@@ -245,7 +245,7 @@ def test_a_text_of_up_to_300_words_matches_itself(length, seed):
     assert hot == pytest.approx(1, abs=1e-5)
 
 
-@pytest.mark.parametrize("length", [1, 24, 25, 64, 128, 200, 300])
+@pytest.mark.parametrize("length", [1, 25, 128, 300])
 def test_a_long_text_matches_itself_as_it_is_embedded(either, length):
     rng = np.random.default_rng(length)
     text = " ".join(rng.choice([*"abcdefgh", "war,", "theory", CAT, "the", "relativity."], length))

@@ -32,7 +32,8 @@ def shade(value: Number, limits: Sequence[float]) -> str | None:
 
 
 # The colour of a part of a whole, such as attention.
-share = partial(shade, limits=(0.05, 0.1, 0.2, 0.4, 0.7))
+SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
+share = partial(shade, limits=SHARES)
 
 
 def shades(heat: HeatMap, similarity: Float[np.ndarray, " word"]) -> list[str | None]:

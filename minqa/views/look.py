@@ -18,7 +18,7 @@ from minqa.inside.saliency import Saliency
 from minqa.inside.units import factors, find_units, units
 from minqa.text import InputError
 from minqa.tokens import Tokens
-from minqa.views.colours import COLD, SHADES, share, signed
+from minqa.views.colours import COLD, SHADES, SHARES, share, signed
 from minqa.views.html import TEMPLATE
 from minqa.views.terminal import shaded, style
 from minqa.views.text import format_activation, format_score, json_number, one_line
@@ -246,7 +246,7 @@ def influence(saliency: Saliency) -> list[View]:
 def _squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
     """The squares of each colour in a map, as an SVG path."""
     paths: dict[str, str] = {}
-    for (i, j), weight in np.ndenumerate(weights):
-        if colour := share(weight):
+    for i, j in np.argwhere(weights >= SHARES[0]).tolist():
+        if colour := share(weights[i, j]):
             paths[colour] = paths.get(colour, "") + f"M{j} {i}h1v1h-1z"
     return paths

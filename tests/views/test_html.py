@@ -126,3 +126,9 @@ def test_a_notebook_shows_a_heat_map_as_a_page_does():
     shown = heat_map(vectors("fox", [[1, 0]]), vectors("<b>fox</b> ran", np.eye(2)))._repr_html_()
     assert shown.startswith("<style>") and shown.count("<script>") == 1
     assert "&lt;b&gt;fox" in shown and 'class="minqa"' in shown
+
+
+def test_without_jinja2_a_sentence_names_the_extra():
+    program = "import sys; sys.modules['jinja2'] = None; import minqa.views.html"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "InputError: HTML needs Jinja2: install it with `uv sync --extra app`." in done.stderr
