@@ -16,7 +16,7 @@ from minqa.app.progress import note
 from minqa.text import InputError
 
 # Modules of the extra `app`, and what needs them.
-EXTRA = {name: f"The command line needs {name}" for name in ("jinja2", "platformdirs", "rich")}
+EXTRA = {name: f"The command line needs {name}" for name in ("platformdirs", "rich")}
 EXTRA |= {"gradio": "The page needs Gradio"}
 
 

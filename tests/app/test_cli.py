@@ -499,7 +499,14 @@ def test_help_names_the_default_model(capsys):
     assert DEMO_MODEL in capsys.readouterr().out.replace("-\n", "-").replace(" ", "")
 
 
-@pytest.mark.parametrize("package", ["rich", "platformdirs", "jinja2"])
+NEEDED = {
+    "rich": "The command line needs rich",
+    "platformdirs": "The command line needs platformdirs",
+    "jinja2": "HTML needs Jinja2",
+}
+
+
+@pytest.mark.parametrize("package", NEEDED)
 def test_what_is_not_installed_is_told(package):
     code = f"""if True:
         import sys
@@ -508,7 +515,7 @@ def test_what_is_not_installed_is_told(package):
         sys.exit(main(["heat", "theory", "war"]))
     """
     done = python(code)
-    sentence = f"minqa: The command line needs {package}: install it with `uv sync --extra app`.\n"
+    sentence = f"minqa: {NEEDED[package]}: install it with `uv sync --extra app`.\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", sentence)
 
 
