@@ -150,6 +150,8 @@ def test_the_keyboard_alone_is_enough(page, address):
 def test_sliders_and_choices_answer(page, address):
     ask(page, address)
     page.get_by_text("How words are compared").click()
+    page.get_by_label("Influence too").wait_for()
+    page.wait_for_timeout(500)  # what has just opened does not listen yet
     page.get_by_label("number input for Layer (0: embeddings)").fill("1")
     shown(page).get_by_text("layer 1 ·").wait_for()
     page.get_by_label("none", exact=True).check()
