@@ -51,8 +51,8 @@ class Bert(nnx.Module):
     """The encoder of Devlin et al. 2018, without a head."""
 
     UNITS = ("feed-forward", "hidden")
-    # On CPU small batches are as fast as large ones, and need less padding.
-    BATCH_TOKENS = MappingProxyType({"cpu": 256, "accelerator": 16384})
+    BATCH_ROWS = MappingProxyType({"cpu": 2, "accelerator": 64})  # of 256 tokens: more are no faster on CPU
+    packs = True  # several texts in a row
     compiles_itself = True
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
@@ -71,8 +71,9 @@ class Bert(nnx.Module):
     def __call__(
         self,
         ids: Int[Array | np.ndarray, "batch token"],
-        mask: Bool[Array | np.ndarray, "batch token"],
+        segments: Int[Array | np.ndarray, "batch token"] | Bool[Array | np.ndarray, "batch token"],
         types: Int[Array | np.ndarray, "batch token"] | None = None,
+        positions: Int[Array | np.ndarray, "batch token"] | None = None,
         *,
         attention: bool = False,
         units: bool = False,
@@ -82,20 +83,22 @@ class Bert(nnx.Module):
         """Encode a batch of token ids.
 
         Args:
-            ids: token ids; at most `max_position_embeddings` per row.
-            mask: True for real tokens; what stands where it is False changes no real token.
+            ids: token ids; at most `max_position_embeddings` per text.
+            segments: a number for each text in a row: a token sees those of its own number alone. One text
+                per row needs no more than a mask, True for its tokens and False for padding.
             types: 0 for the first text of a pair, 1 for the second; None is all 0.
+            positions: within each text, from 0; None numbers the tokens of a row.
             attention, units: whether to return the attention maps, and the activations of units.
             scale: multiplies each token's word embedding, so that the gradient with respect to it, at 1, is
                 gradient × input; None leaves the embeddings as they are.
             key: turns dropout on, for training; None is deterministic.
         """
         embeddings_key, *layer_keys = _split(key, 1 + self.num_layers)
-        x = _embed(self.embeddings, ids, types, scale, embeddings_key)  # (batch, token, dim)
+        x = _embed(self.embeddings, ids, types, positions, scale, embeddings_key)  # (batch, token, dim)
         # Plain calls share one compiled layer, however deep the model is, and copy no weights. In a function
         # that JAX traces, as in training, a scan keeps compiling as short; it costs a copy of the weights.
         run = _scan_layers if isinstance(x, jax.core.Tracer) else _call_layers
-        hidden, maps, expanded = run(self.layers, x, mask, layer_keys, attention=attention, units=units)
+        hidden, maps, expanded = run(self.layers, x, segments, layer_keys, attention=attention, units=units)
         return BertOutput(hidden, maps, {"feed-forward": expanded, "hidden": hidden} if units else None)
 
 
@@ -109,10 +112,11 @@ class Embeddings(nnx.Module):
         self.norm = _layer_norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, ids, types, scale, key):
+    def __call__(self, ids, types, positions, scale, key):
         types = jnp.zeros_like(ids) if types is None else types
+        positions = jnp.arange(ids.shape[1])[None] if positions is None else positions
         # The tables are read directly: nnx.Embed would convert what it finds to the dtype it was built with.
-        word, position = self.word.embedding[ids], self.position.embedding[None, : ids.shape[1]]
+        word, position = self.word.embedding[ids], self.position.embedding[positions]
         word = word if scale is None else word * scale[..., None]
         x = word + position + self.token_type.embedding[types]
         return self.dropout(self.norm(x), deterministic=key is None, rngs=key)
@@ -129,9 +133,9 @@ class Layer(nnx.Module):
         self.output_norm = _layer_norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
-    def __call__(self, x, mask, key, *, attention, units):
+    def __call__(self, x, segments, key, *, attention, units):
         keys = _split(key, 3)
-        attended, maps = self.attention(x, mask, keys[0], attention=attention)
+        attended, maps = self.attention(x, segments, keys[0], attention=attention)
         x = self.attention_norm(x + self.dropout(attended, deterministic=key is None, rngs=keys[1]))
         # BERT's GELU is the exact one; jax.nn.gelu is its tanh approximation unless told otherwise.
         expanded = jax.nn.gelu(self.expand(x), approximate=False)
@@ -151,8 +155,9 @@ class SelfAttention(nnx.Module):
         self.output = Linear(dim, dim, rngs=rngs)
         self.dropout = nnx.Dropout(config.attention_probs_dropout_prob)
 
-    def __call__(self, x, mask, key, *, attention):
+    def __call__(self, x, segments, key, *, attention):
         b, t, dim = x.shape
+        same_text = segments[:, :, None] == segments[:, None, :]  # (b, t, q)
 
         def split_heads(x):
             return jnp.moveaxis(x.reshape(b, t, self.num_heads, -1), 2, 0)  # (h, b, t, dim / h)
@@ -162,12 +167,13 @@ class SelfAttention(nnx.Module):
             q, k, v, dropout_key = head
             # Keys come first: XLA's CPU code is fast at a softmax down columns, and slow at one along rows.
             scores = jnp.einsum("btd,bqd->btq", k, q * q.shape[-1] ** -0.5)
-            # The lowest number instead of -inf: a row of padding alone stays finite.
-            scores = jnp.where(mask[:, :, None], scores, jnp.finfo(scores.dtype).min)
+            scores = jnp.where(same_text, scores, -jnp.inf)
             weights = jax.nn.softmax(scores.astype(jnp.float32), axis=1).astype(x.dtype)
             kept = self.dropout(weights, deterministic=key is None, rngs=dropout_key)
-            context = jnp.einsum("btq,btd->bqd", kept, v)
-            return context, weights.mT if attention else None
+            # 0 × inf is not 0: a value that is not finite stays with its own token, and off other texts.
+            finite = jnp.isfinite(v)
+            context = jnp.einsum("btq,btd->bqd", kept, jnp.where(finite, v, 0))
+            return jnp.where(finite, context, v), weights.mT if attention else None
 
         heads = [split_heads(project(x)) for project in (self.query, self.key, self.value)]
         keys = None if key is None else jax.random.split(key, self.num_heads)
@@ -206,20 +212,20 @@ _encode = jax.jit(Layer.__call__, static_argnames=("attention", "units"))
 _stack = jax.jit(lambda trees: jax.tree.map(lambda *parts: jnp.stack(parts), *trees))
 
 
-def _call_layers(layers, x, mask, keys, **wanted):
+def _call_layers(layers, x, segments, keys, **wanted):
     hidden, others = [x], []
     for layer, key in zip(layers, keys, strict=True):
-        x, *more = _encode(layer, x, mask, key, **wanted)
+        x, *more = _encode(layer, x, segments, key, **wanted)
         hidden.append(x)
         others.append(more)
     return _stack(hidden), *_stack(others)
 
 
 @partial(jax.jit, static_argnames=("attention", "units"))
-def _scan_layers(layers, x, mask, keys, **wanted):
+def _scan_layers(layers, x, segments, keys, **wanted):
     def step(x, inputs):
         layer, key = inputs
-        output = layer(x, mask, key, **wanted)
+        output = layer(x, segments, key, **wanted)
         return output[0], output
 
     stacked = _stack(list(layers)), None if keys[0] is None else jnp.stack(keys)

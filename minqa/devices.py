@@ -1,8 +1,30 @@
-"""Sizes that depend on the kind of device."""
+"""Devices: all of this process as a mesh, and sizes that depend on their kind."""
+
+from collections import deque
+from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_recent: deque[tuple[Any, Mesh, Any]] = deque(maxlen=2)  # models that ran last, with their copies
 
 
 def by_device(*, cpu: int, accelerator: int) -> int:
     """The size for JAX's backend: a CPU wants what stays in its caches, an accelerator to be filled."""
     return cpu if jax.default_backend() == "cpu" else accelerator
+
+
+def local_mesh() -> Mesh:
+    """All devices of this process in a line."""
+    return Mesh(np.array(jax.local_devices()), ("batch",))
+
+
+def lay_out(model: Any, batch: Any, mesh: Mesh) -> tuple[Any, Any]:
+    """The model, whole on each device of a mesh, and a batch's arrays, with their rows over all of them."""
+    mesh = Mesh(mesh.devices, mesh.axis_names)  # whose axes JAX propagates by itself
+    copies = [copy for known, place, copy in _recent if known is model and place == mesh]
+    if not copies:
+        copies = [jax.device_put(model, NamedSharding(mesh, PartitionSpec()))]
+        _recent.append((model, mesh, copies[0]))
+    return copies[0], jax.device_put(batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))

@@ -64,8 +64,8 @@ class Elmo(nnx.Module):
     """The biLM of section 3.1, to be mixed by a `ScalarMix` or taken layer by layer."""
 
     UNITS = ("cell", "projection")
-    # Words in one batch. A step of the LSTMs reads all of their weights, so many texts should share it.
-    BATCH_TOKENS = MappingProxyType({"cpu": 2048, "accelerator": 16384})
+    # A step of the LSTMs reads all of their weights, so many texts should share it.
+    BATCH_ROWS = MappingProxyType({"cpu": 16, "accelerator": 128})
 
     def __init__(self, config: ElmoConfig, *, rngs: nnx.Rngs):
         self.config = config

@@ -1,25 +1,21 @@
-"""Texts → vectors: batches of windows, pooling, and the vectors of words."""
+"""Texts → vectors: pooling, and the vectors of words."""
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import count, cycle
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
 
-from minqa.devices import by_device
+from minqa.batches import MAX_SEGMENTS, Batch, by_text, packs, run_model
 from minqa.encoder import Encoder, Pooling, Role
 from minqa.text import InputError
-from minqa.tokens import Text, TextTokenizer, Tokens, tokens_of_words
-
-# Batches handed to the device before the first result is waited for, so that it works while Python does.
-BATCHES_AHEAD = 8
-BATCH_TOKENS = {"cpu": 256, "accelerator": 16384}  # for a model that does not say what keeps it fastest
+from minqa.tokens import Text, Tokens, tokens_of_words
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,12 @@ class Vectors:
 
 
 def embed(
-    encoder: Encoder, texts: Sequence[Text], *, role: Role | None = None, key: Array | None = None
+    encoder: Encoder,
+    texts: Sequence[Text],
+    *,
+    role: Role | None = None,
+    key: Array | None = None,
+    mesh: Mesh | None = None,
 ) -> list[Vectors]:
     """Token vectors and pooled vector of each text, in the order given.
 
@@ -64,20 +65,21 @@ def embed(
         texts: strings of any Unicode, or lists of words, which are then the words of the text.
         role: "query" or "passage" picks the prompt that the model wants for it.
         key: turns dropout on; None is deterministic.
+        mesh: devices to lay batches over; None is all of this process.
 
     Raises:
         InputError: a text, the layer, the centring, or a number that the model computes cannot be used.
     """
-    return embed_each([encoder], texts, role=role, key=key)[0]
+    return embed_each([encoder], texts, role=role, key=key, mesh=mesh)[0]
 
 
 def embed_each(
-    encoders: Sequence[Encoder], texts: Sequence[Text], *, role: Role | None = None, key: Array | None = None
+    encoders: Sequence[Encoder], texts: Sequence[Text], *, role: Role | None = None, **how: Any
 ) -> list[list[Vectors]]:
     """`embed` for encoders that differ in layer, centring, weights or statistics alone, in one pass."""
     tokens = encoders[0].tokenize(texts, role)
     layers = tuple(encoder.layer_number for encoder in encoders)
-    hidden, pooled = hidden_states(encoders[0], tokens, layers, key=key)
+    hidden, pooled = hidden_states(encoders[0], tokens, layers, **how)
     vectors: list[list[Vectors]] = [[] for _ in encoders]
     for text, states, vector in zip(tokens, hidden, pooled, strict=True):
         for view, encoder, state in zip(vectors, encoders, states, strict=True):
@@ -96,17 +98,18 @@ def hidden_states(
     layers: tuple[int, ...],
     *,
     key: Array | None = None,
+    mesh: Mesh | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[Float[np.ndarray, "layer token dim"]], list[Float[np.ndarray, " pooled_dim"]]]:
     """Hidden states of some layers, counted from 0, and the pooled vector, of each text; see `embed`."""
     hidden, pooled = [np.zeros(0)] * len(tokens), [np.zeros(0)] * len(tokens)
-    numbers, prompts = count(), encoder.pooling.include_prompt
+    numbers, how = count(), dict(include_prompt=encoder.pooling.include_prompt, mesh=mesh)
 
     def run(model, batch):
         batch_key = None if key is None else jax.random.fold_in(key, next(numbers))
         return encode(model, batch, layers=layers, pooling=encoder.pooling, key=batch_key)
 
-    for row, result in by_text(encoder.model, encoder.tokenizer, tokens, run, include_prompt=prompts):
+    for row, result in by_text(encoder.model, encoder.tokenizer, tokens, run, **how):
         hidden[row], pooled[row] = result
         if not all(np.isfinite(array).all() for array in result):
             raise InputError(f"{encoder.name} computes numbers that are not finite: are its weights broken?")
@@ -139,145 +142,36 @@ def word_means(array: Float[np.ndarray, "token ..."], tokens: Tokens) -> Float[n
     return words
 
 
-class Batch(NamedTuple):
-    """Windows of texts, padded to one length, a row each."""
-
-    ids: Int[np.ndarray, "row token ..."]
-    mask: Bool[np.ndarray, "row token"]  # True for real tokens
-    pooled_mask: Bool[np.ndarray, "row token"]  # True for tokens that are pooled
-    types: Int[np.ndarray, "row token"]  # 0, or 1 in the second text of a pair
-
-
 def encode(
     model: Callable, batch: Batch, *, layers: tuple[int, ...], pooling: Pooling, key: Array | None = None
-) -> tuple[Float[Array, "layer row token dim"], Float[Array, "row pooled_dim"]]:
+) -> tuple[Float[Array, "layer row token dim"], Float[Array, "row segment pooled_dim"]]:
     """Hidden states of some layers, and pooled vectors of the last, float32; differentiable in the model."""
-    output = run_model(model, batch.ids, batch.mask, **({} if key is None else {"key": key}))
+    output = run_model(model, batch, **({} if key is None else {"key": key}))
     hidden = getattr(output, "hidden", output)
-    return _take(hidden, batch.pooled_mask, np.array(layers, np.int32), pooling=pooling)
+    number = MAX_SEGMENTS if packs(model) else 1
+    return _take(hidden, batch.pooled, np.array(layers, np.int32), number=number, pooling=pooling)
 
 
-def run_model(model: Callable, ids, mask, **wanted: Any) -> Any:
-    """Call a model. It is compiled here, whole, unless it compiles itself, as `Bert` does layer by layer."""
-    call = type(model).__call__ if getattr(model, "compiles_itself", False) else _call
-    with jax.default_matmul_precision("highest"):  # accelerators multiply float32 in fewer bits unless asked
-        return call(model, ids, mask, **wanted)
-
-
-@partial(jax.jit, static_argnames=("attention", "units"))
-def _call(model, ids, mask, **wanted):
-    return model(ids, mask, **wanted)
-
-
-@partial(jax.jit, static_argnames="pooling")  # one program, whichever the layer
-def _take(hidden, pooled_mask, layers, *, pooling):
-    return hidden[layers].astype(jnp.float32), pool_tokens(
-        hidden[-1].astype(jnp.float32), pooled_mask, pooling
-    )
+@partial(jax.jit, static_argnames=("number", "pooling"))  # one program, whichever the layer
+def _take(hidden, segments, layers, **how):
+    pooled = jax.vmap(partial(pool_tokens, **how))(hidden[-1].astype(jnp.float32), segments)
+    return hidden[layers].astype(jnp.float32), pooled
 
 
 def pool_tokens(
-    vectors: Float[Array, "row token dim"], mask: Bool[Array, "row token"], pooling: Pooling
-) -> Float[Array, "row pooled_dim"]:
-    """Pool the vectors where `mask` is True, as sentence-transformers' Pooling and Normalize do."""
-    weights = mask[:, :, None].astype(vectors.dtype)
-    count, total = jnp.maximum(weights.sum(1), 1), (vectors * weights).sum(1)
+    vectors: Float[Array, "token dim"], segments: Int[Array, " token"], *, number: int, pooling: Pooling
+) -> Float[Array, "{number} pooled_dim"]:
+    """Pool segments 1 to `number` of a row, as sentence-transformers' Pooling and Normalize do."""
+    each = partial(jax.ops.segment_sum, segment_ids=segments, num_segments=number + 1)
+    count, total = each(jnp.ones(len(vectors)))[:, None], each(vectors)
+    first = (segments[None, :] == jnp.arange(number + 1)[:, None]).argmax(1)
     modes = {
-        "mean": lambda: total / count,
-        "mean_sqrt_len_tokens": lambda: total / jnp.sqrt(count),
-        "max": lambda: jnp.where(mask.any(1)[:, None], jnp.where(weights > 0, vectors, -jnp.inf).max(1), 0),
-        "cls": lambda: vectors[jnp.arange(len(vectors)), jnp.argmax(mask, axis=1)],
+        "mean": lambda: total / jnp.maximum(count, 1),
+        "mean_sqrt_len_tokens": lambda: total / jnp.sqrt(jnp.maximum(count, 1)),
+        "max": lambda: jnp.where(count > 0, jax.ops.segment_max(vectors, segments, number + 1), 0),
+        "cls": lambda: vectors[first],
     }
-    pooled = jnp.concatenate([modes[mode]() for mode in pooling.modes], axis=-1)
+    pooled = jnp.concatenate([modes[mode]() for mode in pooling.modes], axis=-1)[1:]  # 0 is not pooled
     if pooling.normalize:
         pooled /= jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
     return pooled[:, : pooling.truncate_dim]
-
-
-def by_text(
-    model: Callable,
-    tokenizer: TextTokenizer,
-    tokens: Sequence[Tokens],
-    run: Callable[[Any, Batch], tuple[Any, Any]],
-    *,
-    include_prompt: bool = True,
-) -> Iterator[tuple[int, tuple[Float[np.ndarray, "layer token ..."], Any]]]:
-    """Run something on all windows of texts, batch by batch, longest first, on all devices in turn.
-
-    `run(model, batch)` returns states [layer, row, token, ...] and pooled vectors [row, dim], or None. As a
-    text is done, its number and its result are yielded: its windows' states, joined, and its pooled vector.
-    """
-    places = [(row, window) for row, text in enumerate(tokens) for window in range(len(text.windows))]
-    places.sort(key=lambda place: -tokens[place[0]].windows[place[1]])
-    budget = by_device(**getattr(model, "BATCH_TOKENS", BATCH_TOKENS))
-    copies, waiting, start = cycle(_copies(model)), deque[Any](), 0
-    parts: dict[int, dict[int, tuple]] = {}
-    while start < len(places) or waiting:
-        if start < len(places) and len(waiting) <= BATCHES_AHEAD:
-            row, window = places[start]
-            length = min(padded_length(tokens[row].windows[window]), tokenizer.max_tokens)
-            number = min(len(places) - start, max(1, budget // length))
-            batch = places[
-                start : start + 2 ** (number.bit_length() - 1)
-            ]  # few shapes, and no row of padding
-            inputs = as_batch([(tokens[row], window) for row, window in batch], length, include_prompt)
-            waiting.append((batch, run(next(copies), inputs)))
-            start += len(batch)
-            continue
-        batch, (states, pooled) = waiting.popleft()
-        states, pooled = np.asarray(states), pooled if pooled is None else np.asarray(pooled)
-        for i, (row, window) in enumerate(batch):
-            windows, done = tokens[row].windows, parts.setdefault(row, {})
-            done[window] = states[:, i, : windows[window]], pooled if pooled is None else pooled[i]
-            if len(done) == len(windows):
-                joined = np.concatenate([done[window][0] for window in range(len(windows))], axis=1)
-                yield row, (joined, parts.pop(row)[tokens[row].pooled_window][1])
-
-
-def as_batch(places: Sequence[tuple[Tokens, int]], length: int, include_prompt: bool = True) -> Batch:
-    """Windows of texts, each given as the text and the window's number, padded to a length."""
-    shape = len(places), length
-    ids = np.zeros((*shape, *places[0][0].ids.shape[1:]), np.int32)
-    batch = Batch(ids, np.zeros(shape, bool), np.zeros(shape, bool), np.zeros(shape, np.int32))
-    for i, (text, window) in enumerate(places):
-        start, size = sum(text.windows[:window]), text.windows[window]
-        batch.ids[i, :size] = text.ids[start : start + size]
-        batch.types[i, :size] = text.types[start : start + size]
-        batch.mask[i, :size] = True
-        batch.pooled_mask[i, 0 if include_prompt or window else text.prompt_tokens : size] = True
-    return batch
-
-
-def padded_length(length: int, steps: int = 8) -> int:
-    """The length that arrays are padded to: a multiple of 1/steps of the next power of two, at least 16.
-
-    Each is one more shape to compile: 16 up to 512 in 8 steps, 6 in 1 step.
-    """
-    step = max(16, 2 ** (max(length, 1) - 1).bit_length() // steps)
-    return -(-max(length, 1) // step) * step
-
-
-def pad(array: np.ndarray, *lengths: int) -> np.ndarray:
-    """The array, its first axes padded with zeros to these lengths."""
-    return pad_all([array], *lengths)[0]
-
-
-def pad_all(arrays: Sequence[np.ndarray], *lengths: int, value: float = 0) -> np.ndarray:
-    """Arrays of several sizes as one, their first axes padded to these lengths."""
-    padded = np.full((len(arrays), *lengths, *arrays[0].shape[len(lengths) :]), value, arrays[0].dtype)
-    for place, array in zip(padded, arrays, strict=True):
-        place[tuple(map(slice, array.shape))] = array
-    return padded
-
-
-def _copies(model: Any) -> list[Any]:
-    """The model on each device of this process, a copy on each but the one it is on."""
-    for known, copies in _recent:
-        if known is model:
-            return copies
-    copies = [jax.device_put(model, device) for device in jax.local_devices()]
-    _recent.append((model, copies))
-    return copies
-
-
-_recent: deque[tuple[Any, list[Any]]] = deque(maxlen=2)  # models that ran last, with their copies

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from minqa.embedding import Vectors, pad, pad_all, padded_length
+from minqa.batches import pad, pad_all, padded_length
+from minqa.embedding import Vectors
 from minqa.similarity import Similarity, cosine, maxsim
 from minqa.tokens import Tokens, comparable
 

@@ -11,8 +11,8 @@ from conftest import make_bert_folder, oracle
 from flax import nnx
 
 import minqa
+from minqa.batches import as_batch
 from minqa.bert import Bert, BertConfig
-from minqa.embedding import as_batch
 from minqa.files.loading import DEMO_MODEL, model_folder
 
 
@@ -74,7 +74,8 @@ def test_minilm_equals_pytorch_on_wikipedia(minilm, leads):
     tokens = sorted(minilm.tokenize([lead.text for lead in leads[:64]]), key=len)
     for start in range(0, 64, 16):
         texts = tokens[start : start + 16]
-        ids, mask, *_ = as_batch([(text, 0) for text in texts], len(texts[-1]))
+        batch = as_batch(texts, [[(i, 0)] for i in range(len(texts))], len(texts))
+        ids, mask = batch.ids, batch.mask
         hidden, attention = run_oracle(model, ids, mask, np.zeros_like(ids))
         output = minilm.model(ids, mask, attention=True)
         ours = np.asarray(output.hidden)[:, mask]
@@ -143,8 +144,8 @@ def test_dropout_drops_its_share_and_keeps_the_mean():
     config = BertConfig(10, 512, 1, 4, 8, 8, 1, hidden_dropout_prob=0.25)
     embeddings = Bert(config, rngs=nnx.Rngs(0)).embeddings
     ids = np.zeros((64, 8), np.int32)
-    dropped = embeddings(ids, ids, None, jax.random.key(0))
-    kept = embeddings(ids, ids, None, None)
+    dropped = embeddings(ids, ids, None, None, jax.random.key(0))
+    kept = embeddings(ids, ids, None, None, None)
     ratio = np.asarray(dropped / kept)
     assert abs((ratio == 0).mean() - 0.25) < 0.01
     np.testing.assert_allclose(ratio[ratio != 0], 1 / 0.75, rtol=1e-5)

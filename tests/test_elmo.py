@@ -13,8 +13,9 @@ import pytest
 from conftest import edit_json, make_elmo_folder, read_hdf5
 
 import minqa
+from minqa.batches import as_batch
 from minqa.elmo import ScalarMix
-from minqa.embedding import as_batch, encode
+from minqa.embedding import encode
 from minqa.tokens import boundaries, spell
 
 DATA = Path(__file__).parent.parent.parent / "shared/data/elmo"
@@ -133,9 +134,8 @@ def test_the_top_layer_equals_the_original_with_carried_state(fixture):
     for k, sentences in enumerate(lists):
         words = sentences[0].split()
         [tokens] = fixture.tokenize([words])
-        [[alone]], _ = encode(
-            fixture.model, as_batch([(tokens, 0)], len(words)), layers=(2,), pooling=fixture.pooling
-        )
+        batch = as_batch([tokens], [[(0, 0)]], most=len(words))
+        [[alone]], _ = encode(fixture.model, batch, layers=(2,), pooling=fixture.pooling)
         np.testing.assert_allclose(alone, stateless[-1, k, : len(words)], atol=1e-6)
         expected = np.concatenate(files[k]["0"][...], -1)
         assert np.allclose(alone, expected, atol=1e-6)

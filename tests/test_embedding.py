@@ -13,16 +13,8 @@ from test_tokens import ANY_TEXT
 
 import minqa
 from minqa import embedding
-from minqa.embedding import (
-    as_batch,
-    by_text,
-    embed_each,
-    encode,
-    hidden_states,
-    pad,
-    padded_length,
-    word_means,
-)
+from minqa.batches import as_batch
+from minqa.embedding import embed_each, encode, hidden_states, word_means
 from minqa.files.loading import DEMO_MODEL, model_folder
 from minqa.tokens import tokens_of_words
 
@@ -164,7 +156,7 @@ def test_no_texts_have_no_vectors(either):
 
 def test_gradients_flow_through_encode(either):
     [tokens] = either.tokenize(["the theory"])
-    batch = as_batch([(tokens, 0)], len(tokens))
+    batch = as_batch([tokens], [[(0, 0)]])
 
     def loss(model):
         vectors, pooled = encode(model, batch, layers=(2,), pooling=either.pooling)
@@ -173,51 +165,6 @@ def test_gradients_flow_through_encode(either):
     gradients = jax.tree.leaves(jax.grad(loss)(either.model))
     assert all(jnp.isfinite(gradient).all() for gradient in gradients)
     assert sum(float(jnp.abs(gradient).max()) > 0 for gradient in gradients) >= len(gradients) - 1
-
-
-def test_lengths_are_padded_to_few():
-    for steps, most in ((8, 16), (1, 6)):
-        padded = [padded_length(length, steps) for length in range(513)]
-        assert len(set(padded)) == most
-        for length, longer in enumerate(padded):
-            assert length <= longer < max(1, length) + max(16, length * 2 / steps)
-            assert padded_length(longer, steps) == longer
-    np.testing.assert_array_equal(pad(np.ones((2, 3)), 4), [[1] * 3] * 2 + [[0] * 3] * 2)
-
-
-@jax.tree_util.register_static
-class Unused:
-    """A model that is never called."""
-
-    def __call__(self, ids, mask):
-        raise NotImplementedError
-
-
-@given(st.lists(st.integers(0, 130), max_size=40), st.sampled_from([64, 256, 1000]))
-def test_batches_hold_every_window_once_and_no_more_than_fits(tiny, lengths, budget):
-    tokens = tiny.tokenize(["a " * length for length in lengths])
-    seen = []
-
-    model = Unused()
-    model.BATCH_TOKENS = {"cpu": budget, "accelerator": budget}
-
-    def run(model, batch):
-        rows, length = batch.mask.shape
-        assert rows.bit_count() == 1 and (rows == 1 or rows * length <= budget) and length <= 64
-        assert (np.diff(batch.mask.astype(int)) <= 0).all() and batch.mask.any(1).all()
-        seen.extend(batch.mask.sum(1).tolist())
-        return batch.ids[None, :, :, None].astype(np.float32), None
-
-    results = {}
-    for row, (states, pooled) in by_text(model, tiny.tokenizer, tokens, run):
-        assert row not in results and pooled is None
-        results[row] = states
-    assert (
-        seen == sorted(seen, reverse=True) == sorted((n for one in tokens for n in one.windows), reverse=True)
-    )
-    assert sorted(results) == list(range(len(tokens)))
-    for row, text in enumerate(tokens):
-        np.testing.assert_array_equal(results[row][0, :, 0], text.ids)
 
 
 def test_one_pass_of_the_model_gives_every_layer(either, monkeypatch):

@@ -11,7 +11,8 @@ from flax import nnx
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 import minqa
-from minqa.embedding import as_batch, encode
+from minqa.batches import as_batch
+from minqa.embedding import encode
 from minqa.tokens import TextTokenizer
 
 WORDS = ["[UNK]", "[CLS]", "the", "war", "of", "worlds", "theory", "?"]
@@ -234,7 +235,7 @@ def test_weights_are_1_in_sum_and_0_for_punctuation(either):
 
 
 def test_an_encoder_of_ones_own_is_trained_through_encode(own):
-    batch = as_batch([(tokens, 0) for tokens in own.tokenize(TEXTS[:3])], 5)
+    batch = as_batch(own.tokenize(TEXTS[:3]), [[(i, 0)] for i in range(3)], 3)
 
     @jax.jit
     def loss(model):

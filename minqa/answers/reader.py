@@ -14,8 +14,9 @@ from jaxtyping import Array, Float
 from tokenizers import Tokenizer
 
 from minqa.answers.spans import Scores, as_spans, best_spans, span_loss
+from minqa.batches import Batch, by_text, pad, padded_length, run_model
 from minqa.bert import Bert, BertConfig, Linear
-from minqa.embedding import Batch, Vectors, by_text, pad, padded_length, run_model
+from minqa.embedding import Vectors
 from minqa.encoder import Encoder, fingerprint
 from minqa.files import bert
 from minqa.files.checkpoint import AS_IS
@@ -36,8 +37,8 @@ TENSORS = {f"encoder.{path}": tensor for path, tensor in bert.TENSORS.items()} |
 class BertForQuestionAnswering(nnx.Module):
     """A BERT that reads question and passage together and marks the answer (Devlin et al. 2018, 4.2)."""
 
-    BATCH_TOKENS = Bert.BATCH_TOKENS
-    compiles_itself = True
+    BATCH_ROWS = Bert.BATCH_ROWS
+    packs = compiles_itself = True
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         if config.type_vocab_size < 2:
@@ -47,9 +48,9 @@ class BertForQuestionAnswering(nnx.Module):
         self.encoder = Bert(config, rngs=rngs)
         self.output = Linear(config.hidden_size, 2, rngs=rngs)
 
-    def __call__(self, ids, mask, types, *, key: Array | None = None) -> tuple[Scores, Scores]:
+    def __call__(self, ids, segments, types, positions, *, key: Array | None = None) -> tuple[Scores, Scores]:
         """How well each token begins the answer, and how well it ends it; see `Bert`."""
-        logits = self.output(self.encoder(ids, mask, types, key=key).hidden[-1])
+        logits = self.output(self.encoder(ids, segments, types, positions, key=key).hidden[-1])
         return logits[..., 0], logits[..., 1]
 
 
@@ -170,7 +171,7 @@ def _for_pairs(tokenizer: TextTokenizer, stride: int) -> TextTokenizer:
 
 
 def _logits(model: BertForQuestionAnswering, batch: Batch) -> tuple[Float[Array, "2 batch token"], None]:
-    logits = run_model(model, batch.ids, batch.mask, types=batch.types)
+    logits = run_model(model, batch)
     return jnp.stack(logits).astype(jnp.float32), None
 
 
@@ -181,5 +182,5 @@ def reader_loss(
 
     See `span_loss`; `in_passage` is its mask. A key turns dropout on.
     """
-    start, end = model(batch.ids, batch.mask, batch.types, key=key)
+    start, end = model(*batch[:4], key=key)
     return span_loss(start, end, start[:, 0] + end[:, 0], in_passage, target)

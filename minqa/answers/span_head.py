@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans, span_loss
-from minqa.embedding import Vectors, pad, padded_length
+from minqa.batches import pad, padded_length
+from minqa.embedding import Vectors
 from minqa.encoder import Encoder
 from minqa.files.checkpoint import dump, load_parameters, own_names
 from minqa.similarity import cosine, sliding_max

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from minqa.embedding import Vectors, as_vectors, hidden_states, pad, pad_all, padded_length
+from minqa.batches import pad, pad_all, padded_length
+from minqa.embedding import Vectors, as_vectors, hidden_states
 from minqa.encoder import CENTRINGS, Encoder, Statistics
 from minqa.similarity import Similarity, cosine, maxsim
 from minqa.text import InputError

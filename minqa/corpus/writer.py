@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from minqa.batches import pad, padded_length
 from minqa.corpus.articles import Article, Corpus, cleaned
 from minqa.corpus.calibration import frequencies
 from minqa.corpus.extra import needed
@@ -21,7 +22,7 @@ from minqa.corpus.index import FORMAT, MADE_WITH, PASSAGES_PER_GROUP, VERSION, D
 from minqa.corpus.passages import MAX_TOKENS, split
 from minqa.corpus.statistics import read_statistics, words_as_arrays, write_statistics
 from minqa.corpus.storage import check_files, clear, publish, write_arrays, write_json, writing
-from minqa.embedding import embed_pooled, hidden_states, pad, padded_length
+from minqa.embedding import embed_pooled, hidden_states
 from minqa.encoder import Encoder
 from minqa.similarity import quantize
 from minqa.text import InputError, Passage

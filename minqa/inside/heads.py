@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from minqa.embedding import Batch, as_batch, padded_length, run_model
+from minqa.batches import Batch, as_batch, run_model
 from minqa.encoder import Encoder
 from minqa.text import InputError
 from minqa.tokens import Tokens
@@ -52,7 +52,7 @@ def attention(encoder: Encoder, text: str) -> Attention:
         raise InputError(f"{encoder.name} has no attention heads: name a BERT.")
     [tokens] = encoder.tokenize([text])
     batch = single_batch(encoder, tokens, "Attention")
-    maps = run_model(encoder.model, batch.ids, batch.mask, attention=True).attention
+    maps = run_model(encoder.model, batch, attention=True).attention
     # A word's first token begins a part, and so does each special token.
     starts = (tokens.word < 0) | (np.diff(tokens.word, prepend=-1) != 0)
     special = [encoder.tokenizer.backend.id_to_token(token) or "" for token in tokens.ids[starts].tolist()]
@@ -72,7 +72,7 @@ def single_batch(encoder: Encoder, tokens: Tokens, what: str) -> Batch:
     if len(tokens.windows) > 1:
         limit = f"the {most} tokens that {encoder.name} reads at once: take a part of it."
         raise InputError(f"{what} is looked at in one go, but the text is longer than {limit}")
-    return as_batch([(tokens, 0)], min(padded_length(len(tokens)), most))
+    return as_batch([tokens], [[(0, 0)]])
 
 
 # Which parts each part of a text, or every part, would attend to if a head did just one thing.

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from minqa.embedding import Batch, pad, padded_length, run_model, word_means
+from minqa.batches import Batch, pad, padded_length, run_model
+from minqa.embedding import word_means
 from minqa.encoder import Encoder
 from minqa.heatmap import NEIGHBOURS, WINDOW, window_for
 from minqa.inside.heads import single_batch
@@ -60,7 +61,7 @@ def saliency(
     def words(scale: Float[Array, " word"], text: Tokens, batch: Batch) -> Float[Array, "word dim"]:
         length, width = len(scale), batch.ids.shape[1]
         scale = jnp.pad(scale, (1, 0), constant_values=1)[pad(text.word + 1, width)]  # 0 is no word
-        hidden = run_model(encoder.model, batch.ids, batch.mask, scale=scale[None]).hidden
+        hidden = run_model(encoder.model, batch, scale=scale[None]).hidden
         means = pad(word_means(np.eye(len(text), width, dtype=np.float32), text), length)  # (word, token)
         return jnp.asarray(means) @ encoder.centred(hidden[encoder.layer_number, 0].astype(jnp.float32))
 

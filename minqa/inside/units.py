@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from minqa.embedding import by_text, run_model, word_means
+from minqa.batches import by_text, run_model
+from minqa.embedding import word_means
 from minqa.encoder import Encoder
 from minqa.text import InputError
 from minqa.tokens import Tokens
@@ -125,7 +126,7 @@ def _read(encoder: Encoder, texts: Sequence[str], kind: str | None) -> Iterator[
     tokens = encoder.tokenize(texts)
 
     def run(model, batch):
-        return run_model(model, batch.ids, batch.mask, units=True).units[kind].astype(jnp.float32), None
+        return run_model(model, batch, units=True).units[kind].astype(jnp.float32), None
 
     for row, (array, _) in by_text(encoder.model, encoder.tokenizer, tokens, run):
         layers = tuple(range(encoder.num_layers + 1 - len(array), encoder.num_layers + 1))
