@@ -4,8 +4,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,11 +18,18 @@ from minqa.tokens import TextTokenizer, Tokens
 # rows are slower on CPU. A row that is alone may be as short as the second number.
 ROW_TOKENS, MIN_ROW_TOKENS = 256, 64
 MAX_SEGMENTS = 64  # in a row
-# Rows of a batch on each device, for a model that does not say what keeps it fastest.
-BATCH_ROWS = {"cpu": 8, "accelerator": 64}
+# Tokens of a batch on each device, for a model that does not say what keeps it fastest.
+BATCH_TOKENS = {"cpu": 512, "accelerator": 16384}
 # Batches handed to the devices before the first result is waited for, so that they work while Python does.
 BATCHES_AHEAD = 8
-Window: TypeAlias = tuple[int, int]  # the number of a text, and of one of its windows
+
+
+class Window(NamedTuple):
+    """So many tokens of a text that the model reads at once."""
+
+    length: int
+    text: int
+    number: int  # in its text
 
 
 class Batch(NamedTuple):
@@ -57,30 +63,46 @@ def by_text(
     pooled vector. The rows of a batch lie over all devices of the mesh; None is those of this process.
     """
     mesh = mesh or local_mesh()
-    number = mesh.size * by_device(**getattr(model, "BATCH_ROWS", BATCH_ROWS))
-    most = None if packs(model) else tokenizer.max_tokens
-    rows, waiting = pack(tokens, packs(model)), deque[Any]()
+    batches, waiting = cut(model, tokenizer, tokens, mesh.size), deque[Any]()
     parts: dict[int, dict[int, tuple]] = {}
-    while (batch := list(islice(rows, number))) or waiting:
+    while (batch := next(batches, None)) or waiting:
         if batch:
-            arrays = as_batch(tokens, batch, number, most, include_prompt)
-            # A row alone has one device to itself.
-            waiting.append(
-                (batch, run(*((model, arrays) if len(batch) == 1 else lay_out(model, arrays, mesh))))
-            )
+            rows, shape = batch
+            given = model, as_batch(tokens, rows, shape, include_prompt)
+            # A row that is alone has a device to itself.
+            waiting.append((rows, run(*(given if shape[0] == 1 else lay_out(*given, mesh)))))
             if len(waiting) <= BATCHES_AHEAD:
                 continue
-        batch, (states, pooled) = waiting.popleft()
+        rows, (states, pooled) = waiting.popleft()
         states, pooled = np.asarray(states), pooled if pooled is None else np.asarray(pooled)
-        for i, row in enumerate(batch):
+        for i, row in enumerate(rows):
             end = 0
-            for segment, (text, window) in enumerate(row):
+            for segment, (length, text, number) in enumerate(row):
                 windows, done = tokens[text].windows, parts.setdefault(text, {})
-                start, end = end, end + windows[window]
-                done[window] = states[:, i, start:end], pooled if pooled is None else pooled[i, segment]
+                start, end = end, end + length
+                done[number] = states[:, i, start:end], pooled if pooled is None else pooled[i, segment]
                 if len(done) == len(windows):
                     joined = np.concatenate([done[window][0] for window in range(len(windows))], axis=1)
                     yield text, (joined, parts.pop(text)[tokens[text].pooled_window][1])
+
+
+def cut(
+    model: Callable, tokenizer: TextTokenizer, tokens: Sequence[Tokens], devices: int
+) -> Iterator[tuple[list[list[Window]], tuple[int, int]]]:
+    """Rows of windows in batches, and the shape [row, token] of each: one of few, as each is compiled."""
+    several, budget = packs(model), by_device(**getattr(model, "BATCH_TOKENS", BATCH_TOKENS))
+    rows, start = [*pack(tokens, several)], 0
+    while (left := len(rows) - start) > 0:
+        longest = sum(window.length for window in rows[start])
+        if several:
+            width = max(padded_length(longest, steps=1), MIN_ROW_TOKENS)
+            number = devices * max(1, budget // width) if left > 1 else 1
+        else:
+            width = min(padded_length(longest, steps=4), tokenizer.max_tokens)
+            share = min(budget // width, left // devices)  # of a device, in powers of two
+            number = devices * 2 ** (share.bit_length() - 1) if share else 1
+        yield rows[start : start + number], (number, width)
+        start += number
 
 
 def packs(model: Callable) -> bool:
@@ -90,47 +112,39 @@ def packs(model: Callable) -> bool:
 
 def pack(tokens: Sequence[Tokens], several: bool) -> Iterator[list[Window]]:
     """The windows in each row: the longest that is left and, if several may share it, what still fits."""
-    windows = ((i, window) for i, text in enumerate(tokens) for window in range(len(text.windows)))
-    left = sorted((tokens[text].windows[window], text, window) for text, window in windows)
+    left = sorted(
+        Window(length, i, j) for i, text in enumerate(tokens) for j, length in enumerate(text.windows)
+    )
     while left:
-        length, *window = left.pop()
-        row, room = [tuple(window)], max(ROW_TOKENS, padded_length(length, steps=1)) - length
-        while several and len(row) < MAX_SEGMENTS:
-            if not (fitting := bisect_right(left, room, key=lambda item: item[0])):
-                break
-            length, *window = left.pop(fitting - 1)
-            row, room = [*row, tuple(window)], room - length
+        row = [left.pop()]
+        room = max(ROW_TOKENS, padded_length(row[0].length, steps=1)) - row[0].length
+        while several and len(row) < MAX_SEGMENTS and (fitting := bisect_right(left, (room + 1,))):
+            row.append(left.pop(fitting - 1))
+            room -= row[-1].length
         yield row
 
 
 def as_batch(
     tokens: Sequence[Tokens],
-    rows: Sequence[Sequence[Window]],
-    number: int = 1,
-    most: int | None = None,
+    rows: Sequence[Sequence[Window]] | None = None,
+    shape: tuple[int, int] | None = None,
     include_prompt: bool = True,
 ) -> Batch:
-    """Rows of windows as arrays of few shapes: a row, or `number` of them, a power of two long or `most`."""
-    longest = max(sum(tokens[text].windows[window] for text, window in row) for row in rows)
-    width = (
-        max(padded_length(longest, steps=1), MIN_ROW_TOKENS)
-        if most is None
-        else min(padded_length(longest, steps=1), most)
-    )
-    shape = number if len(rows) > 1 else 1, width
+    """Rows of windows as arrays [row, token], padded with zeros; None is the first window of each text."""
+    rows = rows or [[Window(text.windows[0], i, 0)] for i, text in enumerate(tokens)]
+    shape = shape or (len(rows), max(padded_length(row[0].length, steps=4) for row in rows))
     ids = np.zeros((*shape, *tokens[0].ids.shape[1:]), np.int32)
     batch = Batch(ids, *np.zeros((4, *shape), np.int32))
     for i, row in enumerate(rows):
         end = 0
-        for segment, (text, window) in enumerate(row, 1):
-            read, length = tokens[text], tokens[text].windows[window]
-            source = slice(sum(read.windows[:window]), sum(read.windows[:window]) + length)
-            start, end = end, end + length
-            batch.ids[i, start:end] = read.ids[source]
-            batch.types[i, start:end] = read.types[source]
+        for segment, (length, text, number) in enumerate(row, 1):
+            start, end, read = end, end + length, tokens[text]
+            before = sum(read.windows[:number])
+            batch.ids[i, start:end] = read.ids[before : before + length]
+            batch.types[i, start:end] = read.types[before : before + length]
             batch.segments[i, start:end] = segment
             batch.positions[i, start:end] = np.arange(length)
-            batch.pooled[i, start if include_prompt or window else start + read.prompt_tokens : end] = segment
+            batch.pooled[i, start if include_prompt or number else start + read.prompt_tokens : end] = segment
     return batch
 
 

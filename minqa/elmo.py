@@ -65,7 +65,7 @@ class Elmo(nnx.Module):
 
     UNITS = ("cell", "projection")
     # A step of the LSTMs reads all of their weights, so many texts should share it.
-    BATCH_ROWS = MappingProxyType({"cpu": 16, "accelerator": 128})
+    BATCH_TOKENS = MappingProxyType({"cpu": 2048, "accelerator": 16384})
 
     def __init__(self, config: ElmoConfig, *, rngs: nnx.Rngs):
         self.config = config

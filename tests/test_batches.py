@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minqa
-from minqa.batches import MAX_SEGMENTS, Batch, as_batch, by_text, pack, pad, padded_length
+from minqa.batches import MAX_SEGMENTS, Batch, as_batch, by_text, cut, pack, pad, padded_length
 
 LENGTHS = st.lists(st.integers(0, 130), max_size=40)
 
@@ -19,7 +19,7 @@ LENGTHS = st.lists(st.integers(0, 130), max_size=40)
 class Unused:
     """A model that is never called."""
 
-    BATCH_ROWS = MappingProxyType({"cpu": 2, "accelerator": 2})
+    BATCH_TOKENS = MappingProxyType({"cpu": 512, "accelerator": 512})
 
     def __init__(self, packs):
         self.packs = packs
@@ -51,17 +51,19 @@ def test_batches_hold_every_window_once_in_few_shapes(tiny, lengths, packs):
         states, pooled = results[row]
         np.testing.assert_array_equal(states[0, :, 0], text.ids)
         assert pooled is None
-    rows = 2 * len(jax.local_devices())
+    devices = len(jax.local_devices())
     if packs:
-        assert shapes <= {(1, 64), (1, 128), (1, 256), (rows, 256)}
+        assert shapes <= {(1, 64), (1, 128), (1, 256), (2 * devices, 256)}
     else:
-        assert shapes <= {(n, width) for n in (1, rows) for width in (16, 32, 64)}
+        most = {16: 32, 32: 16, 48: 8, 64: 8}
+        powers = {width: [devices * 2**i for i in range(9) if 2**i <= most[width]] for width in most}
+        assert all(rows == 1 or rows in powers[width] for rows, width in shapes)
 
 
 @given(LENGTHS)
 def test_rows_are_full_and_no_fuller(tiny, lengths):
     tokens = tiny.tokenize(["a " * length for length in lengths])
-    rows = [[tokens[text].windows[window] for text, window in row] for row in pack(tokens, True)]
+    rows = [[window.length for window in row] for row in pack(tokens, True)]
     for number, row in enumerate(rows[:-1]):
         assert len(row) == MAX_SEGMENTS or sum(row) + min(map(min, rows[number + 1 :])) > 256
     assert all(sum(row) <= 256 for row in rows)
@@ -81,8 +83,8 @@ def test_a_text_longer_than_a_row_has_a_wider_one(tiny):
     finally:
         wide.backend.enable_truncation(64)
     rows = [*pack(tokens, True)]
-    assert rows == [[(0, 0), (1, 0), (2, 0)]]
-    assert as_batch(tokens, rows).ids.shape == (1, 512)
+    assert [[window.text for window in row] for row in rows] == [[0, 1, 2]]
+    assert [shape for _, shape in cut(Unused(True), wide, tokens, 1)] == [(1, 512)]
 
 
 def packed(*texts, planted=()) -> Batch:

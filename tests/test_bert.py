@@ -74,7 +74,7 @@ def test_minilm_equals_pytorch_on_wikipedia(minilm, leads):
     tokens = sorted(minilm.tokenize([lead.text for lead in leads[:64]]), key=len)
     for start in range(0, 64, 16):
         texts = tokens[start : start + 16]
-        batch = as_batch(texts, [[(i, 0)] for i in range(len(texts))], len(texts))
+        batch = as_batch(texts)
         ids, mask = batch.ids, batch.mask
         hidden, attention = run_oracle(model, ids, mask, np.zeros_like(ids))
         output = minilm.model(ids, mask, attention=True)

@@ -156,7 +156,7 @@ def test_no_texts_have_no_vectors(either):
 
 def test_gradients_flow_through_encode(either):
     [tokens] = either.tokenize(["the theory"])
-    batch = as_batch([tokens], [[(0, 0)]])
+    batch = as_batch([tokens])
 
     def loss(model):
         vectors, pooled = encode(model, batch, layers=(2,), pooling=either.pooling)

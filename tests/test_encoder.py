@@ -235,7 +235,7 @@ def test_weights_are_1_in_sum_and_0_for_punctuation(either):
 
 
 def test_an_encoder_of_ones_own_is_trained_through_encode(own):
-    batch = as_batch(own.tokenize(TEXTS[:3]), [[(i, 0)] for i in range(3)], 3)
+    batch = as_batch(own.tokenize(TEXTS[:3]))
 
     @jax.jit
     def loss(model):

@@ -37,7 +37,7 @@ TENSORS = {f"encoder.{path}": tensor for path, tensor in bert.TENSORS.items()} |
 class BertForQuestionAnswering(nnx.Module):
     """A BERT that reads question and passage together and marks the answer (Devlin et al. 2018, 4.2)."""
 
-    BATCH_ROWS = Bert.BATCH_ROWS
+    BATCH_TOKENS = Bert.BATCH_TOKENS
     packs = compiles_itself = True
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):

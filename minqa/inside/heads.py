@@ -72,7 +72,7 @@ def single_batch(encoder: Encoder, tokens: Tokens, what: str) -> Batch:
     if len(tokens.windows) > 1:
         limit = f"the {most} tokens that {encoder.name} reads at once: take a part of it."
         raise InputError(f"{what} is looked at in one go, but the text is longer than {limit}")
-    return as_batch([tokens], [[(0, 0)]])
+    return as_batch([tokens])
 
 
 # Which parts each part of a text, or every part, would attend to if a head did just one thing.
