@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Num
 
-# What `match` compares at once: a block of passages that stays in a processor's cache is read only once.
+# What `match` compares at once: everything, if that gives no more similarities than these; else a block of
+# passages that stays in a processor's cache, so that memory is read only once.
+SIMILARITIES_AT_ONCE = 2**22
 BLOCK_PASSAGES = 4096
 BLOCK_QUERIES = 1024
 PARTS_AHEAD = 8  # of a corpus, that are read ahead
@@ -21,9 +23,13 @@ Similarity: TypeAlias = Callable[[Any, Any], Float[Array, "query passage"]]
 
 def cosine(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
     """Cosine of every pair of vectors up to 1e30; 0 if one is zero, or below 1e-30 in every number."""
+    return _cosine(query, passage, inverse_length(passage))
+
+
+def _cosine(query, passage, inverse):
     query = jnp.asarray(query)
     query = query * _power(query)[:, None]
-    return (dot(query, passage).T * _inverse_length(passage)[:, None] * _inverse_length(query)[None, :]).T
+    return (dot(query, passage).T * inverse[:, None] * inverse_length(query)[None, :]).T
 
 
 def dot(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
@@ -46,7 +52,10 @@ def manhattan(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]
 SIMILARITIES = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan": manhattan}
 
 
-def _inverse_length(vectors: Vectors) -> Float[Array, " row"]:
+@jax.jit
+def inverse_length(vectors: Vectors) -> Float[Array, " row"]:
+    """1 / length of each vector up to 1e30; 0 for one below 1e-30 in every number."""
+
     def any_size(vectors, _):
         power = _power(vectors)
         squares = jnp.square(vectors * power[:, None]).sum(1)
@@ -65,7 +74,31 @@ def _power(vectors: Vectors) -> Float[Array, " row"]:
     return jnp.where(largest > 1e-30, jnp.ldexp(jnp.ones_like(largest), 1 - jnp.frexp(largest)[1]), 0)
 
 
-Part: TypeAlias = Num[Array | np.ndarray, "_ dim"]
+class Prepared(NamedTuple):
+    """Passages on the device, with what cosine needs to know of each; see `prepare`."""
+
+    array: Num[Array, "passage dim"]
+    inverse: Float[Array, " passage"]  # 1 / length
+
+    @property
+    def ndim(self) -> int:
+        return self.array.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+def prepare(passages: Num[Array | np.ndarray, "passage dim"]) -> Prepared:
+    """Passages to be searched by cosine again and again: copied to the device, and measured, only once."""
+    array = jnp.asarray(passages)
+    return Prepared(array, inverse_length(array.astype(jnp.float32)))
+
+
+Part: TypeAlias = Num[Array | np.ndarray, "_ dim"] | Prepared
 Searchable: TypeAlias = Part | Sequence[Part] | Any  # which has a method `match`, as `minqa.shard` makes
 
 
@@ -74,14 +107,14 @@ def match(
 ) -> tuple[Float[Array, "*query k"], Int[Array, "*query k"]]:
     """The k passages most similar to each query, by exact comparison of all pairs.
 
-    Memory grows with queries × k, not × passages. All blocks have one shape, so that a similarity has the
-    same bits wherever its passage lies: in one array, in several, or on any number of devices.
+    Memory grows with queries × k, not × passages. On CPU a similarity has the same bits wherever its passage
+    lies: in one array, in several, or on any number of devices.
 
     Args:
         queries: float32 [query, dim], or [dim] for one query.
         passages: float32, bfloat16 or int8 [passage, dim], compared in float32; or a sequence of such arrays,
             as of memory-mapped shards, of which only the part that is being compared is held in memory; or
-            spread over devices by `minqa.shard`.
+            as `minqa.prepare` or `minqa.shard` returns them.
         k: how many; all of the corpus if that is smaller.
         similarity: compiled once per shape. For vectors of length 1 `dot` is the fastest cosine.
 
@@ -98,11 +131,12 @@ def match(
         return scores, indices
     if hasattr(passages, "match"):
         return passages.match(queries, k=k, similarity=similarity)
-    parts = [passages] if isinstance(passages, jax.Array | np.ndarray) else passages
-    if isinstance(passages, list | tuple) and passages and np.ndim(passages[0]) < 2:
-        parts = [np.asarray(passages, np.float32)]  # a list of vectors
-    if queries.ndim != 2 or (len(parts) and np.ndim(parts[0]) != 2):
-        shapes = f"{queries.shape} and {np.shape(parts[0]) if len(parts) else ()}"
+    parts: Any = [passages] if isinstance(passages, jax.Array | np.ndarray | Prepared) else passages
+    if isinstance(parts, list | tuple) and parts and np.ndim(parts[0]) == 1:
+        parts = [np.asarray(parts, np.float32)]  # a list of vectors
+    shape = parts[0].shape if len(parts) else ()
+    if queries.ndim != 2 or (len(parts) and len(shape) != 2):
+        shapes = f"{queries.shape} and {shape}"
         raise ValueError(f"match takes queries [query, dim] and passages [passage, dim], not {shapes}.")
     size = sum(map(len, parts))
     if k < 1 or not len(queries) or not size:
@@ -124,6 +158,7 @@ def _match_parts(queries, parts, **how):
     shape, first = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
+        part, inverse = part if isinstance(part, Prepared) else (part, None)
         rest = len(part) % BLOCK_PASSAGES if isinstance(part, np.ndarray) else 0
         whole, end = len(part) - rest, first + len(part)
         pieces = [(part[:whole] if rest else part, first)] if whole else []
@@ -131,7 +166,8 @@ def _match_parts(queries, parts, **how):
             padding = np.zeros((BLOCK_PASSAGES - rest, part.shape[1]), part.dtype)
             pieces.append((np.concatenate([part[whole:], padding]), first + whole))
         for piece, start in pieces:
-            best = best_matches(queries, piece, best, np.array([start, end], np.int32), **how)
+            rows = np.array([start, end], np.int32)
+            best = best_matches(queries, piece, best, rows, inverse=inverse, **how)
         first = end
         if number % PARTS_AHEAD == PARTS_AHEAD - 1:
             jax.block_until_ready(best)
@@ -139,19 +175,26 @@ def _match_parts(queries, parts, **how):
 
 
 @partial(jax.jit, static_argnames=("k", "similarity"))
-def best_matches(queries, passages, best, rows, *, k, similarity):
+def best_matches(queries, passages, best, rows, *, k, similarity, inverse=None):
     """The best k of `best` and of the passages: rows of the corpus from `rows[0]`, below `rows[1]`."""
     block = -(-k // BLOCK_PASSAGES) * BLOCK_PASSAGES
+    if len(queries) * len(passages) <= SIMILARITIES_AT_ONCE:
+        block = max(block, len(passages))
     first, high = rows
     high = jnp.minimum(high, first + len(passages))
-    if len(passages) < block:
-        passages = jnp.pad(passages, ((0, block - len(passages)), (0, 0)))
+    missing = max(0, block - len(passages))
+    passages = jnp.pad(passages, ((0, missing), (0, 0)))
+    if inverse is not None:
+        inverse = jnp.pad(inverse, (0, missing))
 
     def step(best, start):
         # The last block starts early enough to be whole; what it shares with the one before is masked.
         place = jnp.minimum(start, len(passages) - block)
         vectors = jax.lax.dynamic_slice_in_dim(passages, place, block).astype(jnp.float32)
-        scores = similarity(queries, vectors)
+        if inverse is None or similarity is not cosine:
+            scores = similarity(queries, vectors)
+        else:
+            scores = _cosine(queries, vectors, jax.lax.dynamic_slice_in_dim(inverse, place, block))
         scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
         rows = first + place + jnp.arange(block, dtype=jnp.int32)
         counts = (rows >= first + start) & (rows < high)
