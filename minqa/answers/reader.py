@@ -13,9 +13,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 from tokenizers import Tokenizer
 
-from minqa.answers.spans import Scores, as_spans, best_spans, span_loss
+from minqa.answers.spans import Scores, as_spans, best_spans
 from minqa.bert import Bert, BertConfig, Linear
-from minqa.embedding import Batch, Vectors, by_text, pad, padded_length, run_model
+from minqa.embedding import Batch, Vectors, by_text, pad_all, padded_length, run_model
 from minqa.encoder import Encoder, fingerprint
 from minqa.files import bert
 from minqa.files.checkpoint import AS_IS
@@ -128,14 +128,15 @@ def answer(
     if not texts:
         return []
     length = padded_length(max(map(len, texts)), steps=1)
-    logits, none = np.zeros((2, len(texts), length), np.float32), np.zeros(len(texts), np.float32)
+    logits, none = [np.zeros(0)] * len(texts), np.zeros(len(texts), np.float32)
     for row, (scores, _) in by_text(reader.model, reader.tokenizer, texts, _logits):
-        logits[:, row, : len(texts[row])] = scores
+        logits[row] = scores  # (2, token)
         cls = np.cumsum([0, *texts[row].windows[:-1]])  # where each window begins
         none[row] = scores[:, cls].sum(0).min()
-    word = np.stack([pad(text.word + 1, length) - 1 for text in texts])
+    start, end = np.moveaxis(pad_all(logits, 2, length), 1, 0)
+    word = pad_all([text.word for text in texts], length, value=-1.0)
     # k + 1, as no answer may take a place.
-    best = best_spans(*logits, word >= 0, k=k + 1, max_length=max_length, word=word, no_answer=none)
+    best = best_spans(start, end, word >= 0, k=k + 1, max_length=max_length, word=word, no_answer=none)
     return as_spans(best, none, texts, k=k, skip_worse=no_answer)
 
 
@@ -172,14 +173,3 @@ def _for_pairs(tokenizer: TextTokenizer, stride: int) -> TextTokenizer:
 def _logits(model: BertForQuestionAnswering, batch: Batch) -> tuple[Float[Array, "2 batch token"], None]:
     logits = run_model(model, batch.ids, batch.mask, types=batch.types)
     return jnp.stack(logits).astype(jnp.float32), None
-
-
-def reader_loss(
-    model: BertForQuestionAnswering, batch: Batch, in_passage, target, key: Array | None = None
-) -> Float[Array, ""]:
-    """The loss of a model that reads question and passage together; [CLS] stands for no answer.
-
-    See `span_loss`; `in_passage` is its mask. A key turns dropout on.
-    """
-    start, end = model(batch.ids, batch.mask, batch.types, key=key)
-    return span_loss(start, end, start[:, 0] + end[:, 0], in_passage, target)

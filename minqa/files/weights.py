@@ -46,7 +46,10 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
     Raises:
         InputError: there are no weights, or a file is missing, cut short or not what it claims to be.
     """
-    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_torch)):
+    for name, read in (
+        ("model.safetensors", lambda path: read_safetensors(path)[0]),
+        ("pytorch_model.bin", _read_torch),
+    ):
         if (path / f"{name}.index.json").is_file():
             return _read_shards(path / f"{name}.index.json", read)
         if (path / name).is_file():
@@ -70,10 +73,14 @@ def _read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a file, and its metadata. Raises InputError if it is missing or no safetensors."""
     try:
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            return tensors, file.metadata() or {}
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
     except Exception as error:  # besides its own error, safetensors lets NumPy's through
         raise InputError(f"{path} cannot be read as safetensors, is it cut short? ({error})") from error
 
