@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -90,10 +90,10 @@ def load_reader(
     """
     folder = model_folder(source)
     config, tokenizer = read_bert(folder, max_tokens=window)
-    template = jax.eval_shape(lambda: BertForQuestionAnswering(config, rngs=nnx.Rngs(0)))
+    make = partial(BertForQuestionAnswering, config)
     settings = f"a BERT for question answering, as {source} should be"
     unused = bert.UNUSED_TENSORS.replace("qa_outputs|", "")
-    model = load_bert_parameters(template, folder, TENSORS, settings, dtype, unused)
+    model = load_bert_parameters(make, folder, TENSORS, settings, dtype, unused)
     return Reader(str(source), model, tokenizer)
 
 

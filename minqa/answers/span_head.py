@@ -20,7 +20,7 @@ from safetensors.numpy import save
 from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans
 from minqa.embedding import Vectors, pad_all, padded_length
 from minqa.encoder import Encoder
-from minqa.files.checkpoint import dump, load_parameters, own_names
+from minqa.files.checkpoint import dump, load_parameters
 from minqa.files.weights import read_safetensors
 from minqa.similarity import cosine, sliding_max
 from minqa.spans import MAX_SPAN_WORDS, Span
@@ -229,16 +229,15 @@ def load_span_head(path: str | Path | None = None) -> SpanHead:
         encoder, layer = facts["encoder"], int(facts["layer"])
     except (KeyError, ValueError) as error:
         raise InputError(f"{path} holds no span head ({error}).") from error
-    made_for = dict(encoder=encoder, layer=layer, hidden=hidden)
-    template = jax.eval_shape(lambda: SpanHead(dim, **made_for, rngs=nnx.Rngs(0)))
-    head = load_parameters(template, tensors, own_names(template), settings="a span head")
+    make = partial(SpanHead, dim, encoder=encoder, layer=layer, hidden=hidden)
+    head = load_parameters(make, tensors, settings="a span head")
     head.fingerprint = sha256(path.read_bytes()).hexdigest()
     return head
 
 
 def save_span_head(head: SpanHead, **facts: str) -> bytes:
     """A head as the content of a safetensors file, in 16 bits; `facts` say how it was made."""
-    tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head, own_names(head)).items()}
+    tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head).items()}
     return save(tensors, facts | {"encoder": head.encoder, "layer": str(head.layer)})
 
 
