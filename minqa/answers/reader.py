@@ -18,8 +18,9 @@ from minqa.bert import Bert, BertConfig, Linear
 from minqa.embedding import Batch, Vectors, by_text, pad_all, padded_length, run_model
 from minqa.encoder import Encoder, fingerprint
 from minqa.files import bert
-from minqa.files.checkpoint import AS_IS
-from minqa.files.loading import load_bert_parameters, model_folder, read_bert
+from minqa.files.checkpoint import AS_IS, load_parameters
+from minqa.files.loading import model_folder, read_bert
+from minqa.files.weights import read_tensors
 from minqa.spans import MAX_SPAN_WORDS, Span
 from minqa.text import InputError, well_formed
 from minqa.tokens import TextTokenizer, Tokens
@@ -90,10 +91,15 @@ def load_reader(
     """
     folder = model_folder(source)
     config, tokenizer = read_bert(folder, max_tokens=window)
-    make = partial(BertForQuestionAnswering, config)
-    settings = f"a BERT for question answering, as {source} should be"
-    unused = bert.UNUSED_TENSORS.replace("qa_outputs|", "")
-    model = load_bert_parameters(make, folder, TENSORS, settings, dtype, unused)
+    model = load_parameters(
+        partial(BertForQuestionAnswering, config),
+        read_tensors(folder),
+        TENSORS,
+        settings=f"a BERT for question answering, as {source} should be",
+        older_names=bert.OLDER_NAMES,
+        unused=bert.UNUSED_TENSORS.replace("qa_outputs|", ""),
+        dtype=dtype,
+    )
     return Reader(str(source), model, tokenizer)
 
 

@@ -149,9 +149,8 @@ def load_parameters(
     Raises:
         InputError: a tensor is missing, doubled, unknown, misshapen, not finite or no floating point.
     """
-    template = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
     complaints: list[str] = []
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = {}  # name → name in the file
     for source in tensors:
         name = source
         for pattern, replacement in (older_names or {}).items():
@@ -159,10 +158,10 @@ def load_parameters(
         if name in sources:
             complaints.append(f"{source} and {sources[name]} are the same parameter")
         sources[name] = source
-    wanted = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(template):
-        name, layout = _tensor(path, names)
-        wanted[name] = layout.shape(leaf.shape)
+    template = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+    parameters = [(*_tensor(path, names), leaf.shape) for path, leaf in leaves]
+    wanted = {name: layout.shape(shape) for name, layout, shape in parameters}
     for name, shape in wanted.items():
         tensor = tensors[sources[name]] if name in sources else None
         if tensor is None:
@@ -175,17 +174,15 @@ def load_parameters(
     complaints += [f"{sources[name]} is unknown" for name in unknown]
     _refuse(complaints, settings)
 
-    def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name, layout = _tensor(path, names)
+    arrays = []
+    for name, layout, _ in parameters:
         with np.errstate(over="ignore"):
             tensor = np.asarray(tensors[sources[name]]).astype(dtype, copy=False)
         if not np.isfinite(tensor).all():
             complaints.append(f"{name} holds numbers that are not finite")
-        return jax.device_put(layout.read(tensor))  # jnp.asarray would compile a program for every shape
-
-    model = jax.tree_util.tree_map_with_path(assemble, template)
+        arrays.append(jax.device_put(layout.read(tensor)))  # jnp.asarray would compile one program per shape
     _refuse(complaints, settings)
-    return model
+    return jax.tree.unflatten(structure, arrays)
 
 
 def dump(model: Any, names: Names | None = None) -> dict[str, np.ndarray]:

@@ -10,16 +10,9 @@ NAMES = {"jinja2": "Jinja2", "matplotlib": "Matplotlib", "sklearn": "scikit-lear
 
 
 def needed(module: str, purpose: str, extra: str = "", *, instead: str = "") -> Any:
-    """Import a module of an optional package.
+    """Import a module of an optional package, which an `extra` installs, if one is given.
 
-    Args:
-        module: such as "sklearn.decomposition".
-        purpose: what it is needed for, which begins the sentence if it is missing.
-        extra: the extra that installs it, if there is one.
-        instead: what else can be done.
-
-    Raises:
-        InputError: it is not installed.
+    Raises InputError without it, which begins with the purpose and says what can be done `instead`.
     """
     try:
         return import_module(module)

@@ -44,15 +44,12 @@ def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.f
     folder = model_folder(source)
     if any((folder / name).is_file() for name in ("config.json", "modules.json")):
         return _load_bert(folder, str(source), dtype)
-    parts = {kind: sorted(folder.glob(f"*{kind}")) for kind in ("options.json", "weights.hdf5")}
-    if not any(parts.values()):
-        elmo_files = "no *options.json and *weights.hdf5, as an ELMo does"
-        raise InputError(f"{folder} holds no config.json, as a BERT does, and {elmo_files}.")
-    for kind, files in parts.items():
-        if len(files) != 1:
-            names = ", ".join(path.name for path in files) or "none"
-            raise InputError(f"{folder} should hold one *{kind}, as an ELMo is released, but holds {names}.")
-    return load_elmo(*(files[0] for files in parts.values()), name=str(source), dtype=dtype)
+    options, weights = (sorted(folder.glob(f"*{name}")) for name in ("options.json", "weights.hdf5"))
+    if len(options) != 1 or len(weights) != 1:
+        names = ", ".join(path.name for path in [*options, *weights]) or "neither"
+        one_each = f"not one *options.json and one *weights.hdf5, as an ELMo does, but {names}"
+        raise InputError(f"{folder} holds no config.json, as a BERT does, and {one_each}.")
+    return load_elmo(options[0], weights[0], name=str(source), dtype=dtype)
 
 
 def load_elmo(
@@ -95,8 +92,17 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     if ranks or settings.get("model_type", str) not in (None, "SentenceTransformer"):
         raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
     config, tokenizer = read_bert(transformer)
+    model = load_parameters(
+        partial(Bert, config),
+        read_tensors(transformer),
+        bert.TENSORS,
+        settings="config.json",
+        older_names=bert.OLDER_NAMES,
+        unused=bert.UNUSED_TENSORS,
+        dtype=dtype,
+    )
     return Encoder(
-        model=load_bert_parameters(partial(Bert, config), transformer, bert.TENSORS, "config.json", dtype),
+        model=model,
         tokenizer=tokenizer,
         pooling=replace(pooling, truncate_dim=dim, similarity=similarity),
         prompts={name: prompts.get(name, str) or "" for name in prompts.values},
@@ -124,12 +130,6 @@ def read_bert(folder: Path, *, max_tokens: int | None = None) -> tuple[BertConfi
     return config, tokenizer
 
 
-def load_bert_parameters(make, folder: Path, names, settings: str, dtype, unused=bert.UNUSED_TENSORS):
-    """A BERT, with a head or without; see `load_parameters`."""
-    how = {"older_names": bert.OLDER_NAMES, "unused": unused, "settings": settings, "dtype": dtype}
-    return load_parameters(make, read_tensors(folder), names, **how)
-
-
 def _modules(folder: Path) -> tuple[Path, Pooling]:
     """Where the transformer of a sentence-transformers folder lies, and how it pools."""
     place = folder / "modules.json"
@@ -147,10 +147,10 @@ def _modules(folder: Path) -> tuple[Path, Pooling]:
     # In the order in which sentence-transformers concatenates them.
     modes = settings.values.get("pooling_mode") or sorted(POOLING_MODES.get(flag, flag) for flag in flags)
     modes = modes if isinstance(modes, list) else [modes]
-    supported = list(POOLING_MODES.values())
-    if not all(mode in supported for mode in modes):
+    if not all(mode in POOLING_MODES.values() for mode in modes):
+        supported = ", ".join(POOLING_MODES.values())
         raise InputError(
-            f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {', '.join(supported)}."
+            f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {supported}."
         )
     include_prompt = settings.get("include_prompt", bool) is not False
     pooling = Pooling(tuple(modes or ["mean"]), "Normalize" in kinds, include_prompt)

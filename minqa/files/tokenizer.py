@@ -6,7 +6,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers
 
-from minqa.files.checkpoint import Settings, read_settings
+from minqa.files.checkpoint import Settings, first_line, read_settings
 from minqa.text import InputError
 from minqa.tokens import TextTokenizer
 
@@ -30,10 +30,8 @@ def load_tokenizer(
         raise InputError(f"{folder} holds no tokenizer: tokenizer.json or vocab.txt is needed.")
     try:
         backend = _read_backend(folder, settings)
-    except InputError:
-        raise
     except Exception as error:  # tokenizers raises bare Exception for a broken file
-        raise InputError(f"The tokenizer in {folder} cannot be read: {error}") from error
+        raise InputError(f"The tokenizer in {folder} cannot be read: {first_line(error)}.") from error
     unknown, vocabulary = getattr(backend.model, "unk_token", None), backend.get_vocab(False)
     if not vocabulary or (unknown and unknown not in vocabulary):
         raise InputError(f"The vocabulary of the tokenizer in {folder} lacks {unknown or 'every token'}.")
@@ -74,7 +72,7 @@ def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
         added = {token["content"]: int(number) for number, token in listed.items()}
     else:  # two files that transformers wrote before version 4.34
         said |= read_settings(folder / "special_tokens_map.json", optional=True).values
-        added = known | read_settings(folder / "added_tokens.json", optional=True).values
+        added = {**known, **read_settings(folder / "added_tokens.json", optional=True).values}
     roles = {key: _content(value) for key, value in said.items() if key.endswith("_token")}
     lists = [said.get(key) or () for key in ("extra_special_tokens", "additional_special_tokens")]
     special = [*roles.values(), *map(_content, chain(*lists))]
