@@ -14,7 +14,7 @@ import pytest
 
 import minqa
 from benchmarks.harness import texts_of
-from minqa.embedding import padded_length
+from minqa.batches import padded_length
 from minqa.files.loading import DEMO_MODEL, model_folder
 
 SIZES = {

@@ -23,8 +23,8 @@ from rich.progress import track
 
 import minqa
 import minqa.text
+from examples.squad import exact_match, f1
 from minqa.answers.span_head import read_answers
-from minqa.answers.squad import exact_match, f1
 from minqa.ask import RERANK, RERANK_STORED
 from minqa.embedding import as_vectors, hidden_states
 from minqa.encoder import CENTRINGS, WEIGHTS

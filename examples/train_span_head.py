@@ -38,13 +38,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from squad import exact_match, f1, read_squad
 
 import minqa
 from minqa.answers import reader
-from minqa.answers.reader import BertForQuestionAnswering, Reader, answer, read_pairs, reader_loss
-from minqa.answers.span_head import SpanHead, head_loss, pair, read_answers, save_span_head
-from minqa.answers.squad import exact_match, f1, read_squad
-from minqa.embedding import as_batch, pad, padded_length
+from minqa.answers.reader import BertForQuestionAnswering, Reader, answer, read_pairs
+from minqa.answers.span_head import SpanHead, pair, read_answers, save_span_head
+from minqa.answers.spans import span_loss
+from minqa.batches import Window, as_batch, pad
 from minqa.files.checkpoint import dump
 from minqa.files.loading import DEMO_MODEL, model_folder, read_bert
 from minqa.spans import MAX_SPAN_WORDS
@@ -100,6 +101,20 @@ class Data:
         """The same question, put to another passage of the article; itself, if there is none."""
         others = [i for i in self.passages_of[self.article[example.passage]] if i != example.passage]
         return Example(example.question, int(rng.choice(others)), Counter()) if others else example
+
+
+def head_loss(head, batch, target, key=None):
+    """The loss of a span head; see `span_loss`. A key turns dropout on."""
+    return span_loss(*head(batch, key), batch.mask, target)
+
+
+def reader_loss(model, batch, in_passage, target, key=None):
+    """The loss of a model that reads question and passage together; [CLS] stands for no answer.
+
+    See `span_loss`; `in_passage` is its mask. A key turns dropout on.
+    """
+    start, end = model(*batch[:4], key=key)
+    return span_loss(start, end, start[:, 0] + end[:, 0], in_passage, target)
 
 
 class HeadTask:
@@ -179,9 +194,9 @@ class ReaderTask:
 
     def batch(self, examples):
         tokens, numbers, words, marks = zip(*map(self._window, examples), strict=True)
-        length = min(padded_length(max(map(len, words)), steps=2), self.tokenizer.max_tokens)
-        in_passage = np.stack([pad(word >= 0, length) for word in words])
-        batch = as_batch(list(zip(tokens, numbers, strict=True)), length)
+        windows = enumerate(zip(tokens, numbers, strict=True))
+        batch = as_batch(tokens, [[Window(text.windows[number], i, number)] for i, (text, number) in windows])
+        in_passage = np.stack([pad(word >= 0, batch.ids.shape[1]) for word in words])
         return batch, in_passage, targets(marks, in_passage.shape)
 
     def answer(self, model, examples):

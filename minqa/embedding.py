@@ -103,13 +103,15 @@ def hidden_states(
 ) -> tuple[list[Float[np.ndarray, "layer token dim"]], list[Float[np.ndarray, " pooled_dim"]]]:
     """Hidden states of some layers, counted from 0, and the pooled vector, of each text; see `embed`."""
     hidden, pooled = [np.zeros(0)] * len(tokens), [np.zeros(0)] * len(tokens)
-    numbers, how = count(), dict(include_prompt=encoder.pooling.include_prompt, mesh=mesh)
+    numbers, prompts = count(), encoder.pooling.include_prompt
 
     def run(model, batch):
         batch_key = None if key is None else jax.random.fold_in(key, next(numbers))
         return encode(model, batch, layers=layers, pooling=encoder.pooling, key=batch_key)
 
-    for row, result in by_text(encoder.model, encoder.tokenizer, tokens, run, **how):
+    for row, result in by_text(
+        encoder.model, encoder.tokenizer, tokens, run, include_prompt=prompts, mesh=mesh
+    ):
         hidden[row], pooled[row] = result
         if not all(np.isfinite(array).all() for array in result):
             raise InputError(f"{encoder.name} computes numbers that are not finite: are its weights broken?")

@@ -132,8 +132,8 @@ def match(
     if hasattr(passages, "match"):
         return passages.match(queries, k=k, similarity=similarity)
     parts: Any = [passages] if isinstance(passages, jax.Array | np.ndarray | Prepared) else passages
-    if isinstance(parts, list | tuple) and parts and np.ndim(parts[0]) == 1:
-        parts = [np.asarray(parts, np.float32)]  # a list of vectors
+    if isinstance(passages, list | tuple) and len(passages) and np.ndim(parts[0]) < 2:
+        parts = [np.asarray(passages, np.float32)]  # a list of vectors
     shape = parts[0].shape if len(parts) else ()
     if queries.ndim != 2 or (len(parts) and len(shape) != 2):
         shapes = f"{queries.shape} and {shape}"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minqa
-from minqa.batches import MAX_SEGMENTS, Batch, as_batch, by_text, cut, pack, pad, padded_length
+from minqa.batches import MAX_SEGMENTS, Batch, by_text, cut, pack, pad, padded_length
 
 LENGTHS = st.lists(st.integers(0, 130), max_size=40)
 

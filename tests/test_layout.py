@@ -11,7 +11,7 @@ import minqa
 
 PACKAGE = Path(minqa.__file__).parent
 # The heart's modules, in the order in which they build on each other; then the wings, left to right.
-HEART = "text devices tokens similarity bert elmo encoder embedding heatmap spans clock ask".split()
+HEART = "text devices tokens batches similarity bert elmo encoder embedding heatmap spans clock ask".split()
 WINGS = "files answers corpus inside views app".split()
 ORDER = [*HEART, *WINGS]
 # A heat map shows itself in a notebook, and the package knows where each public name is.

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,14 +13,15 @@ from flax import nnx
 from jaxtyping import Array, Float
 from tokenizers import Tokenizer
 
-from minqa.answers.spans import Scores, as_spans, best_spans, span_loss
-from minqa.batches import Batch, by_text, pad, padded_length, run_model
+from minqa.answers.spans import Scores, as_spans, best_spans
+from minqa.batches import Batch, by_text, pad_all, padded_length, run_model
 from minqa.bert import Bert, BertConfig, Linear
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder, fingerprint
 from minqa.files import bert
-from minqa.files.checkpoint import AS_IS
-from minqa.files.loading import load_bert_parameters, model_folder, read_bert
+from minqa.files.checkpoint import AS_IS, load_parameters
+from minqa.files.loading import model_folder, read_bert
+from minqa.files.weights import read_tensors
 from minqa.spans import MAX_SPAN_WORDS, Span
 from minqa.text import InputError, well_formed
 from minqa.tokens import TextTokenizer, Tokens
@@ -48,7 +49,9 @@ class BertForQuestionAnswering(nnx.Module):
         self.encoder = Bert(config, rngs=rngs)
         self.output = Linear(config.hidden_size, 2, rngs=rngs)
 
-    def __call__(self, ids, segments, types, positions, *, key: Array | None = None) -> tuple[Scores, Scores]:
+    def __call__(
+        self, ids, segments, types, positions=None, *, key: Array | None = None
+    ) -> tuple[Scores, Scores]:
         """How well each token begins the answer, and how well it ends it; see `Bert`."""
         logits = self.output(self.encoder(ids, segments, types, positions, key=key).hidden[-1])
         return logits[..., 0], logits[..., 1]
@@ -91,10 +94,15 @@ def load_reader(
     """
     folder = model_folder(source)
     config, tokenizer = read_bert(folder, max_tokens=window)
-    template = jax.eval_shape(lambda: BertForQuestionAnswering(config, rngs=nnx.Rngs(0)))
-    settings = f"a BERT for question answering, as {source} should be"
-    unused = bert.UNUSED_TENSORS.replace("qa_outputs|", "")
-    model = load_bert_parameters(template, folder, TENSORS, settings, dtype, unused)
+    model = load_parameters(
+        partial(BertForQuestionAnswering, config),
+        read_tensors(folder),
+        TENSORS,
+        settings=f"a BERT for question answering, as {source} should be",
+        older_names=bert.OLDER_NAMES,
+        unused=bert.UNUSED_TENSORS.replace("qa_outputs|", ""),
+        dtype=dtype,
+    )
     return Reader(str(source), model, tokenizer)
 
 
@@ -129,14 +137,15 @@ def answer(
     if not texts:
         return []
     length = padded_length(max(map(len, texts)), steps=1)
-    logits, none = np.zeros((2, len(texts), length), np.float32), np.zeros(len(texts), np.float32)
+    logits, none = [np.zeros(0)] * len(texts), np.zeros(len(texts), np.float32)
     for row, (scores, _) in by_text(reader.model, reader.tokenizer, texts, _logits):
-        logits[:, row, : len(texts[row])] = scores
+        logits[row] = scores  # (2, token)
         cls = np.cumsum([0, *texts[row].windows[:-1]])  # where each window begins
         none[row] = scores[:, cls].sum(0).min()
-    word = np.stack([pad(text.word + 1, length) - 1 for text in texts])
+    start, end = np.moveaxis(pad_all(logits, 2, length), 1, 0)
+    word = pad_all([text.word for text in texts], length, value=-1.0)
     # k + 1, as no answer may take a place.
-    best = best_spans(*logits, word >= 0, k=k + 1, max_length=max_length, word=word, no_answer=none)
+    best = best_spans(start, end, word >= 0, k=k + 1, max_length=max_length, word=word, no_answer=none)
     return as_spans(best, none, texts, k=k, skip_worse=no_answer)
 
 
@@ -173,14 +182,3 @@ def _for_pairs(tokenizer: TextTokenizer, stride: int) -> TextTokenizer:
 def _logits(model: BertForQuestionAnswering, batch: Batch) -> tuple[Float[Array, "2 batch token"], None]:
     logits = run_model(model, batch)
     return jnp.stack(logits).astype(jnp.float32), None
-
-
-def reader_loss(
-    model: BertForQuestionAnswering, batch: Batch, in_passage, target, key: Array | None = None
-) -> Float[Array, ""]:
-    """The loss of a model that reads question and passage together; [CLS] stands for no answer.
-
-    See `span_loss`; `in_passage` is its mask. A key turns dropout on.
-    """
-    start, end = model(*batch[:4], key=key)
-    return span_loss(start, end, start[:, 0] + end[:, 0], in_passage, target)

@@ -15,18 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans, span_loss
-from minqa.batches import pad, padded_length
+from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans
+from minqa.batches import pad_all, padded_length
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder
-from minqa.files.checkpoint import dump, load_parameters, own_names
+from minqa.files.checkpoint import dump, load_parameters
+from minqa.files.weights import read_safetensors
 from minqa.similarity import cosine, sliding_max
 from minqa.spans import MAX_SPAN_WORDS, Span
 from minqa.text import InputError
-from minqa.tokens import comparable
+from minqa.tokens import Tokens, comparable
 
 # Within how many neighbouring words the question as a whole is looked for.
 WINDOWS = (3, 8, 24)
@@ -52,17 +52,17 @@ def pair(
     rows, words = (
         padded_length(max(len(text.words) for text in texts), steps) for texts in (questions, passages)
     )
-    batch = []
-    for question, passage in zip(questions, passages, strict=True):
-        keys = {question.tokens.keys[i] for i in np.flatnonzero(question.tokens.is_word)}
-        echoed = np.array([key in keys for key in passage.tokens.keys], np.float32)
-        texts = [
-            (pad(text.words, length), np.arange(length) < len(text.words))
-            for text, length in ((question, rows), (passage, words))
-        ]
-        pairs = pad(pad(comparable(question.tokens, passage.tokens), rows).T, words).T
-        batch.append((*texts[0], *texts[1], pad(echoed, words), pairs))
-    return QuestionPassageBatch(*map(np.stack, zip(*batch, strict=True)))
+    tokens = [
+        (question.tokens, passage.tokens) for question, passage in zip(questions, passages, strict=True)
+    ]
+    return QuestionPassageBatch(
+        question=pad_all([text.words for text in questions], rows),
+        question_mask=pad_all([np.ones(len(text.words), bool) for text in questions], rows),
+        passage=pad_all([text.words for text in passages], words),
+        mask=pad_all([np.ones(len(text.words), bool) for text in passages], words),
+        echoed=pad_all([_echoed(*texts) for texts in tokens], words),
+        comparable=pad_all([comparable(*texts) for texts in tokens], rows, words),
+    )
 
 
 class SpanHead(nnx.Module):
@@ -205,20 +205,16 @@ def read_answers(
         max_length: the most words of an answer.
         no_answer: whether to leave out answers that are no better than no answer.
     """
-    longest = padded_length(max((len(text.words) for text in passages), default=0), steps=1)
-    size = max(1, WORDS_AT_ONCE // longest)
-    blocks = [slice(i, i + size) for i in range(0, len(passages), size)]
-    outputs = [
-        _read(head, pair(questions[block], passages[block]), k=k + 1, max_length=max_length)
-        for block in blocks
+    if not passages:
+        return []
+    size = max(1, WORDS_AT_ONCE // padded_length(max(len(text.words) for text in passages), steps=1))
+    # All blocks are begun before one is waited for.
+    blocks = [
+        _read(head, pair(questions[i : i + size], passages[i : i + size]), k=k + 1, max_length=max_length)
+        for i in range(0, len(passages), size)
     ]
-    return [
-        spans
-        for block, (best, none) in zip(blocks, outputs, strict=True)
-        for spans in as_spans(
-            best, none, [text.tokens for text in passages[block]], k=k, skip_worse=no_answer
-        )
-    ]
+    best, none = jax.tree.map(lambda *parts: np.concatenate(parts), *blocks)
+    return as_spans(best, none, [text.tokens for text in passages], k=k, skip_worse=no_answer)
 
 
 def load_span_head(path: str | Path | None = None) -> SpanHead:
@@ -228,40 +224,33 @@ def load_span_head(path: str | Path | None = None) -> SpanHead:
         InputError: there is no such file, or it is broken or something else.
     """
     path = Path(path) if path else Path(__file__).with_name("span_head.safetensors")
+    tensors, facts = read_safetensors(path)
     try:
-        with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
-            facts = file.metadata() or {}
         dim, hidden = tensors["project.kernel"].shape
         encoder, layer = facts["encoder"], int(facts["layer"])
-    except FileNotFoundError:
-        raise InputError(f"There is no file {path}.") from None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a span head, is it cut short? ({error})") from error
-    made_for = dict(encoder=encoder, layer=layer, hidden=hidden)
-    template = jax.eval_shape(lambda: SpanHead(dim, **made_for, rngs=nnx.Rngs(0)))
-    head = load_parameters(template, tensors, own_names(template), settings="a span head")
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{path} holds no span head ({error}).") from error
+    make = partial(SpanHead, dim, encoder=encoder, layer=layer, hidden=hidden)
+    head = load_parameters(make, tensors, settings="a span head")
     head.fingerprint = sha256(path.read_bytes()).hexdigest()
     return head
 
 
 def save_span_head(head: SpanHead, **facts: str) -> bytes:
     """A head as the content of a safetensors file, in 16 bits; `facts` say how it was made."""
-    tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head, own_names(head)).items()}
+    tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head).items()}
     return save(tensors, facts | {"encoder": head.encoder, "layer": str(head.layer)})
-
-
-def head_loss(
-    head: SpanHead, batch: QuestionPassageBatch, target, key: Array | None = None
-) -> Float[Array, ""]:
-    """The loss of a span head; see `span_loss`. A key turns dropout on."""
-    return span_loss(*head(batch, key), batch.mask, target)
 
 
 @partial(jax.jit, static_argnames=("k", "max_length"))
 def _read(head: SpanHead, batch: QuestionPassageBatch, *, k, max_length):
     start, end, none = head(batch)
     return best_spans(start, end, batch.mask, k=k, max_length=max_length, no_answer=none), none
+
+
+def _echoed(question: Tokens, passage: Tokens) -> Float[np.ndarray, " word"]:
+    keys = {question.keys[i] for i in np.flatnonzero(question.is_word)}
+    return np.array([key in keys for key in passage.keys], np.float32)
 
 
 def _closeness(

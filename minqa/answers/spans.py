@@ -96,18 +96,16 @@ def best_spans(
     scores = span_scores(start, end, mask, max_length=max_length)
     if word is not None:
         scores = jax.vmap(_by_words)(scores, jnp.asarray(word))
-    log_total = jax.nn.logsumexp(scores, axis=(1, 2))
-    score, first, last = jax.vmap(partial(_best, k=k))(scores)
-    if no_answer is not None:
-        no_answer = jnp.where(jnp.isnan(no_answer), -jnp.inf, no_answer)
-        log_total = jnp.logaddexp(log_total, no_answer)
-        none = jnp.full((len(score), 1), -1, jnp.int32)
-        score, places = jax.lax.top_k(jnp.concatenate([no_answer[:, None], score], 1), k)
-        first, last = (
-            jnp.take_along_axis(jnp.concatenate([none, numbers], 1), places, 1) for numbers in (first, last)
-        )
-    real = score > -jnp.inf
-    return BestSpans(score, jnp.where(real, first, -1), jnp.where(real, last, -1), log_total)
+    rows, _, length = scores.shape
+    lowest = jnp.full(rows, -jnp.inf, scores.dtype)
+    none = lowest if no_answer is None else jnp.where(jnp.isnan(no_answer), lowest, no_answer)
+    # No answer, then every span in the order of the text: of equal scores, top_k takes the first.
+    candidates = jnp.concatenate([none[:, None], scores.reshape(rows, -1), jnp.tile(lowest[:, None], k)], 1)
+    score, place = jax.lax.top_k(candidates, k)
+    first, more = jnp.divmod(place - 1, length)
+    real = (score > -jnp.inf) & (place > 0)
+    log_total = jax.nn.logsumexp(candidates, axis=1)
+    return BestSpans(score, jnp.where(real, first, -1), jnp.where(real, first + more, -1), log_total)
 
 
 def as_spans(
@@ -117,19 +115,17 @@ def as_spans(
 
     With `skip_worse`, spans that are no better than no answer are left out.
     """
-    answers: list[list[Span]] = []
+    answers = []
     rows = [np.asarray(array).tolist() for array in (*best, no_answer)]
     for scores, first, last, log_total, none, passage in zip(*rows, passages, strict=True):
-        answers.append([])
+        spans = []
         for score, i, j in zip(scores, first, last, strict=True):
-            if i >= 0:
+            if i >= 0 and not (skip_worse and score <= none):
                 start, end = int(passage.words[i, 0]), int(passage.words[j, 1])
                 probability = math.exp(min(score - log_total, 0))
-                span = Span(passage.text[start:end], start, end, score, probability, margin=score - none)
-                answers[-1].append(span)
-            elif skip_worse:
-                break
-    return [spans[:k] for spans in answers]
+                spans.append(Span(passage.text[start:end], start, end, score, probability, score - none))
+        answers.append(spans[:k])
+    return answers
 
 
 def _by_words(
@@ -143,13 +139,3 @@ def _by_words(
     return (
         jnp.full_like(scores, -jnp.inf).at[word[:, None], more.clip(0, length - 1)].max(scores, mode="drop")
     )
-
-
-def _best(scores: Float[Array, "token length"], *, k: int):
-    number, length = scores.shape
-    # The k best spans begin at the k tokens whose own best are highest; put in order, they break ties.
-    starts = jnp.sort(jax.lax.top_k(scores.max(1), min(k, number))[1])
-    rows = jnp.pad(scores[starts].ravel(), (0, max(0, k - len(starts) * length)), constant_values=-jnp.inf)
-    score, place = jax.lax.top_k(rows, k)
-    first = starts[place // length]
-    return score, first, first + place % length

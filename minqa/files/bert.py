@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from minqa.bert import BertConfig
-from minqa.files.checkpoint import AS_IS, Check, Settings, checked, only, whole
+from minqa.files.checkpoint import AS_IS, Settings, checked, number, only, whole
 from minqa.text import InputError
 
 
@@ -19,20 +19,11 @@ def read_bert_config(settings: Settings) -> BertConfig:
     return BertConfig(**{field.name: values[field.name] for field in fields(BertConfig)})
 
 
-def _part(key: str, default: float) -> Check:
-    return Check(
-        key,
-        lambda value: type(value) in (int, float) and 0 <= value < 1,
-        "must be a number from 0 to below 1",
-        default,
-    )
-
-
 _CHECKS = {field.name: whole(field.name) for field in fields(BertConfig) if field.type is int} | {
     "num_hidden_layers": whole("num_hidden_layers", high=256),
-    "layer_norm_eps": _part("layer_norm_eps", 1e-12),
-    "hidden_dropout_prob": _part("hidden_dropout_prob", 0.1),
-    "attention_probs_dropout_prob": _part("attention_probs_dropout_prob", 0.1),
+    "layer_norm_eps": number("layer_norm_eps", 0.0, 1.0, 1e-12),
+    "hidden_dropout_prob": number("hidden_dropout_prob", 0.0, 1.0, 0.1),
+    "attention_probs_dropout_prob": number("attention_probs_dropout_prob", 0.0, 1.0, 0.1),
     # Not represented, but they would change what the model computes.
     "model_type": only("model_type", "bert"),
     "hidden_act": only("hidden_act", "gelu"),

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from minqa.text import InputError
 
@@ -74,10 +75,17 @@ class Check(NamedTuple):
 
 
 def whole(key: str, low: int = 1, high: int = 2**63) -> Check:
-    needed = (
-        f"must be a whole number from {low} to {high}" if high < 2**63 else "must be a whole number above 0"
+    bounds = f"from {low} to {high}" if high < 2**63 else f"above {low - 1}"
+    return Check(
+        key, lambda value: type(value) is int and low <= value <= high, f"must be a whole number {bounds}"
     )
-    return Check(key, lambda value: type(value) is int and low <= value <= high, needed)
+
+
+def number(key: str, low: float, high: float, default: Any = ...) -> Check:
+    def valid(value):
+        return type(value) in (int, float) and low <= value < high
+
+    return Check(key, valid, f"must be a number from {low:g} to below {high:g}", default)
 
 
 def only(key: str, value: Any, *same: Any) -> Check:
@@ -118,31 +126,31 @@ Names = Mapping[str, tuple[str, Layout]]
 
 
 def load_parameters(
-    template: Model,
+    make: Callable[..., Model],
     tensors: Mapping[str, Any],
-    names: Names,
+    names: Names | None = None,
     *,
     settings: str,
     older_names: Mapping[str, str] | None = None,
     unused: str = "(?!)",
     dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> Model:
-    """Fill an empty model with the tensors of a checkpoint. None is read before all of them fit.
+    """A model with the parameters of a checkpoint. No tensor is read before all of them fit.
 
     Args:
-        template: the model as `jax.eval_shape` gives it.
+        make: makes the model, given `rngs`; none of it is computed.
         tensors: by name, with shapes and dtypes.
-        names: of the tensors.
-        settings: the file that the template was made from, to be named in errors.
+        names: of the tensors; None if they are stored as they are, under the parameters' own paths.
+        settings: the file that tells the model's sizes, to be named in errors.
         older_names: pattern → replacement, applied to the names in the file.
         unused: pattern of the tensors that the model has no use for.
-        dtype: of the filled parameters.
+        dtype: of the parameters.
 
     Raises:
         InputError: a tensor is missing, doubled, unknown, misshapen, not finite or no floating point.
     """
     complaints: list[str] = []
-    sources: dict[str, str] = {}
+    sources: dict[str, str] = {}  # name → name in the file
     for source in tensors:
         name = source
         for pattern, replacement in (older_names or {}).items():
@@ -150,10 +158,10 @@ def load_parameters(
         if name in sources:
             complaints.append(f"{source} and {sources[name]} are the same parameter")
         sources[name] = source
-    wanted = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(template):
-        name, layout = _tensor(path, names)
-        wanted[name] = layout.shape(leaf.shape)
+    template = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(template)
+    parameters = [(*_tensor(path, names), leaf.shape) for path, leaf in leaves]
+    wanted = {name: layout.shape(shape) for name, layout, shape in parameters}
     for name, shape in wanted.items():
         tensor = tensors[sources[name]] if name in sources else None
         if tensor is None:
@@ -166,20 +174,18 @@ def load_parameters(
     complaints += [f"{sources[name]} is unknown" for name in unknown]
     _refuse(complaints, settings)
 
-    def assemble(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
-        name, layout = _tensor(path, names)
+    arrays = []
+    for name, layout, _ in parameters:
         with np.errstate(over="ignore"):
             tensor = np.asarray(tensors[sources[name]]).astype(dtype, copy=False)
         if not np.isfinite(tensor).all():
             complaints.append(f"{name} holds numbers that are not finite")
-        return jax.device_put(layout.read(tensor))  # jnp.asarray would compile a program for every shape
-
-    model = jax.tree_util.tree_map_with_path(assemble, template)
+        arrays.append(jax.device_put(layout.read(tensor)))  # jnp.asarray would compile one program per shape
     _refuse(complaints, settings)
-    return model
+    return jax.tree.unflatten(structure, arrays)
 
 
-def dump(model: Any, names: Names) -> dict[str, np.ndarray]:
+def dump(model: Any, names: Names | None = None) -> dict[str, np.ndarray]:
     """Parameters as `load_parameters` reads them; those that share a tensor are its rows, in order."""
     tensors: dict[str, list[np.ndarray]] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
@@ -191,23 +197,14 @@ def dump(model: Any, names: Names) -> dict[str, np.ndarray]:
     }
 
 
-def own_names(model: Any) -> Names:
-    """The table of a model whose parameters are stored as they are, under their own paths."""
-    places = [_place(path)[0] for path, _ in jax.tree_util.tree_leaves_with_path(model)]
-    return {place: (place, AS_IS) for place in places}
-
-
-def _tensor(path: tuple, names: Names) -> tuple[str, Layout]:
-    place, numbers = _place(path)
-    name, layout = names[place]
-    return name.format(*numbers), layout
-
-
-def _place(path: tuple) -> tuple[str, list[int]]:
-    """A parameter's path in its model: the attributes' names, and the numbers of the lists passed."""
-    parts = path[:-1]  # an nnx.Param's `value` ends the path
-    numbers = [part.idx for part in parts if isinstance(part, jax.tree_util.SequenceKey)]
-    return ".".join(part.name for part in parts if isinstance(part, jax.tree_util.GetAttrKey)), numbers
+def _tensor(path: tuple, names: Names | None) -> tuple[str, Layout]:
+    """The name and the layout of the tensor that holds a parameter, given the parameter's path."""
+    # An nnx.Param's `value` ends the path.
+    parts = [part.idx if isinstance(part, jax.tree_util.SequenceKey) else part.name for part in path[:-1]]
+    if names is None:
+        return ".".join(map(str, parts)), AS_IS
+    name, layout = names[".".join(part for part in parts if isinstance(part, str))]
+    return name.format(*(part for part in parts if isinstance(part, int))), layout
 
 
 def _refuse(complaints: list[str], settings: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from minqa.elmo import ElmoConfig
-from minqa.files.checkpoint import AS_IS, TRANSPOSED, Check, Layout, Settings, checked, only, whole
+from minqa.files.checkpoint import AS_IS, TRANSPOSED, Check, Layout, Settings, checked, number, only, whole
 from minqa.text import InputError
 from minqa.tokens import CHARACTER_IDS
 
@@ -25,19 +25,14 @@ def read_elmo_config(options: Settings) -> ElmoConfig:
     return ElmoConfig(**{field.name: values[field.name] for field in fields(ElmoConfig)})
 
 
+def _is_filter(value: Any) -> bool:
+    return (
+        isinstance(value, list) and len(value) == 2 and all(type(size) is int and size > 0 for size in value)
+    )
+
+
 def _are_filters(value: Any) -> bool:
-    sizes = (
-        [size for pair in value for size in pair]
-        if isinstance(value, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in value)
-        else []
-    )
-    return 0 < len(sizes) <= 128 and all(type(size) is int and size > 0 for size in sizes)
-
-
-def _clip(key: str) -> Check:
-    return Check(
-        key, lambda value: type(value) in (int, float) and 0 < value < 1e38, "must be a number above 0"
-    )
+    return isinstance(value, list) and 0 < len(value) <= 64 and all(map(_is_filter, value))
 
 
 # Name here → option. No tensor's shape would check the numbers bounded by 64.
@@ -52,8 +47,8 @@ CHECKS = {
     "projection_dim": whole("lstm.projection_dim"),
     "lstm_dim": whole("lstm.dim"),
     "num_layers": whole("lstm.n_layers", high=64),
-    "cell_clip": _clip("lstm.cell_clip"),
-    "projection_clip": _clip("lstm.proj_clip"),
+    "cell_clip": number("lstm.cell_clip", 1e-9, 1e38),
+    "projection_clip": number("lstm.proj_clip", 1e-9, 1e38),
     "skip_connections": Check(
         "lstm.use_skip_connections", lambda value: type(value) is bool, "must be true or false"
     ),

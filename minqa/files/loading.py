@@ -1,12 +1,12 @@
 """A folder, or a name on the Hugging Face hub → an encoder."""
 
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from minqa.bert import Bert, BertConfig
 from minqa.elmo import Elmo
@@ -20,16 +20,12 @@ from minqa.text import InputError
 from minqa.tokens import CharacterTokenizer, TextTokenizer
 
 DEMO_MODEL = "all-MiniLM-L6-v2"
-# The names of sentence-transformers, and those of its flags before version 6.
+# sentence-transformers' flags before version 6, and its names of today.
 POOLING_MODES = {
-    "mean": "pooling_mode_mean_tokens",
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-}
-_UNSUPPORTED_MODES = {
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
 }
 
 
@@ -48,15 +44,12 @@ def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.f
     folder = model_folder(source)
     if any((folder / name).is_file() for name in ("config.json", "modules.json")):
         return _load_bert(folder, str(source), dtype)
-    parts = {kind: sorted(folder.glob(f"*{kind}")) for kind in ("options.json", "weights.hdf5")}
-    if not any(parts.values()):
-        elmo_files = "no *options.json and *weights.hdf5, as an ELMo does"
-        raise InputError(f"{folder} holds no config.json, as a BERT does, and {elmo_files}.")
-    for kind, files in parts.items():
-        if len(files) != 1:
-            names = ", ".join(path.name for path in files) or "none"
-            raise InputError(f"{folder} should hold one *{kind}, as an ELMo is released, but holds {names}.")
-    return load_elmo(*(files[0] for files in parts.values()), name=str(source), dtype=dtype)
+    options, weights = (sorted(folder.glob(f"*{name}")) for name in ("options.json", "weights.hdf5"))
+    if len(options) != 1 or len(weights) != 1:
+        names = ", ".join(path.name for path in [*options, *weights]) or "neither"
+        one_each = f"not one *options.json and one *weights.hdf5, as an ELMo does, but {names}"
+        raise InputError(f"{folder} holds no config.json, as a BERT does, and {one_each}.")
+    return load_elmo(options[0], weights[0], name=str(source), dtype=dtype)
 
 
 def load_elmo(
@@ -73,9 +66,10 @@ def load_elmo(
     """
     options, weights = Path(options), Path(weights)
     config = elmo.read_elmo_config(read_settings(options))
-    template = jax.eval_shape(lambda: Elmo(config, rngs=nnx.Rngs(0)))
     with open_hdf5(weights) as tensors:
-        model = load_parameters(template, tensors, elmo.TENSORS, settings=options.name, dtype=dtype)
+        model = load_parameters(
+            partial(Elmo, config), tensors, elmo.TENSORS, settings=options.name, dtype=dtype
+        )
     return Encoder(model, CharacterTokenizer.make(config.characters_per_word), name=name or weights.name)
 
 
@@ -98,9 +92,17 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     if ranks or settings.get("model_type", str) not in (None, "SentenceTransformer"):
         raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
     config, tokenizer = read_bert(transformer)
-    template = jax.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
+    model = load_parameters(
+        partial(Bert, config),
+        read_tensors(transformer),
+        bert.TENSORS,
+        settings="config.json",
+        older_names=bert.OLDER_NAMES,
+        unused=bert.UNUSED_TENSORS,
+        dtype=dtype,
+    )
     return Encoder(
-        model=load_bert_parameters(template, transformer, bert.TENSORS, "config.json", dtype),
+        model=model,
         tokenizer=tokenizer,
         pooling=replace(pooling, truncate_dim=dim, similarity=similarity),
         prompts={name: prompts.get(name, str) or "" for name in prompts.values},
@@ -128,12 +130,6 @@ def read_bert(folder: Path, *, max_tokens: int | None = None) -> tuple[BertConfi
     return config, tokenizer
 
 
-def load_bert_parameters(template, folder: Path, names, settings: str, dtype, unused=bert.UNUSED_TENSORS):
-    """Fill a BERT, with a head or without; see `load_parameters`."""
-    how = {"older_names": bert.OLDER_NAMES, "unused": unused, "settings": settings, "dtype": dtype}
-    return load_parameters(template, read_tensors(folder), names, **how)
-
-
 def _modules(folder: Path) -> tuple[Path, Pooling]:
     """Where the transformer of a sentence-transformers folder lies, and how it pools."""
     place = folder / "modules.json"
@@ -147,11 +143,12 @@ def _modules(folder: Path) -> tuple[Path, Pooling]:
         supported = "Transformer, Pooling and, at the end, Normalize"
         raise InputError(f"{place} chains {', '.join(kinds)}; supported are {supported}.")
     settings = read_settings(folder / (modules[1].get("path", str) or "1_Pooling") / "config.json")
-    flags = dict(sorted((POOLING_MODES | _UNSUPPORTED_MODES).items()))  # the order of concatenation
-    modes = settings.values.get("pooling_mode") or [mode for mode in flags if settings.get(flags[mode], bool)]
+    flags = [key for key in settings.values if key.startswith("pooling_mode_") and settings.get(key, bool)]
+    # In the order in which sentence-transformers concatenates them.
+    modes = settings.values.get("pooling_mode") or sorted(POOLING_MODES.get(flag, flag) for flag in flags)
     modes = modes if isinstance(modes, list) else [modes]
-    if any(mode not in POOLING_MODES for mode in modes):
-        supported = ", ".join(POOLING_MODES)
+    if not all(mode in POOLING_MODES.values() for mode in modes):
+        supported = ", ".join(POOLING_MODES.values())
         raise InputError(
             f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {supported}."
         )

@@ -1,10 +1,12 @@
 """The tokenizer in a model folder."""
 
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, normalizers
 
-from minqa.files.checkpoint import Settings, read_settings
+from minqa.files.checkpoint import Settings, first_line, read_settings
 from minqa.text import InputError
 from minqa.tokens import TextTokenizer
 
@@ -28,10 +30,8 @@ def load_tokenizer(
         raise InputError(f"{folder} holds no tokenizer: tokenizer.json or vocab.txt is needed.")
     try:
         backend = _read_backend(folder, settings)
-    except InputError:
-        raise
     except Exception as error:  # tokenizers raises bare Exception for a broken file
-        raise InputError(f"The tokenizer in {folder} cannot be read: {error}") from error
+        raise InputError(f"The tokenizer in {folder} cannot be read: {first_line(error)}.") from error
     unknown, vocabulary = getattr(backend.model, "unk_token", None), backend.get_vocab(False)
     if not vocabulary or (unknown and unknown not in vocabulary):
         raise InputError(f"The vocabulary of the tokenizer in {folder} lacks {unknown or 'every token'}.")
@@ -51,31 +51,50 @@ def load_tokenizer(
 
 
 def _read_backend(folder: Path, settings: Settings) -> Tokenizer:
-    """`tokenizer.json`, if `tokenizer_config.json` says the same; else what transformers makes of both.
+    """`tokenizer.json`, if the other files say the same; else what transformers makes of them all.
 
     Importing transformers takes over a second, which most folders need not wait for.
     """
     if (folder / "tokenizer.json").is_file():
         backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        if settings.get("tokenizer_class", str) in ("PreTrainedTokenizerFast", "TokenizersBackend"):
-            return backend
-        ours, get = backend.normalizer, settings.values.get
-        wanted = [
-            settings.get(key, bool) for key in ("do_lower_case", "tokenize_chinese_chars", "strip_accents")
-        ]
-        added = {str(number): token.content for number, token in backend.get_added_tokens_decoder().items()}
-        listed = {number: token["content"] for number, token in (get("added_tokens_decoder") or {}).items()}
-        special = [get(f"{role}_token") or f"[{role.upper()}]" for role in ("cls", "sep", "unk")]
-        special += [*(get("extra_special_tokens") or ()), *(get("additional_special_tokens") or ())]
-        if (
-            isinstance(ours, normalizers.BertNormalizer)
-            and (ours.lowercase, ours.handle_chinese_chars)
-            == tuple(value is not False for value in wanted[:2])
-            and (ours.clean_text, ours.strip_accents) == (True, wanted[2])
-            and listed in ({}, added)
-            and all(token in added.values() for token in special)
-        ):
+        if _is_all(backend, folder, settings):
             return backend
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+
+
+def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
+    """Whether the other files of the folder change nothing about `tokenizer.json`."""
+    said = dict(settings.values)
+    known = added = {token.content: i for i, token in backend.get_added_tokens_decoder().items()}
+    if listed := settings.get("added_tokens_decoder", dict):
+        added = {token["content"]: int(number) for number, token in listed.items()}
+    else:  # two files that transformers wrote before version 4.34
+        said |= read_settings(folder / "special_tokens_map.json", optional=True).values
+        added = {**known, **read_settings(folder / "added_tokens.json", optional=True).values}
+    roles = {key: _content(value) for key, value in said.items() if key.endswith("_token")}
+    lists = [said.get(key) or () for key in ("extra_special_tokens", "additional_special_tokens")]
+    special = [*roles.values(), *map(_content, chain(*lists))]
+    if added != known or not all(token in known for token in special if isinstance(token, str)):
+        return False
+    if settings.get("tokenizer_class", str) in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+        return True
+    # What BERT's tokenizer makes of its settings.
+    cls, sep, unknown = (roles.get(f"{role}_token") or f"[{role.upper()}]" for role in ("cls", "sep", "unk"))
+    lowercase, chinese = (
+        settings.get(key, bool) is not False for key in ("do_lower_case", "tokenize_chinese_chars")
+    )
+    ours = backend.normalizer
+    return (
+        isinstance(ours, normalizers.BertNormalizer)
+        and (ours.clean_text, ours.lowercase, ours.handle_chinese_chars) == (True, lowercase, chinese)
+        and ours.strip_accents == settings.get("strip_accents", bool)
+        and backend.encode("").tokens[:2] == [cls, sep]
+        and getattr(backend.model, "unk_token", None) == unknown
+    )
+
+
+def _content(token: Any) -> Any:
+    """A token's text; some are written down with flags."""
+    return token["content"] if isinstance(token, dict) else token

@@ -1,6 +1,6 @@
 """Files of weights → tensors by name."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 from safetensors import safe_open
 
 from minqa.files.checkpoint import COMPLAINTS_NAMED, read_settings
+from minqa.files.extras import needed
 from minqa.text import InputError
 
 
@@ -46,15 +47,15 @@ def read_tensors(path: Path) -> Mapping[str, Any]:
     Raises:
         InputError: there are no weights, or a file is missing, cut short or not what it claims to be.
     """
-    for name, read in (("model.safetensors", _read_safetensors), ("pytorch_model.bin", _read_torch)):
+    for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / f"{name}.index.json").is_file():
-            return _read_shards(path / f"{name}.index.json", read)
+            return _read_shards(path / f"{name}.index.json")
         if (path / name).is_file():
-            return read(path / name)
+            return _read_file(path / name)
     raise InputError(f"{path} holds no weights: model.safetensors is needed.")
 
 
-def _read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict[str, Any]:
+def _read_shards(index: Path) -> dict[str, Any]:
     names = read_settings(index).get("weight_map", dict)
     if not names:
         raise InputError(f"{index} names no tensors under weight_map.")
@@ -62,7 +63,9 @@ def _read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict
     for shard in sorted({index.with_name(Path(str(shard)).name) for shard in names.values()}):
         if not shard.is_file():
             raise InputError(f"{shard.parent} holds no {shard.name}, which {index.name} names.")
-        tensors |= {name: tensor for name, tensor in read(shard).items() if names.get(name) == shard.name}
+        tensors |= {
+            name: tensor for name, tensor in _read_file(shard).items() if names.get(name) == shard.name
+        }
     if missing := sorted(names.keys() - tensors.keys()):
         raise InputError(
             f"{index} names tensors that no shard holds: {', '.join(missing[:COMPLAINTS_NAMED])}."
@@ -70,20 +73,24 @@ def _read_shards(index: Path, read: Callable[[Path], Mapping[str, Any]]) -> dict
     return tensors
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+def _read_file(path: Path) -> dict[str, np.ndarray]:
+    return _read_torch(path) if path.suffix == ".bin" else read_safetensors(path)[0]
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The tensors of a file, and its metadata. Raises InputError if it is missing or no safetensors."""
     try:
         with safe_open(path, "numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            return tensors, file.metadata() or {}
+    except FileNotFoundError:
+        raise InputError(f"There is no file {path}.") from None
     except Exception as error:  # besides its own error, safetensors lets NumPy's through
         raise InputError(f"{path} cannot be read as safetensors, is it cut short? ({error})") from error
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError:
-        how = "install torch, or save the model as model.safetensors"
-        raise InputError(f"{path} needs PyTorch to be read: {how}.") from None
+    torch = needed("torch", f"Reading {path}", instead="save the model as model.safetensors")
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
         short = {name: tensor.float() for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16}

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from minqa.batches import by_text, run_model
 from minqa.embedding import word_means
 from minqa.encoder import Encoder
+from minqa.files.extras import needed
 from minqa.text import InputError
 from minqa.tokens import Tokens
 
@@ -99,15 +100,12 @@ def factors(units: Units, k: int = 6) -> Factors:
     As Ecco (Alammar 2021, ACL demos 30) does with the feed-forward units of all layers; the factorization is
     scikit-learn's (Lee and Seung 1999). Raises InputError without it, or if the text has fewer than k words.
     """
-    try:
-        from sklearn.decomposition import NMF
-    except ImportError:
-        raise InputError("Factors need scikit-learn: install it with `uv sync --extra factors`.") from None
+    decomposition = needed("sklearn.decomposition", "A factorization", "factors")
     layers, words, number = units.array.shape
     if not 0 < k <= words:
         raise InputError(f"{k} factors were asked for, but the text has {words} words.")
     active = np.maximum(np.moveaxis(units.array, 1, 0).reshape(words, -1), 0)
-    model = NMF(k, init="nndsvda", random_state=0, max_iter=500)
+    model = decomposition.NMF(k, init="nndsvda", random_state=0, max_iter=500)
     strength = model.fit_transform(active).T  # (factor, word)
     # Doubling a factor and halving its weights changes nothing, so the weights are scaled to length 1.
     lengths = np.maximum(np.linalg.norm(model.components_, axis=1, keepdims=True), 1e-9)

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -10,8 +11,10 @@ import transformers
 from conftest import edit_json, make_bert_folder, rewrite
 
 import minqa
-from minqa.answers.reader import answer, load_reader
+from minqa.answers.reader import answer, load_reader, read_pairs
+from minqa.answers.spans import span_loss
 from minqa.ask import Answerer
+from minqa.batches import as_batch, pad
 
 QUESTION = "Who developed the theory?"
 PASSAGE = "the naïve theory of relativity, a café's war; 42 developers of world-war theories (played) it. "
@@ -133,6 +136,32 @@ def test_a_tokenizer_that_truncates_at_the_left_gives_the_same_answers(folder, t
     left, right = load_reader(tmp_path / "left", window=40), load_reader(folder, window=40)
     texts = [PASSAGE * 3, "theory"]
     assert answer(left, QUESTION, texts, k=9, overlap=9) == answer(right, QUESTION, texts, k=9, overlap=9)
+
+
+def test_a_reader_is_trained_under_ones_own_jit(folder):
+    """On a passage that fits one window: the loss of the marked words falls, dropout included."""
+    reader = load_reader(folder)
+    [tokens] = read_pairs(reader.tokenizer, QUESTION, ["a café war"])
+    batch = as_batch([tokens])
+    mask = pad(tokens.word >= 0, batch.ids.shape[1])[None]
+    first, target = int(np.flatnonzero(mask[0])[-1]), np.zeros((*mask.shape, 4), np.float32)
+    target[0, first, 0] = 1
+
+    def loss(model, key=None):
+        start, end = model(*batch[:4], key=key)
+        return span_loss(start, end, start[:, 0] + end[:, 0], mask, target)
+
+    @jax.jit
+    def step(model, key):
+        gradients = jax.grad(loss)(model, key)
+        return jax.tree.map(lambda leaf, slope: leaf - 0.005 * slope, model, gradients)
+
+    model = reader.model
+    for number in range(30):
+        model = step(model, jax.random.key(number))
+    assert float(loss(model)) < 0.5 * float(loss(reader.model))
+    [[span]] = answer(replace(reader, model=model), QUESTION, ["a café war"])
+    assert span.text == "war"
 
 
 def test_empty_texts(folder):

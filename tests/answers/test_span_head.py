@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from safetensors.numpy import save_file
 
 import minqa
 from minqa import Vectors
@@ -18,12 +19,12 @@ from minqa.answers.span_head import (
     QuestionPassageBatch,
     SpanHead,
     _closeness,
-    head_loss,
     load_span_head,
     pair,
     read_answers,
     save_span_head,
 )
+from minqa.answers.spans import span_loss
 from minqa.ask import Answerer
 
 run = jax.jit(SpanHead.__call__)
@@ -149,18 +150,22 @@ def test_training_learns_and_leaves_the_scale_alone():
     optimizer = optax.adamw(
         0.01, weight_decay=0.1, mask=lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
     )
-    state, before = optimizer.init(head), head_loss(head, pairs, target)
+
+    def loss(head, key=None):
+        return span_loss(*head(pairs, key), pairs.mask, target)
+
+    state, before = optimizer.init(head), loss(head)
 
     @jax.jit
     def step(head, state, key):
-        gradients = jax.grad(head_loss)(head, pairs, target, key)
+        gradients = jax.grad(loss)(head, key)
         updates, state = optimizer.update(gradients, state, head)
         return optax.apply_updates(head, updates), state
 
     with jax.numpy_dtype_promotion("standard"):  # optax needs it
         for i in range(80):
             head, state = step(head, state, jax.random.key(i))
-    assert float(head_loss(head, pairs, target)) < 0.5 * float(before)
+    assert float(loss(head)) < 0.5 * float(before)
     np.testing.assert_array_equal(head.scale.mean[...], 0)
     np.testing.assert_array_equal(head.scale.inverse_deviation[...], 1)
 
@@ -188,7 +193,15 @@ def test_a_file_that_is_no_head_is_told(tmp_path):
     whole = save_span_head(made_head())
     for broken in (b"", whole[: len(whole) // 2], b"x" * 99):
         path.write_bytes(broken)
-        with pytest.raises(minqa.InputError, match=r"cannot be read as a span head"):
+        with pytest.raises(minqa.InputError, match=r"head\.safetensors cannot be read as safetensors"):
+            load_span_head(path)
+    for tensors in (
+        {"x": np.zeros(3)},
+        {"project.kernel": np.zeros(3)},
+        {"project.kernel": np.zeros((6, 4))},
+    ):
+        save_file(tensors, path)
+        with pytest.raises(minqa.InputError, match=r"head\.safetensors holds no span head"):
             load_span_head(path)
 
 

@@ -24,9 +24,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "train_span_head.py"
 
 @pytest.fixture(scope="module")
 def example():
+    sys.path.insert(0, str(EXAMPLE.parent))  # as for a script
     spec = importlib.util.spec_from_file_location("train_span_head", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    sys.path.remove(str(EXAMPLE.parent))
     return module
 
 

@@ -61,11 +61,17 @@ CELL = "RNN_1/RNN/MultiRNNCell/Cell1/LSTMCell"
         (truncate, "weights.hdf5 cannot be read as HDF5, is it cut short"),
         (lambda folder: (folder / "weights.hdf5").write_bytes(b"no"), "cannot be read as HDF5"),
         (lambda folder: (folder / "weights.hdf5").write_bytes(b""), "cannot be read as HDF5"),
-        (lambda folder: (folder / "weights.hdf5").unlink(), r"one \*weights.hdf5, .* but holds none"),
-        (lambda folder: (folder / "options.json").unlink(), r"one \*options.json, .* but holds none"),
+        (
+            lambda folder: (folder / "weights.hdf5").unlink(),
+            r"not one \*options.json and one \*weights.hdf5, .* but options.json",
+        ),
+        (
+            lambda folder: (folder / "options.json").unlink(),
+            r"not one \*options.json and one \*weights.hdf5, .* but weights.hdf5",
+        ),
         (
             lambda folder: (folder / "b_weights.hdf5").write_bytes(b""),
-            "but holds b_weights.hdf5, weights.hdf5",
+            "but options.json, b_weights.hdf5, weights.hdf5",
         ),
         (lambda folder: (folder / "options.json").write_text("{"), "options.json cannot be read"),
         (lambda folder: (folder / "options.json").write_text("[]"), "options.json holds no JSON object"),

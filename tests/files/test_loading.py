@@ -80,7 +80,13 @@ def truncate(folder):
             "has 2 special tokens",
         ),
         (lambda folder: edit_json(folder / "tokenizer_config.json", model_max_length=-1), "and room for -1"),
-        (lambda folder: edit_json(folder / "tokenizer.json", post_processor=None), "has 0 special tokens"),
+        (
+            lambda folder: (
+                edit_json(folder / "tokenizer.json", post_processor=None),
+                edit_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast"),
+            ),
+            "has 0 special tokens",
+        ),
         (lambda folder: edit_json(folder / "config.json", vocab_size=2**50), "has shape .* instead of"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b""), "cannot be read as safetensors"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json cannot be read"),

@@ -72,10 +72,26 @@ def list_tokens(folder, *more):
     edit_json(folder / "tokenizer_config.json", added_tokens_decoder=listed)
 
 
+def flagged(content, **flags):
+    token = {key: value for key, value in added(content, **flags).items() if key != "id"}
+    return {"__type": "AddedToken", **token}
+
+
+def older(folder, kind, name, content):
+    """A folder as transformers 4.33 wrote it: added and special tokens have files of their own."""
+    edit_json(
+        folder / "tokenizer_config.json",
+        tokenizer_class=kind or ...,
+        added_tokens_decoder=...,
+        mask_token=...,
+    )
+    (folder / name).write_text(json.dumps(content), "utf-8")
+
+
 SPLIT_TEXTS = [
     "Who developed the THEORY, café cafe\u0301 NAÏVE? relativity x",
     "日本語 theory日本war",
-    "the world [X]war  [x]war a[X]b [X] who [X]",
+    "the world [X]war  [x]war a[X]b [X] who [X] [MASK] a[MASK]b",
     "a\x00b war\u200bwar",
     "",
     "theory of war " * 12,
@@ -97,6 +113,9 @@ DISAGREEMENTS = {
 } | {
     "accents are kept and capitals not": lambda folder: edit_json(
         folder / "tokenizer_config.json", strip_accents=True, do_lower_case=False
+    ),
+    "nothing frames a text in tokenizer.json": lambda folder: edit_json(
+        folder / "tokenizer.json", post_processor=None
     ),
     "clean_text was false": lambda folder: edit_normalizer(folder, clean_text=False),
     "there is no tokenizer_config.json": lambda folder: (
@@ -128,9 +147,44 @@ DISAGREEMENTS = {
         for config in (True, False)
     },
     **{
-        f"{role} is a": lambda folder, role=role: edit_json(folder / "tokenizer_config.json", **{role: "a"})
-        for role in ("unk_token", "cls_token", "sep_token")
+        f"{role} is {token}": lambda folder, role=role, token=token: edit_json(
+            folder / "tokenizer_config.json", **{role: token}
+        )
+        for role in ("unk_token", "cls_token", "sep_token", "pad_token", "mask_token", "bos_token")
+        for token in ("a", "[X]", "[SEP]", "[MASK]", None)
+        if (role, token) not in [("unk_token", "[X]"), ("unk_token", None)]  # with which theirs fails
     },
+    **{
+        f"{name} in {kind}'s special_tokens_map.json": lambda folder, tokens=tokens, kind=kind: older(
+            folder, kind, "special_tokens_map.json", tokens
+        )
+        for name, tokens in {
+            "a role": {"mask_token": "[X]"},
+            "a role with flags": {"mask_token": flagged("[X]", lstrip=True)},
+            "a known token with flags": {"mask_token": flagged("[MASK]", lstrip=True)},
+            "another [UNK]": {"unk_token": "the"},
+            "a list": {"additional_special_tokens": ["[X]"]},
+            "a list with flags": {"additional_special_tokens": [flagged("[X]", rstrip=True)]},
+            "extra tokens": {"extra_special_tokens": ["[X]"]},
+        }.items()
+        for kind in ("BertTokenizer", "PreTrainedTokenizerFast", None)
+    },
+    **{
+        f"{name} in {kind}'s added_tokens.json": lambda folder, tokens=tokens, kind=kind: older(
+            folder, kind, "added_tokens.json", tokens
+        )
+        for name, tokens in {
+            "a new token": {"[X]": NEW},
+            "a piece": {"relativ": VOCABULARY.index("relativ")},
+            "what is known": {"[SEP]": VOCABULARY.index("[SEP]")},
+        }.items()
+        for kind in ("BertTokenizer", "PreTrainedTokenizerFast", None)
+    },
+    "files of before beside a list of added tokens": lambda folder: (
+        list_tokens(folder),
+        (folder / "added_tokens.json").write_text(json.dumps({"[X]": NEW})),
+        (folder / "special_tokens_map.json").write_text(json.dumps({"mask_token": "[X]"})),
+    ),
 }
 
 
@@ -169,6 +223,14 @@ def test_transformers_is_imported_only_where_the_folder_disagrees_with_itself(be
     load_tokenizer(bert_folder, max_tokens=64, max_positions=64)
     list_tokens(bert_folder)
     edit_json(bert_folder / "tokenizer_config.json", truncation_side="left", do_lower_case=...)
+    load_tokenizer(bert_folder, max_tokens=64, max_positions=64)
+    older(
+        bert_folder,
+        "BertTokenizer",
+        "special_tokens_map.json",
+        {"mask_token": flagged("[MASK]"), "cls_token": "[CLS]"},
+    )
+    (bert_folder / "added_tokens.json").write_text(json.dumps({"[SEP]": VOCABULARY.index("[SEP]")}))
     load_tokenizer(bert_folder, max_tokens=64, max_positions=64)
     edit_json(bert_folder / "tokenizer_config.json", do_lower_case=False)
     with pytest.raises(minqa.InputError, match="transformers"):
@@ -216,6 +278,12 @@ def test_a_tokenizer_without_unknown_words_is_refused(bert_folder, kept, pieces)
     with pytest.raises(minqa.InputError, match="tokenizer") as error:
         minqa.load(bert_folder)
     assert "\n" not in str(error.value)
+
+
+def test_an_unknown_token_that_is_none_is_refused(bert_folder):
+    edit_json(bert_folder / "tokenizer_config.json", unk_token="[X]")
+    with pytest.raises(minqa.InputError, match=r"lacks \[X\]"):
+        minqa.load(bert_folder)
 
 
 def test_broken_tokenizers_are_refused(bert_folder):

@@ -48,7 +48,7 @@ def test_pytorch_weights_load_the_same_without_unpickling(bert_folder, monkeypat
     with pytest.raises(minqa.InputError, match="cannot be read as PyTorch weights"):
         minqa.load(bert_folder)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(minqa.InputError, match="needs PyTorch to be read"):
+    with pytest.raises(minqa.InputError, match=r"Reading .* needs PyTorch"):
         minqa.load(bert_folder)
 
 

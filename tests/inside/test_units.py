@@ -178,7 +178,7 @@ def test_what_cannot_be_asked_for_is_said_in_a_sentence(either, monkeypatch):
     with pytest.raises(ValueError, match=r"gave \(1,\) numbers for"):
         minqa.find_units(either, TEXTS, lambda tokens: np.ones(1))
     monkeypatch.setitem(sys.modules, "sklearn.decomposition", None)
-    with pytest.raises(minqa.InputError, match="Factors need scikit-learn"):
+    with pytest.raises(minqa.InputError, match="A factorization needs scikit-learn"):
         minqa.factors(minqa.units(either, "who"))
 
 

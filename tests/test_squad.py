@@ -6,7 +6,7 @@ import json
 import pytest
 
 import minqa
-from minqa.answers.squad import exact_match, f1, read_squad
+from examples.squad import exact_match, f1, read_squad
 
 FILE = {
     "version": "1.1",
