@@ -28,17 +28,15 @@ class Tokens:
     """
 
     text: str  # `well_formed`; the items of a list, joined by spaces
-    ids: Int[
-        np.ndarray, "token ..."
-    ]  # subwords, special tokens included; or [token, character], spelled words
+    ids: Int[np.ndarray, "token ..."]  # subwords and special tokens; or [token, character], spelled words
     word: Int[np.ndarray, " token"]  # the number of each token's word, or -1
     words: Int[np.ndarray, "word 2"]  # start and end of each word, in characters of `text`
     keys: tuple[str, ...]  # words as the model sees them, in lower case; equal keys are the same word
     unknown: Bool[np.ndarray, " word"]  # whether all that the model sees of a word is [UNK]
-    prompt_tokens: int  # how many leading tokens stand for the prompt, [CLS] included; or 0
     windows: tuple[int, ...]  # tokens in each window; several if the text exceeds the model's maximum
-    pooled_window: int  # the window that truncation would keep
     types: Int[np.ndarray, " token"]  # 0, or 1 in the second text of a pair
+    prompt_tokens: int = 0  # how many leading tokens stand for the prompt, [CLS] included; or 0
+    pooled_window: int = 0  # the window that truncation would keep
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -69,19 +67,9 @@ def comparable(query: Tokens, passage: Tokens) -> Bool[np.ndarray, "query_word p
 def tokens_of_words(words: Sequence[str]) -> Tokens:
     """Tokens of words that no tokenizer has read: one token per word."""
     starts = np.cumsum([0, *(len(word) + 1 for word in words)], dtype=np.int32)
-    number = np.arange(len(words), dtype=np.int32)
-    return Tokens(
-        text=" ".join(words),
-        ids=number,
-        word=number,
-        words=np.stack([starts[:-1], starts[1:] - 1], axis=1),
-        keys=tuple(map(str.lower, words)),
-        unknown=np.zeros(len(words), bool),
-        prompt_tokens=0,
-        windows=(len(words),),
-        pooled_window=0,
-        types=np.zeros_like(number),
-    )
+    places, number = np.stack([starts[:-1], starts[1:] - 1], axis=1), np.arange(len(words), dtype=np.int32)
+    keys, unknown, types = tuple(map(str.lower, words)), np.zeros(len(words), bool), np.zeros_like(number)
+    return Tokens(" ".join(words), number, number, places, keys, unknown, (len(words),), types)
 
 
 @dataclass(frozen=True)
@@ -96,13 +84,13 @@ class TextTokenizer:
         prompt = well_formed(prompt)
         texts = [well_formed(text) if isinstance(text, str) else [*map(well_formed, text)] for text in texts]
         strings = [prompt + text for text in texts if isinstance(text, str)]
-        encodings, tokens = iter(self.backend.encode_batch(strings)), []
-        for text in texts:
-            if isinstance(text, str):
-                tokens.append(self.read(text, next(encodings), prompt))
-            else:
-                tokens.append(self.read_words(text, prompt))
-        return tokens
+        encodings = iter(self.backend.encode_batch(strings))
+        return [
+            self.read(text, next(encodings), prompt)
+            if isinstance(text, str)
+            else self.read_words(text, prompt)
+            for text in texts
+        ]
 
     def read(self, text: str, encoding: Encoding, prompt: str = "", sequence: int = 0) -> Tokens:
         """Tokens of an encoded text; of an encoded pair, those of its first (`sequence` 0) or second text."""
