@@ -60,14 +60,12 @@ class Rows(Sequence[Item]):
 
 def read_passage(shard: Shard, row: int) -> Passage:
     """A passage of a shard."""
-    columns = shard.row(row)
-    return Passage(**{name: columns[name] for name in Passage._fields})
+    return Passage(*shard.row(row))
 
 
 def read_tokens(shard: Shard, row: int) -> Float[np.ndarray, "token dim"]:
     """The vectors of all tokens of a passage, special tokens included, as 8 bits have kept them."""
-    columns = shard.row(row)
-    tokens = shard.array(".tokens.npy")[columns["token_start"] : columns["token_end"]]
+    tokens = shard.array(".tokens.npy")[slice(*shard.row(row, ("token_start", "token_end")))]
     return tokens["vector"] * tokens["scale"][:, None]
 
 

@@ -10,7 +10,7 @@ The Parquet file is written last. The metadata of its schema is the record of wh
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -44,9 +44,10 @@ RECORD = {
 }
 # All shards of an index have these in common.
 MADE_WITH = ("fingerprint", "splitter", "max_tokens", "articles_per_shard")
-# Passages of a Parquet file that are read at once, and how many such groups are kept.
+# Passages of a Parquet file that are read at once.
 PASSAGES_PER_GROUP = 256
-GROUPS_KEPT = 128
+# Groups of passages, and arrays, that are kept open, by one process.
+OPEN_AT_ONCE = 128
 _ROW = [*Passage._fields, "token_start", "token_end"]
 _ZEROS = "0" * 64
 _AGAIN = "the same `minqa index` makes it again"
@@ -76,19 +77,12 @@ class Shard:
 
     def array(self, suffix: str) -> np.ndarray:
         """The array in a file, ".npy" or ".tokens.npy", memory-mapped."""
-        path = self.path.with_suffix(suffix)
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
-        if path.stat().st_size != self.record["files"][suffix]["bytes"]:
-            raise InputError(f"{path} was written again since it was opened: open the index again.")
-        return array
+        return _map(self, suffix)
 
-    def row(self, row: int) -> dict[str, Any]:
-        """A passage, and where its tokens are, by the names of the columns."""
+    def row(self, row: int, columns: Sequence[str] = Passage._fields) -> list[Any]:
+        """What a row of the Parquet file holds in some columns."""
         table = _read_group(self, row // PASSAGES_PER_GROUP)
-        return table.slice(row % PASSAGES_PER_GROUP, 1).to_pylist()[0]
+        return [table[column][row % PASSAGES_PER_GROUP].as_py() for column in columns]
 
     def column(self, name: str) -> Any:
         """A column, as a pyarrow array."""
@@ -202,6 +196,18 @@ def _check(path: Path, same: bool) -> None:
         raise InputError(f"{path} is missing, or is not what was written, by its checksum or size; {_AGAIN}.")
 
 
-@lru_cache(GROUPS_KEPT)
+@lru_cache(OPEN_AT_ONCE)
+def _map(shard: Shard, suffix: str) -> np.ndarray:
+    path = shard.path.with_suffix(suffix)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
+    if path.stat().st_size != shard.record["files"][suffix]["bytes"]:
+        raise InputError(f"{path} was written again since it was opened: open the index again.")
+    return array
+
+
+@lru_cache(OPEN_AT_ONCE)
 def _read_group(shard: Shard, group: int) -> Any:
     return shard.read(lambda file: file.read_row_group(group, columns=_ROW))

@@ -27,6 +27,8 @@ from minqa.text import InputError, Passage
 from minqa.tokens import Tokens
 
 Item = TypeVar("Item")
+Note = Callable[[str], None]
+Progress = Callable[[int, float], None]
 # How many articles' passages a shard holds: what is lost if a run is stopped.
 ARTICLES_PER_SHARD = 1024
 # Articles that are split at once, which bounds the tokens in memory.
@@ -51,8 +53,8 @@ def write_index(
     statistics: bool = True,
     workers: int = 0,
     cache: Path | None = None,
-    progress: Callable[[int, float], None] = lambda done, read: None,
-    note: Callable[[str], None] = lambda sentence: None,
+    progress: Progress = lambda done, read: None,
+    note: Note = lambda sentence: None,
 ) -> DiskIndex:
     """Embed a corpus into a folder: the shards that are missing, broken, or of articles that have changed.
 
@@ -88,9 +90,10 @@ def write_index(
     def is_missing(block: _Block) -> bool:
         if block.record["last"]:
             last_blocks.append(block)
-        if done := _is_done(block, *_on_disk(block, note), store_tokens):
+        _, is_there = _find(block, store_tokens, note)
+        if is_there:
             progress(0, block.read[1])
-        return not done
+        return not is_there
 
     waiting = False
     while shards:
@@ -136,7 +139,7 @@ class _Block(NamedTuple):
     read: tuple[float, float]  # how much of the corpus is read before and after them
 
 
-def _advance(progress: Callable, read: tuple[float, float], more: int, part: float) -> None:
+def _advance(progress: Progress, read: tuple[float, float], more: int, part: float) -> None:
     progress(more, read[0] + part * (read[1] - read[0]))
 
 
@@ -219,38 +222,33 @@ def _blocks(
         number, part = number + 1, together[-1][1]
 
 
-def _on_disk(block: _Block, note: Callable[[str], None] = lambda sentence: None) -> tuple[Shard | None, bool]:
-    """The shard that has a block's number, if its record can be read; and whether it is whole."""
-    shard = None
+def _find(block: _Block, store_tokens: bool, note: Note = lambda sentence: None) -> tuple[Shard | None, bool]:
+    """The shard that has a block's number, if there is one that is whole, and whether it is the block's.
+
+    Raises:
+        InputError: it is another corpus's.
+    """
     try:
-        if block.path.exists():
-            shard = read_shard(block.path)
-            shard.check()
-            return shard, True
+        if not block.path.exists():
+            return None, False
+        shard = read_shard(block.path)
+        shard.check()
     except InputError as error:
         note(f"{error} That is being done.")
-    return shard, False
-
-
-def _is_done(block: _Block, shard: Shard | None, whole: bool, store_tokens: bool) -> bool:
-    """Whether that shard is a block's; raises InputError if it is another corpus's."""
-    if shard is None:
-        return False
+        return None, False
     corpus, other = block.record["corpus"], shard.record["corpus"]
     if corpus != other:
         where = f"{other} stands after it in {block.path.parent}"
         raise InputError(f"{corpus} has grown, and {where}: index it into another folder.")
     same = all(shard.record[name] == block.record[name] for name in ("source", "last"))
-    return whole and same and (shard.has_tokens or not store_tokens)
+    return shard, same and (shard.has_tokens or not store_tokens)
 
 
 def _remove_after(block: _Block) -> None:
     """Remove the shards of a corpus after its last: it was longer once."""
+    corpus, last = block.record["corpus"], block.record["number"]
     for shard in read_folder(block.path.parent)[0]:
-        if (
-            shard.record["corpus"] == block.record["corpus"]
-            and shard.record["number"] > block.record["number"]
-        ):
+        if shard.record["corpus"] == corpus and shard.record["number"] > last:
             with writing(shard.path.parent):
                 for path in (shard.path, *map(shard.path.with_suffix, shard.record["files"])):
                     path.unlink(missing_ok=True)
@@ -262,18 +260,18 @@ def _write(
     block: _Block,
     articles: Iterable[Article],
     store_tokens: bool,
-    advance: Callable[[int, float], None],
+    advance: Progress,
 ) -> None:
     """Write a block's shard, from its articles without mark-up, if it is not there."""
-    replaced, whole = _on_disk(block)
-    if _is_done(block, replaced, whole, store_tokens):
+    replaced, is_there = _find(block, store_tokens)
+    if is_there:
         return
     advance(0, 0.0)
     remaining, passages = iter(articles), list[Passage]()
     while together := list(islice(remaining, ARTICLES_SPLIT_AT_ONCE)):
         passages += chain.from_iterable(split(splitter, together, max_tokens=block.record["max_tokens"]))
     texts = [passage.text for passage in passages]
-    vectors = _vectors(replaced, store_tokens) if replaced and whole else {}
+    vectors = _vectors(replaced, store_tokens) if replaced else {}
     if vectors and not block.record["first"] and vectors.keys().isdisjoint(texts):
         raise InputError(
             f"{block.record['corpus']} has nothing in common with what was indexed under that name: rename "
@@ -311,7 +309,7 @@ def _vectors(shard: Shard, store_tokens: bool) -> dict[str, tuple]:
 
 
 def _embed(
-    encoder: Encoder, tokens: Mapping[str, Tokens], store_tokens: bool, advance: Callable[[int, float], None]
+    encoder: Encoder, tokens: Mapping[str, Tokens], store_tokens: bool, advance: Progress
 ) -> dict[str, tuple]:
     """Of each text the pooled vector and, if they are wanted, the token vectors in 8 bits; else None."""
     texts, layers, done = [*tokens], (encoder.num_layers,) if store_tokens else (), 0
@@ -340,7 +338,7 @@ def _pack(states: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 @contextmanager
-def _locked(path: Path, waiting: Callable[[int, float], None] | None) -> Iterator[bool]:
+def _locked(path: Path, waiting: Progress | None) -> Iterator[bool]:
     """Whether this process alone may write a shard; with `waiting`, called each second, once it may.
 
     The system releases the lock when the process ends, however it does. Who gets it looks whether the shard
