@@ -12,6 +12,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -143,19 +144,17 @@ def survive(times: int, articles: int, seed: int) -> None:
             try:
                 process.wait(chance.uniform(1, max(2 * whole / times, 8)))
                 finished += 1
+                shutil.rmtree(folder / "killed")  # and from the beginning
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
                 killed += 1
-            shards = len(list((folder / "killed").glob("[0-9]*-*/shard.json")))
+            shards = len(list((folder / "killed").glob("*.parquet")))
             print(f"kill {killed}: {shards} shards are whole", flush=True)
         subprocess.run([*command, folder / "killed"], check=True, capture_output=True)
         one, other = contents(folder / "undisturbed"), contents(folder / "killed")
         differ = sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
-        ids = [passage_id for path in sorted(folder.glob("killed/[0-9]*-*")) for passage_id in ids_of(path)]
-        expected = [
-            passage_id for path in sorted(folder.glob("undisturbed/[0-9]*-*")) for passage_id in ids_of(path)
-        ]
+        ids, expected = (ids_of(folder / name) for name in ("killed", "undisturbed"))
         print(
             f"{times} kills of a run of {whole:.0f} s, {finished} runs came to their end before theirs; "
             f"{len(expected):,} passages, {len(set(expected) - set(ids))} lost, {len(ids) - len(set(ids))} "
@@ -166,17 +165,14 @@ def survive(times: int, articles: int, seed: int) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-def ids_of(shard: Path) -> list[str]:
+def ids_of(folder: Path) -> list[str]:
     import pyarrow.parquet as parquet
 
-    return parquet.read_table(shard / "passages.parquet", columns=["id"])["id"].to_pylist()
+    tables = [parquet.read_table(path, columns=["id"]) for path in sorted(folder.glob("*.parquet"))]
+    return [passage_id for table in tables for passage_id in table["id"].to_pylist()]
 
 
 def time_search(number: int, folder: Path | None) -> None:
@@ -185,8 +181,8 @@ def time_search(number: int, folder: Path | None) -> None:
     import jax
 
     from minqa import dot, match
-    from minqa.corpus.index import Shard, VectorStore
-    from minqa.corpus.storage import publish, write_arrays
+    from minqa.corpus.index import VectorStore
+    from minqa.corpus.shards import Shard
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
         shards = []
@@ -194,12 +190,10 @@ def time_search(number: int, folder: Path | None) -> None:
             rng, rows = np.random.default_rng(start), min(SHARD_VECTORS, number - start)
             vectors = rng.standard_normal((rows, DIM), np.float32)
             vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-
-            def write(partial: Path, vectors=vectors) -> None:
-                write_arrays(partial / "vectors.safetensors", {"vectors": vectors})
-
-            path = Path(name) / f"0000-{start:010d}"
-            shards.append(Shard(path, publish(path, {"passages": rows}, write)))
+            path = Path(name) / f"{len(shards):06d}.npy"
+            np.save(path, vectors)
+            record = {"files": {".npy": {"bytes": path.stat().st_size}}}
+            shards.append(Shard(path.with_suffix(".parquet"), rows, record))
         parts = VectorStore(shards)
         flat = faiss.IndexFlatIP(DIM)
         for part in parts:
@@ -217,7 +211,7 @@ def time_search(number: int, folder: Path | None) -> None:
             cold = []
             for _ in range(3):
                 for shard in shards:
-                    forget(shard.folder / "vectors.safetensors")
+                    forget(shard.path.with_suffix(".npy"))
                 cold.append(seconds(ours))
             warm = [(seconds(theirs), seconds(ours)) for _ in range(ROUNDS)]
             peer, mine = np.median(warm, axis=0)

@@ -28,7 +28,7 @@ _NAMES = {
     "corpus.passages": "split",
     "corpus.spread": "Sharded shard",
     "corpus.index": "DiskIndex open_index",
-    "corpus.writer": "write_index",
+    "corpus.writer": "write_index write_shard",
     "inside.align": "align alignment_encoder",
     "inside.features": "FEATURES",
     "inside.heads": "TARGETS Attention Flip attention between flip head_scores",

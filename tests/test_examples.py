@@ -11,6 +11,7 @@ SAID = {
     "ranking": "first place is right: ",
     "unit": "unit 1.787",
     "animacy": "head 4.1  moves +0.26",
+    "index_elsewhere": "FAISS finds the same 5 passages",
 }
 
 

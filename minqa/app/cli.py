@@ -64,6 +64,13 @@ TYPES = {
     "number": _type(r"-?\d+", int, "be a whole number"),
     "positive": _type(r"0*[1-9]\d*", int, "be a whole number above 0"),
     "count": _type(r"\d+", int, "be a whole number, 0 or more"),
+    "shards": _type(
+        r"\d*:\d*(:0*[1-9]\d*)?",
+        lambda text: range(sys.maxsize)[
+            slice(*[int(number) if number else None for number in text.split(":")])
+        ],
+        "be START:STOP or START:STOP:STEP, as 0:500, or 1::4 for every fourth from 1",
+    ),
     "pair": _type(
         r"\d+\.\d+", lambda text: tuple(map(int, text.split("."))), "be a layer and a number, as 4.1"
     ),

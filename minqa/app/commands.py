@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import sys
 import threading
 import warnings
 from argparse import Namespace
@@ -13,7 +12,6 @@ from typing import Any
 
 import jax
 import platformdirs
-from jax.experimental.multihost_utils import sync_global_devices
 
 from minqa.answers.reader import load_reader
 from minqa.answers.span_head import load_span_head
@@ -22,15 +20,13 @@ from minqa.app.progress import note, progress
 from minqa.ask import Answerer, Index, ask, check_question, read
 from minqa.clock import Clock, step
 from minqa.corpus.articles import Corpus
-from minqa.corpus.index import DiskIndex, open_index, read_manifest
+from minqa.corpus.index import DiskIndex, open_index
 from minqa.corpus.passages import first_passages
 from minqa.corpus.readers import open_corpus
-from minqa.corpus.spread import shard
 from minqa.corpus.statistics import demo_statistics
 from minqa.corpus.storage import check_writable
-from minqa.corpus.writer import Process, write_index
+from minqa.corpus.writer import write_index
 from minqa.encoder import Encoder
-from minqa.files.checkpoint import first_line
 from minqa.files.loading import DEMO_MODEL, load
 from minqa.inside.compare import Answer
 from minqa.text import InputError, Passage
@@ -46,11 +42,8 @@ def run_ask(options: Namespace) -> None:
     question = " ".join(options.words)
     if not question.strip():
         raise InputError("The query is empty.")
-    if options.coordinator and not options.index:
-        raise InputError("Several processes search what one `minqa index` has made: name it with --index.")
     _check_searched(options)
     cache = _set_up(options.cache)
-    process = _process(options)
     loaded = _load(options, shipped=True)
     splitter = loaded[0][0]  # all models search the passages of the first
     for encoder, _, _ in loaded:
@@ -59,9 +52,6 @@ def run_ask(options: Namespace) -> None:
     for encoder, answerer, clock in loaded:
         with clock:
             index = _open_or_make_index(options, encoder, splitter, cache)
-            if process.of > 1:
-                mesh = jax.make_mesh((jax.device_count(),), ("passage",))
-                index = replace(index, vectors=shard(index.vectors, mesh))
             encoder = replace(encoder, statistics=index.statistics)
             results = ask(encoder, question, index, k=options.k, rerank=options.rerank, answerer=answerer)
         answers.append(Answer(encoder, results, answerer))
@@ -71,42 +61,37 @@ def run_ask(options: Namespace) -> None:
             where = f" CORPUS --out {options.index}" if options.index else f" {options.corpus or ''}".rstrip()
             searched = f"{encoder.name} searched {len(index.passages):,} passages, and these are not all"
             note(f"{searched}: `uv run minqa index{where}`, with the same --model, embeds the rest.")
-    if process.number == 0:
-        show_answers(options, answers, descriptions)
+    show_answers(options, answers, descriptions)
 
 
 def run_index(options: Namespace) -> None:
     cache = _set_up(options.cache)
-    process = _process(options)
     corpus = open_corpus(options.corpus)
     loaded = _load(options)
     if options.out and len(loaded) > 1:
         raise InputError("--out is one model's folder: name one --model.")
-    how: Any = {"max_tokens": options.max_tokens, "articles_per_shard": options.shard, "process": process}
-    how |= {"splitter": loaded[0][0], "store_tokens": options.store_tokens}
+    how: Any = {"max_tokens": options.max_tokens, "articles_per_shard": options.shard}
+    how |= {"splitter": loaded[0][0], "store_tokens": options.store_tokens, "shards": options.shards}
     for encoder, _, _ in loaded:
         path = options.out or _cached(cache, corpus, encoder, loaded[0][0])
         disk = _write_index(encoder, corpus, path, cache, **how)
-        if process.number == 0:
-            articles = sum(shard.stop - shard.start for shard in disk.shards)
-            print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {disk.path}.")
+        articles = sum(shard.articles for shard in disk.shards)
+        print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {disk.path}.")
 
 
 def run_index_info(options: Namespace) -> None:
     disk = DiskIndex(options.index)
-    manifest, shards = disk.manifest, disk.shards
-    print(printable(f"model       {manifest.model}, fingerprint {manifest.fingerprint[:16]}"))
-    print(f"passages    {len(disk.passages):,} of at most {manifest.max_tokens} tokens")
-    for name in disk.corpora:
-        of_corpus = disk.of(name)
-        articles = sum(shard.stop - shard.start for shard in of_corpus)
-        print(printable(f"corpus      {name}: {articles:,} articles in {len(of_corpus):,} shards"))
-    stored = sum(shard.has_tokens for shard in shards)
-    print(f"tokens      stored in {stored:,} of {len(shards):,} shards")
+    print(printable(f"model       {disk.model}, fingerprint {disk.fingerprint[:16]}"))
+    print(f"passages    {len(disk.passages):,} of at most {disk.max_tokens} tokens")
+    for name, shards in disk.corpora.items():
+        articles = sum(shard.articles for shard in shards)
+        print(printable(f"corpus      {name}: {articles:,} articles in {len(shards):,} shards"))
+    stored = sum(shard.has_tokens for shard in disk.shards)
+    print(f"tokens      stored in {stored:,} of {len(disk.shards):,} shards")
     print(f"size        {disk.bytes / 1e6:,.1f} MB")
     print("complete    " + ("yes" if disk.complete else "no: the same `minqa index` continues"))
     with progress("Checking every byte", disk.bytes, unit="") as advance:
-        disk.check(every_byte=True, progress=advance)
+        disk.check(advance)
     print("checksums   all agree")
 
 
@@ -200,7 +185,7 @@ def _check_searched(options: Namespace) -> None:
     if options.index and options.corpus:
         raise InputError("--index and --corpus are two things to search: name one.")
     if options.index and not options.model:
-        name = read_manifest(options.index).model
+        name = DiskIndex(options.index).model
         if name != DEMO_MODEL and not Path(name).is_dir():
             made = f"{options.index} was made with the model {name}"
             raise InputError(f"{made}, which is not here: name it with --model.")
@@ -245,11 +230,11 @@ def _open_or_make_index(options: Namespace, encoder: Encoder, splitter: Encoder,
     if not path:
         corpus = open_corpus(options.corpus)
         path = _cached(cache, corpus, encoder, splitter)
-        if (path / "manifest.json").is_file():
+        if (path / "000000.parquet").is_file():
             with step("load"), suppress(InputError):  # what is broken is made again
                 return open_index(path, encoder, cache=cache)
         with step("embed corpus"):
-            _write_index(encoder, corpus, path, cache, splitter=splitter, store_tokens=True, max_shards=1)
+            _write_index(encoder, corpus, path, cache, splitter=splitter, store_tokens=True, shards=[0])
     with step("load"):
         return open_index(path, encoder, cache=cache)
 
@@ -281,28 +266,3 @@ def _set_up(folder: Path | None) -> Path:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     return folder
-
-
-def _process(options: Namespace) -> Process:
-    """Which of several processes this is, if there are several; they find each other here."""
-    number, count = options.process, options.processes
-    if options.coordinator is None:
-        if number is not None or count is not None:
-            raise InputError("--processes and --process need a --coordinator.")
-        return Process()
-    how = {}
-    if options.coordinator != "auto":
-        if number is None or count is None:
-            raise InputError("--coordinator needs --processes and --process.")
-        if number >= count:
-            raise InputError(f"--process {number} is none of {count}, counted from 0.")
-        how = {"coordinator_address": options.coordinator, "num_processes": count, "process_id": number}
-    # Gloo, which carries what CPUs say to each other, prints a greeting; standard output is for results.
-    sys.stdout.flush()
-    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="replace")
-    os.dup2(2, 1)
-    try:
-        jax.distributed.initialize(**how)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"The processes did not find each other ({first_line(error)}).") from None
-    return Process(jax.process_index(), jax.process_count(), lambda: sync_global_devices("index"))

@@ -3,54 +3,33 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Num
 
-from minqa.similarity import BLOCK_QUERIES, Part, Similarity, best_matches
+from minqa.similarity import Part, Similarity, best_matches
 
 
 @dataclass(frozen=True)
 class Sharded:
-    """Passages spread over devices, for `minqa.match`.
+    """Passages spread over devices, for `minqa.match`."""
 
-    Attributes:
-        array: their vectors, the first axis spread; zeros at its end let all devices hold equally many.
-        size: how many passages there are.
-    """
-
-    array: Num[Array, "passage dim"]
-    size: int
+    array: Num[Array, "passage dim"]  # spread by its first axis; zeros at its end let all hold equally many
+    size: int  # how many passages there are
 
     def __len__(self) -> int:
         return self.size
 
     def match(self, queries: Num[Array | np.ndarray, "query dim"], *, k: int, similarity: Similarity):
-        """What `minqa.match` returns: each device compares its own part, and only the best k travel.
-
-        Raises:
-            ValueError: k is below 1, there are no queries, or the array is spread by another axis.
-        """
-        place = self.array.sharding
-        if not isinstance(place, jax.sharding.NamedSharding) or any(place.spec[1:]) or not any(place.spec):
-            raise ValueError(
-                f"Passages should be spread over devices by their first axis, but are by {place}."
-            )
+        """What `minqa.match` returns: each device compares its own part, and only the best k travel."""
         if k < 1 or not len(queries):
             raise ValueError(f"k is {k}, with {len(queries)} queries; none may be 0.")
-        blocks = [
-            _match(
-                *(queries[start : start + BLOCK_QUERIES], self.array, self.size),
-                place=place,
-                k=min(k, self.size),
-                similarity=similarity,
-            )
-            for start in range(0, len(queries), BLOCK_QUERIES)
-        ]
-        scores, indices = map(jnp.concatenate, zip(*blocks, strict=True))
-        return scores, indices
+        spread: Any = self.array.sharding
+        how = {"mesh": spread.mesh, "k": min(k, self.size), "similarity": similarity}
+        return _match(queries, self.array, self.size, **how)
 
 
 def shard(passages: Part | Sequence[Part], mesh: jax.sharding.Mesh) -> Sharded:
@@ -62,11 +41,10 @@ def shard(passages: Part | Sequence[Part], mesh: jax.sharding.Mesh) -> Sharded:
         ValueError: there are no passages.
     """
     parts = [passages] if isinstance(passages, jax.Array | np.ndarray) else passages
-    size = sum(map(len, parts))
-    if not size:
-        raise ValueError("There are no passages to spread.")
     ends = np.cumsum([len(part) for part in parts])
-    share = -(-size // mesh.size)
+    if not len(parts) or not ends[-1]:
+        raise ValueError("There are no passages to spread.")
+    share = -(-ends[-1] // mesh.size)
 
     def rows(place):
         start, stop, _ = place[0].indices(share * mesh.size)
@@ -79,13 +57,13 @@ def shard(passages: Part | Sequence[Part], mesh: jax.sharding.Mesh) -> Sharded:
         return np.concatenate([*held, padding])
 
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(mesh.axis_names))
-    shape = (share * mesh.size, parts[0].shape[1])
-    return Sharded(jax.make_array_from_callback(shape, place, rows), size)
+    shape = (int(share) * mesh.size, parts[0].shape[1])
+    return Sharded(jax.make_array_from_callback(shape, place, rows), int(ends[-1]))
 
 
-@partial(jax.jit, static_argnames=("place", "k", "similarity"))
-def _match(queries, passages, size, *, place, k, similarity):
-    axes = place.spec[0]
+@partial(jax.jit, static_argnames=("mesh", "k", "similarity"))
+def _match(queries, passages, size, *, mesh, k, similarity):
+    axes = mesh.axis_names
 
     def local(queries, passages, size):
         first = jax.lax.axis_index(axes) * len(passages)
@@ -98,10 +76,6 @@ def _match(queries, passages, size, *, place, k, similarity):
         return scores, jnp.take_along_axis(rows, order, 1)
 
     everywhere, spread = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec(axes)
-    return jax.shard_map(
-        local,
-        mesh=place.mesh,
-        in_specs=(everywhere, spread, everywhere),
-        out_specs=everywhere,
-        check_vma=False,  # what all devices gathered is the same, which JAX cannot know
-    )(queries, passages, size)
+    places = {"in_specs": (everywhere, spread, everywhere), "out_specs": everywhere}
+    # What all devices gathered is the same, which JAX cannot know.
+    return jax.shard_map(local, mesh=mesh, **places, check_vma=False)(queries, passages, size)

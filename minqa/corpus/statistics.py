@@ -1,7 +1,6 @@
 """What is usual in a corpus → a file, and back."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +42,8 @@ def write_statistics(path: Path, statistics: Statistics, source: str) -> None:
     arrays = {
         "documents": np.array(statistics.documents),
         **{name: getattr(statistics, name) for name in _ARRAYS},
-        **words_as_arrays(statistics.frequency),
+        "words": np.frombuffer("\n".join(statistics.frequency).encode("utf-8"), np.uint8),
+        "counts": np.array([*statistics.frequency.values()], np.int32),
     }
     write_file(path, save({**arrays, "digest": _digest(arrays, source)}))
 
@@ -54,22 +54,11 @@ def read_statistics(path: Path, source: str) -> Statistics | None:
         arrays = load_file(path)
         if not np.array_equal(arrays.pop("digest"), _digest(arrays, source)):
             return None
-        numbers = {name: arrays[name] for name in _ARRAYS}
-        return Statistics(int(arrays["documents"]), words_of_arrays(arrays), **numbers)
+        words = arrays["words"].tobytes().decode("utf-8").split("\n")  # no word holds a line feed
+        frequency = dict(zip(words, arrays["counts"].tolist(), strict=False))
+        return Statistics(int(arrays["documents"]), frequency, **{name: arrays[name] for name in _ARRAYS})
     except (OSError, SafetensorError, KeyError):
         return None
-
-
-def words_as_arrays(frequency: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Counts of words as arrays, "words" and "counts"."""
-    words = "\n".join(frequency).encode("utf-8")  # no word holds a line feed
-    return {"words": np.frombuffer(words, np.uint8), "counts": np.array([*frequency.values()], np.int32)}
-
-
-def words_of_arrays(arrays: Mapping[str, np.ndarray]) -> Counter[str]:
-    """The counts of words that `words_as_arrays` wrote down."""
-    words = arrays["words"].tobytes().decode("utf-8").split("\n")
-    return Counter(dict(zip(words, arrays["counts"].tolist(), strict=False)))
 
 
 def _digest(arrays: Mapping[str, np.ndarray], source: str) -> np.ndarray:

@@ -12,7 +12,7 @@ from conftest import indexed
 
 import minqa
 from minqa.corpus.articles import Article
-from minqa.corpus.index import DiskIndex, PassageStore
+from minqa.corpus.index import DiskIndex
 from minqa.corpus.readers import open_corpus
 from minqa.corpus.wikipedia import plain
 
@@ -152,8 +152,9 @@ def test_without_the_demo_group_a_sentence_says_so(monkeypatch):
 
 
 MODULES = (
-    "articles extra readers wikipedia passages calibration statistics storage index writer spread".split()
+    "articles extra readers wikipedia passages calibration statistics storage shards index writer".split()
 )
+MODULES.append("spread")
 EXTRA = ("pyarrow", "filelock", "mwxml", "mwparserfromhell")
 
 
@@ -178,7 +179,7 @@ def test_the_extra_is_not_needed_to_import_a_corpus_or_to_read_the_demo(leads):
         ("mwparserfromhell", "Reading a MediaWiki dump", lambda tiny, path: plain(Article("1", "", "x"))),
         ("filelock", "Writing an index", lambda tiny, path: indexed(tiny, ["a war"], path / "new")),
         ("pyarrow", "Writing an index", lambda tiny, path: indexed(tiny, ["a war"], path / "new")),
-        ("pyarrow", "Reading an index", lambda tiny, path: PassageStore(DiskIndex(path / "index").shards)[0]),
+        ("pyarrow", "Reading an index", lambda tiny, path: DiskIndex(path / "index")),
     ],
 )
 def test_a_missing_package_is_told_with_the_extra_that_has_it(

@@ -10,21 +10,24 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
+import pandas
+import pyarrow.parquet as parquet
 import pytest
 from conftest import contents, corpus_of, indexed, make_bert_folder, passages_of
 
 import minqa
 from minqa.corpus import index as index_module
-from minqa.corpus import storage, writer
+from minqa.corpus import shards, storage, writer
 from minqa.corpus.articles import Corpus
 from minqa.corpus.index import DiskIndex, open_index
 from minqa.corpus.readers import open_corpus
 from minqa.corpus.statistics import demo_statistics
-from minqa.corpus.writer import Process, write_index
+from minqa.corpus.writer import write_index, write_shard
 
 TEXTS = [*(f"theory {letter}" for letter in "abcdefghi"), "war " * 99]
-SHARDS = ["0000-0000000000", "0000-0000000004", "0000-0000000008"]
+SHARDS = ["000000", "000001", "000002"]
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +47,10 @@ def flip(path, at=-9):
     path.write_bytes(content)
 
 
+def shards_in(folder):
+    return sorted(path.stem for path in folder.glob("*.parquet"))
+
+
 def refused(sentence, call, *arguments, **options):
     with pytest.raises(minqa.InputError, match=sentence) as raised:
         call(*arguments, **options)
@@ -53,7 +60,7 @@ def refused(sentence, call, *arguments, **options):
 def test_what_is_written_is_read(tiny, out):
     done = []
     folder = write_index(tiny, corpus_of(TEXTS), out, progress=lambda *one: done.append(one))
-    assert [shard.folder.name for shard in folder.shards] == SHARDS
+    assert [shard.path.stem for shard in folder.shards] == SHARDS == shards_in(out)
     index = open_index(out, tiny)
     assert index.complete and index.token_vectors is None
     assert (
@@ -66,7 +73,8 @@ def test_what_is_written_is_read(tiny, out):
     expected = minqa.pool(minqa.embed(tiny, [one.text for one in index.passages], role="passage"))
     np.testing.assert_allclose(np.concatenate(list(index.vectors)), expected, atol=1e-5)
     assert all(isinstance(part, np.memmap) and part.ctypes.data % 64 == 0 for part in index.vectors)
-    assert sum(number for number, _ in done) == len(index.passages)
+    texts = [{one.text for one in index.passages[start : start + 4]} for start in (0, 4, 8)]
+    assert sum(number for number, _ in done) == sum(map(len, texts)), "equal texts of a shard count once"
     read = [part for _, part in done]
     assert read == sorted(read) and read[0] == 0 and read[-1] == 1
     scores, rows = minqa.match(expected[:3], index.vectors, k=5)
@@ -78,7 +86,7 @@ def test_what_is_written_is_read(tiny, out):
 def test_nothing_is_embedded_twice(tiny, out, monkeypatch):
     write_index(tiny, corpus_of(TEXTS), out)
     before = contents(out)
-    monkeypatch.setattr(writer, "embed_pooled", None)
+    monkeypatch.setattr(writer, "hidden_states", None)
     done = []
     write_index(tiny, corpus_of(TEXTS), out, progress=lambda *one: done.append(one))
     assert {number for number, _ in done} == {0} and done[-1] == (0, 1) and contents(out) == before
@@ -94,7 +102,7 @@ def test_an_interrupted_run_keeps_whole_shards_and_goes_on_to_the_same_bytes(tin
     write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed", store_tokens=True)
     with pytest.raises(KeyboardInterrupt):
         write_index(tiny, corpus_of(TEXTS), out, store_tokens=True, progress=interrupt)
-    assert [path.name for path in sorted(out.glob("[0-9]*-*"))] == SHARDS[: (moment - 1) // 4]
+    assert shards_in(out) == SHARDS[: (moment - 1) // 4]
     if moment > 4:
         assert not open_index(out, tiny).complete
     else:
@@ -119,7 +127,7 @@ def test_a_process_killed_again_and_again_loses_and_doubles_nothing(bert_folder,
     for kill in range(7):
         process = subprocess.Popen([*command, out], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
-        while len(list(out.glob("[0-9]*-*/shard.json"))) < 3 * kill and time.monotonic() < deadline:
+        while len(shards_in(out)) < 3 * kill and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.013 * kill)
         assert process.poll() is None, "it was still at work"
@@ -137,52 +145,78 @@ def test_a_process_killed_again_and_again_loses_and_doubles_nothing(bert_folder,
 
 def test_a_full_disk_is_told_and_gone_on_from(tiny, out, tmp_path, monkeypatch):
     write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed")
-    written = storage.write_arrays
+    written = shards.write_file
 
-    def full(path, arrays):
-        if SHARDS[1] in str(path):
-            path.write_bytes(b"half")
+    def full(path, content):
+        if path.name == f"{SHARDS[1]}.parquet":
+            written(path.with_name(f".{path.name}.1.tmp"), b"half")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written(path, arrays)
+        written(path, content)
 
-    monkeypatch.setattr(writer, "write_arrays", full)
+    monkeypatch.setattr(shards, "write_file", full)
     refused(
         r"cannot be written \(No space left on device\): make room", write_index, tiny, corpus_of(TEXTS), out
     )
-    assert [path.name for path in out.glob("[0-9]*-*")] == SHARDS[:1]
-    assert len(open_index(out, tiny).passages) == 4
-    monkeypatch.setattr(writer, "write_arrays", written)
+    assert shards_in(out) == SHARDS[:1] and len(open_index(out, tiny).passages) == 4
+    monkeypatch.setattr(shards, "write_file", written)
     write_index(tiny, corpus_of(TEXTS), out)
     assert contents(out) == contents(tmp_path / "undisturbed")
 
 
-def test_of_two_writers_the_second_is_refused(tiny, out):
-    asked = []
+def test_of_two_writers_the_second_turns_to_the_next_shard(tiny, out, tmp_path):
+    """One holds a shard, and is then killed: the other says so, goes on, and comes back for it."""
+    program = """if True:
+        import sys, time, filelock
+        with filelock.FileLock(sys.argv[1]):
+            print("held", flush=True)
+            time.sleep(600)
+    """
+    out.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, out / ".000001.lock"], stdout=subprocess.PIPE, text=True
+    )
+    notes, seen = [], []
 
-    def second(done, read):
-        asked.append(done)
-        refused("is being written by another process", write_index, tiny, corpus_of(TEXTS), out)
+    def progress(done, read):
+        seen.append(shards_in(out))
+        if seen[-1] == [SHARDS[0], SHARDS[2]]:
+            holder.send_signal(signal.SIGKILL)
 
-    write_index(tiny, corpus_of(TEXTS), out, progress=second)
-    assert asked and open_index(out, tiny).complete
-
-
-def test_one_of_several_processes_that_outlived_the_first_keeps_others_out(tiny, out):
-    write_index(tiny, corpus_of(TEXTS[:4]), out)
-    left = out / f"{SHARDS[1]}.partial-1"
-    left.mkdir()
-    lock = writer._lock(out, 1)
-    refused("is being written by another process", write_index, tiny, corpus_of(TEXTS), out)
-    assert left.exists()
-    lock.release()
-    write_index(tiny, corpus_of(TEXTS), out)
-    assert not left.exists() and open_index(out, tiny).complete
+    try:
+        assert holder.stdout.readline() == "held\n"
+        write_index(tiny, corpus_of(TEXTS), out, note=notes.append, progress=progress)
+    finally:
+        holder.kill()
+        holder.wait()
+    assert notes == [f"{out / SHARDS[1]}.parquet is being written by another process."]
+    assert [SHARDS[0], SHARDS[2]] in seen
+    write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed")
+    assert contents(out) == contents(tmp_path / "undisturbed") and not list(out.glob("*.lock"))
 
 
-def test_a_process_that_stopped_early_is_told(tiny, out):
-    again = (write_index, tiny, corpus_of(TEXTS), out)
-    refused("Another process has stopped early", *again, process=Process(0, 2))
-    assert [shard.folder.name for shard in DiskIndex(out).shards] == [SHARDS[0], SHARDS[2]]
+def test_what_another_process_wrote_meanwhile_is_not_embedded_again(tiny, out):
+    embedded = []
+
+    def meanwhile(done, read):
+        if not embedded:
+            embedded.append(0)
+            write_shard(tiny, corpus_of(TEXTS), out, 1)
+        embedded[0] += done
+
+    write_index(tiny, corpus_of(TEXTS), out, progress=meanwhile)
+    assert embedded[0] < len(DiskIndex(out).passages) and open_index(out, tiny).complete
+
+
+def test_writers_that_know_nothing_of_each_other_share_an_index(tiny, out, tmp_path):
+    """Each shard is a function of its number, whoever writes it and when."""
+    write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed")
+    write_index(tiny, corpus_of(TEXTS), out, shards=range(1, sys.maxsize, 2))
+    assert shards_in(out) == SHARDS[1:2] and not DiskIndex(out).complete
+    write_shard(tiny, corpus_of(TEXTS), out, 2)
+    write_shard(tiny, corpus_of(TEXTS), out, 7)  # there is none
+    assert shards_in(out) == SHARDS[1:]
+    write_index(tiny, corpus_of(TEXTS), out, shards=range(0, 1))
+    assert contents(out) == contents(tmp_path / "undisturbed")
 
 
 class Killed(BaseException):
@@ -207,9 +241,7 @@ def killed_at(moment, monkeypatch, call):
 
     with monkeypatch.context() as patch:
         patch.setattr(storage.os, "fsync", counted(os.fsync))
-        patch.setattr(storage.Path, "rename", counted(storage.Path.rename))
         patch.setattr(storage.Path, "replace", counted(storage.Path.replace))
-        patch.setattr(storage.shutil, "rmtree", unless_killed(shutil.rmtree))
         patch.setattr(storage.Path, "unlink", unless_killed(storage.Path.unlink))
         try:
             call()
@@ -218,96 +250,184 @@ def killed_at(moment, monkeypatch, call):
     return False
 
 
-@pytest.mark.parametrize("store_tokens", [False, True])
+@pytest.mark.parametrize("change", ["begun", "tokens", "grown"])
 def test_at_whatever_moment_a_run_is_killed_it_goes_on_to_the_same_bytes(
-    tiny, out, tmp_path, monkeypatch, store_tokens
+    tiny, out, tmp_path, monkeypatch, change
 ):
-    """Also where shards of a grown corpus are replaced, to hold tokens too."""
+    """Also where shards are replaced, to hold tokens too, or since the corpus has grown."""
 
     def begin(path):
         write_index(tiny, corpus_of(TEXTS[:6]), path)
 
     def go_on(path):
-        write_index(tiny, corpus_of(TEXTS), path, store_tokens=store_tokens)
+        write_index(tiny, corpus_of(TEXTS), path, store_tokens=change == "tokens")
 
     begin(tmp_path / "undisturbed")
     go_on(tmp_path / "undisturbed")
     expected, moment, killed = contents(tmp_path / "undisturbed"), 0, True
     while killed:
         folder = tmp_path / f"killed-{moment}"
-        if store_tokens:
-            begin(folder)
-            killed = killed_at(moment, monkeypatch, lambda folder=folder: go_on(folder))
-        else:
+        if change == "begun":
             killed = killed_at(moment, monkeypatch, lambda folder=folder: begin(folder))
             begin(folder)
+        else:
+            begin(folder)
+            killed = killed_at(moment, monkeypatch, lambda folder=folder: go_on(folder))
         go_on(folder)
-        assert contents(folder) == expected, moment
+        if change == "grown":  # what was embedded with other texts than before has other rounding
+            assert list(DiskIndex(folder).passages) == list(DiskIndex(tmp_path / "undisturbed").passages)
+            for shard, other in zip(
+                DiskIndex(folder).shards, DiskIndex(tmp_path / "undisturbed").shards, strict=True
+            ):
+                np.testing.assert_allclose(shard.array(".npy"), other.array(".npy"), atol=1e-5)
+            DiskIndex(folder).check()
+            assert contents(folder).keys() == expected.keys()
+        else:
+            assert contents(folder) == expected, moment
         moment += 1
-    assert moment > 20
+    assert moment > 10
 
 
-def test_a_lost_shard_ends_where_the_next_begins(tiny, out):
-    write_index(tiny, corpus_of(TEXTS[:6]), out)
+def remove(path):
+    for file in path.parent.glob(f"{path.stem}.*"):
+        file.unlink()
+
+
+def test_a_lost_shard_is_made_again(tiny, out):
     write_index(tiny, corpus_of(TEXTS), out)
     before = contents(out)
-    shutil.rmtree(out / SHARDS[1])
+    remove(out / SHARDS[1])
     assert not open_index(out, tiny).complete
-    write_index(tiny, corpus_of(TEXTS), out)
-    assert open_index(out, tiny).complete
-    changed = {path for path, known in contents(out).items() if before.get(path) != known}
-    assert changed <= {f"{SHARDS[1]}/shard.json"}, "which says no longer that the corpus ends there"
-
-
-def test_a_large_index_is_repaired_as_well(tiny, out, monkeypatch):
-    write_index(tiny, corpus_of(TEXTS), out)
-    before = contents(out)
-    monkeypatch.setattr(index_module, "MAX_BYTES_CHECKED_ON_OPENING", 10)
-    flip(out / SHARDS[1] / "vectors.safetensors")
-    open_index(out, tiny)  # looks at sizes alone
     write_index(tiny, corpus_of(TEXTS), out)
     assert contents(out) == before
 
 
-def test_several_processes_write_what_one_would(tiny, out, tmp_path):
-    write_index(tiny, corpus_of(TEXTS), tmp_path / "undisturbed")
-    with pytest.raises(ZeroDivisionError):  # the first makes the folder, and waits
-        write_index(tiny, corpus_of(TEXTS), out, process=Process(0, 2, lambda: 1 / 0))
-    write_index(tiny, corpus_of(TEXTS), out, process=Process(1, 2))
-    assert [path.name for path in sorted(out.glob("[0-9]*-*"))] == SHARDS[1:2]
-    write_index(tiny, corpus_of(TEXTS), out, process=Process(0, 2))
-    assert contents(out) == contents(tmp_path / "undisturbed")
+def test_what_readers_have_open_goes_on_while_a_shard_is_repaired(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out, store_tokens=True)
+    expected = [list(array[0]) for array in open_index(out, tiny).vectors]
+    flip(out / f"{SHARDS[1]}.npy")
+    index, seen = open_index(out, tiny), []
+
+    def meanwhile(done, read):
+        seen.append(len(list(index.passages)) + len(list(index.vectors)) + len(index.token_vectors[5]))
+
+    write_index(tiny, corpus_of(TEXTS), out, store_tokens=True, progress=meanwhile)
+    assert len(set(seen)) == 1 and [list(array[0]) for array in index.vectors] == expected
 
 
-def test_leftovers_of_the_dead_are_removed_and_others_stay(tiny, out):
+def test_what_was_replaced_since_it_was_opened_is_told(tiny, out):
     write_index(tiny, corpus_of(TEXTS), out)
-    for number in (0, 1, 5):
-        (out / f"{SHARDS[0]}.partial-{number}").mkdir()
-    write_index(tiny, corpus_of(TEXTS), out, process=Process(0, 2))
-    assert [path.name for path in out.glob("*.partial-*")] == [f"{SHARDS[0]}.partial-1"]
-    assert len(open_index(out, tiny).passages) == len(DiskIndex(out).passages), "what is partial is not read"
+    index = open_index(out, tiny)
+    assert index.passages[4].text == "theory e"
+    changed = [*TEXTS[:5], "theory x", "theory y", TEXTS[7], *TEXTS[8:]]
+    write_index(tiny, corpus_of(changed), out)
+    refused(
+        "000001.parquet was written again since it was opened",
+        lambda: open_index(out, tiny) and index.passages.shards[1].column("text"),
+    )
+    changed = [*TEXTS[:4], "theory " * 99, *TEXTS[5:]]
+    write_index(tiny, corpus_of(changed), out)
+    refused("000001.npy was written again since it was opened", index.vectors.__getitem__, 1)
+
+
+def test_leftovers_of_the_dead_are_removed(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out)
+    before = contents(out)
+    for path in out.glob("*1.*"):
+        path.rename(out / f".{path.name}.99.tmp")
+    write_index(tiny, corpus_of(TEXTS), out)
+    assert contents(out) == before
 
 
 def test_more_is_added_behind(tiny, out):
     write_index(tiny, corpus_of(TEXTS[:6]), out)
     assert open_index(out, tiny).complete
     write_index(tiny, corpus_of(TEXTS[:9]), out)  # the corpus has grown at its end
-    starts = [(shard.start, shard.stop) for shard in DiskIndex(out).shards]
-    assert starts == [(0, 4), (4, 6), (6, 9)]
+    spans = [(shard.record["first"], shard.record["stop"]) for shard in DiskIndex(out).shards]
+    assert spans == [(0, 4), (4, 8), (8, 9)]
     write_index(tiny, corpus_of(["a war", "the war"], "other"), out)
     index = open_index(out, tiny)
     assert index.complete
     assert list(index.passages) == passages_of(TEXTS[:9]) + passages_of(["a war", "the war"])
     assert index.statistics.documents == 11 and index.statistics.frequency["war"] == 2
+    assert {name: len(shards) for name, shards in DiskIndex(out).corpora.items()} == {"corpus": 3, "other": 1}
     write_index(tiny, corpus_of(TEXTS[:9]), out)
     assert len(open_index(out, tiny).passages) == 11
+    write_index(tiny, corpus_of(["a war", "the war", "the world"], "other"), out)
+    assert len(open_index(out, tiny).passages) == 12
+    grown = corpus_of([*TEXTS[:9], *TEXTS[:4]])
+    refused(
+        "corpus has grown, and other stands after it in .*: index it into another",
+        write_index,
+        tiny,
+        grown,
+        out,
+    )
 
 
-@pytest.mark.parametrize("changed", [["x", *TEXTS[1:]], TEXTS[:5], TEXTS[:8], ["new", *TEXTS]])
-def test_a_corpus_that_changed_is_refused_and_what_was_indexed_stays(tiny, out, changed):
+def test_a_second_corpus_waits_for_the_first(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out, shards=[0])
+    other = (write_index, tiny, corpus_of(["a war"], "other"), out)
+    refused("corpus is not whole in .*: `minqa index` it to its end before", *other)
+    write_index(tiny, corpus_of(TEXTS), out)
+    write_index(*other[1:])
+    path = out / "000003.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(
+        "000003.parquet .*makes it again. Do that first, or remove the file",
+        write_index,
+        tiny,
+        corpus_of(["x"], "third"),
+        out,
+    )
+    refused("000003.parquet .* is broken", open_index, out, tiny)
+    remove(path)
+    write_index(*other[1:])
+    assert open_index(out, tiny).complete and shards_in(out) == [*SHARDS, "000003"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "written", "embedded"),
+    [
+        ([*TEXTS[:5], "a new theory", *TEXTS[6:]], ["000001"], ["a new theory"]),
+        ([*TEXTS[:9]], ["000002"], []),
+        (TEXTS[:8], ["000001"], []),  # it ends there now
+        (TEXTS[:3], ["000000"], []),
+        ([*TEXTS[:4], *TEXTS[5:]], ["000001", "000002"], ["theory i"]),
+        (["new", *TEXTS], SHARDS, ["new", "theory d", "theory h"]),
+    ],
+)
+def test_what_changed_in_a_corpus_is_embedded_and_its_shards_alone_are_written(
+    tiny, out, tmp_path, changed, written, embedded, monkeypatch
+):
+    write_index(tiny, corpus_of(TEXTS), out)
+    before, texts = contents(out), []
+    real = writer.hidden_states
+
+    def watched(encoder, tokens, *arguments, **options):
+        texts.extend(one.text for one in tokens)
+        return real(encoder, tokens, *arguments, **options)
+
+    monkeypatch.setattr(writer, "hidden_states", watched)
+    write_index(tiny, corpus_of(changed), out)
+    assert texts == embedded
+    after = contents(out)
+    assert {path[:6] for path in after if path[0] == "0" and after[path] != before.get(path)} == {*written}
+    write_index(tiny, corpus_of(changed), tmp_path / "fresh")
+    updated, fresh = open_index(out, tiny), open_index(tmp_path / "fresh", tiny)
+    assert list(updated.passages) == list(fresh.passages) and updated.complete
+    for array, other in zip(updated.vectors, fresh.vectors, strict=True):
+        np.testing.assert_allclose(array, other, atol=1e-5)
+    assert contents(out).keys() == contents(tmp_path / "fresh").keys()
+
+
+def test_another_corpus_of_the_same_name_is_refused_and_what_was_indexed_stays(tiny, out):
     write_index(tiny, corpus_of(TEXTS), out)
     before = contents(out)
-    refused("corpus is not what it was when it was indexed", write_index, tiny, corpus_of(changed), out)
+    other = corpus_of(["a war of the world", "who played", "a", "b", "c"])
+    refused(
+        "corpus has nothing in common with what was indexed under that name", write_index, tiny, other, out
+    )
     assert contents(out) == before and open_index(out, tiny).complete
 
 
@@ -336,7 +456,7 @@ def test_a_corpus_that_cannot_be_read_leaves_nothing_behind(tiny, out):
         yield
 
     refused("cannot be read", write_index, tiny, Corpus("corpus", read), out)
-    assert [path.name for path in out.iterdir()] == [".writer-0.lock"]
+    assert not list(out.iterdir())
 
 
 def test_articles_without_text_leave_no_gap(tiny, out):
@@ -348,18 +468,22 @@ def test_articles_without_text_leave_no_gap(tiny, out):
     assert len(minqa.shard(index.vectors, minqa.similarity.jax.make_mesh((2,), ("x",))).array) == 2
 
 
-FILES = ["passages.parquet", "vectors.safetensors", "words.safetensors", "tokens.safetensors"]
+FILES = [".parquet", ".npy", ".tokens.npy"]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("suffix", FILES)
 @pytest.mark.parametrize("spoil", [flip, lambda path: path.write_bytes(path.read_bytes()[:-1]), os.remove])
-def test_a_spoilt_file_is_named_and_its_shard_alone_made_again(tiny, out, name, spoil, monkeypatch):
+def test_a_spoilt_file_is_named_and_its_shard_alone_made_again(tiny, out, suffix, spoil, monkeypatch):
     write_index(tiny, corpus_of(TEXTS), out, store_tokens=True)
-    before = contents(out)
-    spoil(out / SHARDS[1] / name)
-    sentence = f"{SHARDS[1]}/{name} is missing, or is not what was written"
-    refused(sentence, open_index, out, tiny)
-    refused(sentence, DiskIndex(out).check, every_byte=True)
+    before, name = contents(out), f"{SHARDS[1]}{suffix}"
+    spoil(out / name)
+    if not (out / name).exists() and suffix == ".parquet":
+        assert not open_index(out, tiny).complete
+    elif suffix != ".parquet" and spoil == flip:
+        assert open_index(out, tiny).complete, "opening looks at sizes alone"
+        refused(f"{name} is missing, or is not what was written", DiskIndex(out).check)
+    else:
+        refused(rf"{name} is (missing, or is not what was written|.*broken)", lambda: DiskIndex(out).check())
     notes, embedded = [], []
     real = writer.hidden_states
 
@@ -369,39 +493,71 @@ def test_a_spoilt_file_is_named_and_its_shard_alone_made_again(tiny, out, name, 
 
     monkeypatch.setattr(writer, "hidden_states", watched)
     write_index(tiny, corpus_of(TEXTS), out, store_tokens=True, note=notes.append)
-    assert len(notes) == 1 and name in notes[0] and "again" in notes[0]
+    assert all(name in note and "again" in note for note in notes)
+    assert len(notes) == (suffix != ".parquet" or spoil != os.remove)
     assert embedded == TEXTS[4:8]
     assert contents(out) == before
 
 
-def test_a_manifest_or_record_that_was_edited_is_refused(tiny, out):
+def test_every_bit_of_a_shard_is_checked(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out, store_tokens=True)
+    for suffix in FILES:
+        path = out / f"{SHARDS[0]}{suffix}"
+        content = path.read_bytes()
+        for place in range(0, len(content), 1 + len(content) // 50):
+            flip(path, place)
+            refused(SHARDS[0], lambda: DiskIndex(out).check())
+            path.write_bytes(content)
+    DiskIndex(out).check()
+
+
+def test_a_record_that_was_edited_is_told_and_made_again(tiny, out):
     write_index(tiny, corpus_of(TEXTS), out)
-    for path in (out / "manifest.json", out / SHARDS[0] / "shard.json"):
-        content = path.read_text()
-        for changed, sentence in [
-            (content.replace('": ', '":  ', 1).replace("64", "60", 1), "was edited by hand, or is broken"),
-            (
-                content.replace('"version": 4', '"version": 99'),
-                "is of version 99, and this minqa reads up to 4",
-            ),
-            (content[:50], "cannot be read: Unterminated string"),
-            ("[]", "holds no JSON object"),
-            ("{}", "is broken: it is no JSON object with a version and a checksum"),
-            ("", "cannot be read: Expecting value"),
-        ]:
-            path.write_text(changed)
-            refused(sentence, open_index, out, tiny)
-            refused(sentence, write_index, tiny, corpus_of(TEXTS), out)
-        path.write_text(content)
+    before, path = contents(out), out / f"{SHARDS[1]}.parquet"
+    content = path.read_bytes()
+
+    def edited(name, old, new):
+        place = content.index(old, content.rindex(name))
+        return content[:place] + new + content[place + len(old) :]
+
+    for changed, sentence in [
+        (
+            edited(b"minqa.version", b"5", b"4"),
+            "is of version 4, and this minqa reads version 5: make the index",
+        ),
+        (edited(b"minqa.stop", b"8", b"x"), "is no shard of an index, or is broken .Expecting value"),
+        (
+            edited(b"minqa.last", b"false", b"12345"),
+            r"is no shard of an index, or is broken \(something in its record is of another type\)",
+        ),
+        (
+            edited(b"minqa.first", b"minqa.first", b"minqa.fIrst"),
+            r"is no shard of an index, or is broken \('minqa.first' is missing\)",
+        ),
+        (
+            edited(b"minqa.max_tokens", b"64", b"60"),
+            "was made with another model, or with other settings, than",
+        ),
+        (content[:-1], "is no shard of an index, or is broken"),
+        (b"", "is no shard of an index, or is broken"),
+    ]:
+        path.write_bytes(changed)
+        refused(f"{path.name} {sentence}", open_index, out, tiny)
+        if "settings" not in sentence:
+            write_index(tiny, corpus_of(TEXTS), out)
+            assert contents(out) == before
+    path.write_bytes(content)
     assert open_index(out, tiny).complete
-    record = out / SHARDS[0] / "shard.json"
-    storage.write_json(record, {"version": 4})
-    refused("does not say what a shard needs: take .* out", open_index, out, tiny)
-    record.write_text(content)
-    storage.write_json(out / "manifest.json", {"version": 4, "format": "minqa index"})
-    refused("does not say what an index needs", open_index, out, tiny)
-    storage.write_json(out / "manifest.json", {"version": 4, "format": "another"})
-    refused("is not that of an index of version 4", open_index, out, tiny)
+
+
+def test_a_shard_under_another_number_is_named(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out)
+    for suffix in (".npy", ".parquet"):
+        shutil.copy(out / f"{SHARDS[1]}{suffix}", out / f"000007{suffix}")
+    for call in (open_index, (lambda path, encoder: write_index(encoder, corpus_of(TEXTS), path))):
+        refused("000007.parquet is a copy of shard 000001: remove it, with the .npy files", call, out, tiny)
+    remove(out / "000007")
+    assert open_index(out, tiny).complete
 
 
 def test_nothing_of_another_model(tiny, out, tmp_path):
@@ -410,11 +566,11 @@ def test_nothing_of_another_model(tiny, out, tmp_path):
     write_index(other, corpus_of(TEXTS), tmp_path / "others")
     refused(r"was made with another model than .*other: name it with --model", open_index, out, other)
     refused("was made with another model", write_index, other, corpus_of(TEXTS), out)
-    shutil.rmtree(out / SHARDS[1])
-    shutil.copytree(tmp_path / "others" / SHARDS[1], out / SHARDS[1])
-    refused(f"{SHARDS[1]} is a shard of another model", open_index, out, tiny)
-    refused(f"{SHARDS[1]} is a shard of another model", write_index, tiny, corpus_of(TEXTS), out)
-    shutil.rmtree(out / SHARDS[1])
+    for path in (tmp_path / "others").glob(f"{SHARDS[1]}.*"):
+        shutil.copy(path, out)
+    refused(f"{SHARDS[1]}.parquet was made with another model", open_index, out, tiny)
+    refused(f"{SHARDS[1]}.parquet was made with another model", write_index, tiny, corpus_of(TEXTS), out)
+    remove(out / SHARDS[1])
     assert len(open_index(out, tiny).passages) > 4 and not open_index(out, tiny).complete
     write_index(tiny, corpus_of(TEXTS), out)
     assert open_index(out, tiny).complete
@@ -426,10 +582,10 @@ def test_other_settings_and_other_folders_are_refused(tiny, out, tmp_path):
     again = (write_index, tiny, corpus_of(TEXTS), out)
     refused("was made with --max-tokens 32: say the same", *again, max_tokens=16)
     refused("was made with --shard 3", *again, articles_per_shard=4)
-    refused("is no index: it holds no manifest.json", open_index, tmp_path, tiny)
+    refused("is no index: it holds no 000000.parquet", open_index, tmp_path, tiny)
     refused("is there, and is no index", write_index, tiny, corpus_of(TEXTS), tmp_path)
     (tmp_path / "file").write_text("")
-    refused("is there, and is no index", write_index, tiny, corpus_of(TEXTS), tmp_path / "file")
+    refused("is no index, but a file", write_index, tiny, corpus_of(TEXTS), tmp_path / "file")
     refused("has room for", write_index, tiny, corpus_of(TEXTS), tmp_path / "new", max_tokens=2)
     assert not list((tmp_path / "new").glob("[!.]*"))
 
@@ -468,9 +624,7 @@ def test_stored_tokens_come_back_in_8_bits(tiny, out):
     before = contents(out)
     stored = indexed(tiny, TEXTS, out, store_tokens=True)
     changed = {path for path, known in contents(out).items() if before.get(path) != known}
-    assert {path.rpartition("/")[2] for path in changed} == {
-        "tokens.safetensors", "shard.json", "statistics.safetensors"
-    }  # fmt: skip
+    assert {path.partition(".")[2] for path in changed} == {"tokens.npy", "parquet", "safetensors"}
     texts = [one.text for one in stored.passages]
     for row, one in enumerate(minqa.embed(tiny, texts, role="passage")):
         array = stored.token_vectors[row]
@@ -491,24 +645,40 @@ def test_markup_is_taken_off_by_workers(tiny, out, tmp_path):
     assert contents(out) == contents(tmp_path / "alone")
 
 
-def test_records_are_json_that_anyone_can_read(tiny, out):
-    write_index(tiny, corpus_of(TEXTS), out)
-    record = json.loads((out / SHARDS[0] / "shard.json").read_text())
-    assert record["articles"] == [0, 4] and record["passages"] == 4 and record["corpus"] == "corpus"
-    known = record["files"]["vectors.safetensors"]
-    content = (out / SHARDS[0] / "vectors.safetensors").read_bytes()
+def test_an_index_is_read_without_minqa(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out, store_tokens=True)
+    passages, path = list(DiskIndex(out).passages)[:4], out / f"{SHARDS[0]}.parquet"
+    record = {key: json.loads(value) for key, value in parquet.read_schema(path).metadata.items()}
+    assert record[b"minqa.corpus"] == "corpus" and record[b"minqa.layer"] == 2
+    assert [record[f"minqa.{name}".encode()] for name in ("first", "stop", "last")] == [0, 4, False]
+    content = path.with_suffix(".npy").read_bytes()
+    known = record[b"minqa.files"][".npy"]
     assert known == {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    from safetensors.numpy import load
+    frame = pandas.read_parquet(path)
+    assert frame["text"].tolist() == [one.text for one in passages] and frame["start"].tolist() == [0] * 4
+    vectors, tokens = np.load(path.with_suffix(".npy")), np.load(path.with_suffix(".tokens.npy"))
+    embedded = minqa.embed(tiny, frame["text"].tolist(), role="passage")
+    np.testing.assert_allclose(vectors, minqa.pool(embedded), atol=1e-5)
+    row = frame.iloc[2]
+    rows = tokens[row["token_start"] : row["token_end"]]
+    np.testing.assert_allclose(rows["vector"] * rows["scale"][:, None], embedded[2].array, atol=0.05)
 
-    assert load(content)["vectors"].shape == (4, 32)
+
+def test_vectors_reach_jax_without_a_copy(tiny, out):
+    write_index(tiny, corpus_of(TEXTS), out)
+    vectors = open_index(out, tiny).vectors[1]
+    assert isinstance(vectors, np.memmap) and vectors.dtype == np.float32
+    assert jax.device_put(vectors).unsafe_buffer_pointer() == vectors.ctypes.data
 
 
 def test_an_index_of_an_earlier_version_is_refused(tiny, out):
-    write_index(tiny, corpus_of(TEXTS), out)
-    manifest = json.loads((out / "manifest.json").read_text())
-    del manifest["checksum"]
-    storage.write_json(out / "manifest.json", manifest | {"version": 3})
-    refused("is not that of an index of version 4: make it again with `minqa index`", open_index, out, tiny)
+    out.mkdir()
+    (out / "manifest.json").write_text('{"format": "minqa index", "version": 4}')
+    sentence = (
+        "is an index of an earlier version, which is not read: make it again, by `minqa index` with another"
+    )
+    refused(sentence, open_index, out, tiny)
+    refused(sentence, write_index, tiny, corpus_of(TEXTS), out)
 
 
 def test_words_that_the_model_reads_alike_are_counted_as_one(tiny, out):
