@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from minqa.elmo import Elmo, ElmoConfig
-from minqa.tokens import boundaries, spell
+from minqa.elmo import Elmo, ElmoConfig, boundaries
+from minqa.files.elmo import spell
 
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 RELEASED = ElmoConfig(

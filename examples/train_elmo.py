@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from minqa.characters import spell
 
 import minqa
 from minqa.elmo import Elmo, ElmoConfig
+from minqa.files.elmo import spell
 from minqa.tokens import make_speller
 
 OPTIONS = {

@@ -12,7 +12,7 @@ from typing import Any
 _NAMES = {
     "text": "InputError Passage",
     "tokens": "TextTokenizer Tokens",
-    "similarity": "contributions cosine dot euclidean manhattan match maxsim quantize",
+    "similarity": "contributions cosine dot euclidean manhattan match maxsim",
     "encoder": "Encoder Pooling Statistics",
     "embedding": "Vectors embed embed_each embed_pooled pool",
     "heatmap": "HeatMap heat_map rank",
@@ -26,7 +26,7 @@ _NAMES = {
     "corpus.readers": "Article Corpus demo_passages open_corpus",
     "corpus.calibration": "calibrate",
     "corpus.passages": "split",
-    "corpus.spread": "Sharded shard",
+    "corpus.vectors": "Prepared Sharded prepare quantize shard",
     "corpus.index": "DiskIndex open_index",
     "corpus.writer": "write_index write_shard",
     "inside.align": "align alignment_encoder",

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from minqa.clock import step
-from minqa.embedding import Vectors, as_vectors, embed_each, embed_pooled
+from minqa.embedding import Vectors, as_vectors, embed_each
 from minqa.encoder import Encoder, Statistics
 from minqa.heatmap import HeatMap, heat_map, rank
 from minqa.similarity import Searchable, match
@@ -128,16 +128,6 @@ def ask(
             Result(passages[row], similarities[row], heat, span, heat_sentence(heat), answerer is not None)
             for row, heat, span in zip(best, heats, spans, strict=True)
         ]
-
-
-def read(
-    encoder: Encoder, question: str, passages: Sequence[Passage], *, answerer: Answerer | None = None
-) -> list[Result]:
-    """Ask a few passages that are embedded on the spot; all of them are returned, best first."""
-    with step("embed corpus"):
-        tokens = encoder.tokenize([passage.text for passage in passages], "passage")
-        index = Index(passages, embed_pooled(encoder, tokens))
-    return ask(encoder, question, index, k=len(passages), rerank=len(passages), answerer=answerer)
 
 
 def check_question(encoder: Encoder, text: str) -> None:

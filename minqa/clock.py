@@ -1,6 +1,5 @@
 """Seconds by step, with the time that JAX spends on compiling apart."""
 
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,22 +8,16 @@ from contextvars import ContextVar
 import jax
 
 _running: ContextVar["Clock | None"] = ContextVar("clock", default=None)
-_compiled = threading.local()  # .seconds that a thread has spent on compiling so far
-
-
-def _listen(event: str, duration_secs: float, **_: str | int) -> None:
-    if event.startswith("/jax/core/compile/"):
-        _compiled.seconds = getattr(_compiled, "seconds", 0.0) + duration_secs
-
-
-jax.monitoring.register_event_duration_secs_listener(_listen)
 
 
 class Clock:
     """Collects, while it is entered, the time of each `step` in `seconds`; compiling is under "compile"."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[str, float] = {"compile": 0.0}
+
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def __enter__(self) -> "Clock":
         self._token = _running.set(self)
@@ -37,11 +30,17 @@ class Clock:
 @contextmanager
 def step(name: str) -> Iterator[None]:
     """Time what runs inside, if a clock is running; it must wait for its results."""
-    before, start = getattr(_compiled, "seconds", 0.0), time.perf_counter()
+    clock = _running.get() or Clock()
+    compiled, start = clock.seconds["compile"], time.perf_counter()
     try:
         yield
     finally:
-        elapsed, compiled = time.perf_counter() - start, getattr(_compiled, "seconds", 0.0) - before
-        if clock := _running.get():
-            clock.seconds[name] = clock.seconds.get(name, 0.0) + elapsed - compiled
-            clock.seconds["compile"] = clock.seconds.pop("compile", 0.0) + compiled
+        clock.add(name, time.perf_counter() - start - (clock.seconds["compile"] - compiled))
+
+
+def _listen(event: str, duration_secs: float, **_: str | int) -> None:
+    if (clock := _running.get()) and event.startswith("/jax/core/compile/"):
+        clock.add("compile", duration_secs)
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)

@@ -17,7 +17,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from minqa.devices import by_device
-from minqa.tokens import CHARACTER_IDS, boundaries
+
+# Ids of characters after the 256 bytes, and how many ids there are, with 0, which is no character.
+SENTENCE_START, SENTENCE_END, WORD_START, WORD_END, PADDING = range(256, 261)
+CHARACTER_IDS = 262
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ class Elmo(nnx.Module):
         """Encode a batch of texts.
 
         Args:
-            ids: character ids of each word, as `minqa.tokens.spell` gives them.
+            ids: character ids of each word, as `minqa.files.elmo.spell` gives them.
             mask: True for a text's words, which stand at the beginning of its row; what stands where it is
                 False changes no word.
             state: as the call for as many texts before these returned it, for results that depend on them
@@ -251,6 +254,13 @@ def _by_text(layers: list[Array], lengths: Int[Array, " batch"]) -> Float[Array,
     stacked = jnp.transpose(jnp.stack(layers), (0, 1, 4, 2, 3))  # (layer, direction, batch, token, dim)
     backward = jax.vmap(_reverse, (0, None))(stacked[:, 1], lengths)
     return jnp.concatenate([stacked[:, 0], backward], -1)[:, :, 1:-1]
+
+
+def boundaries(width: int = 50) -> Int[np.ndarray, "2 character"]:
+    """The ids of the two words that stand for a sentence's start and its end."""
+    ids = np.full((2, width), PADDING, np.int32)
+    ids[:, :3] = [[WORD_START, mark, WORD_END] for mark in (SENTENCE_START, SENTENCE_END)]
+    return ids + 1
 
 
 def _with_boundaries(ids, lengths):

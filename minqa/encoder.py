@@ -19,14 +19,13 @@ Centring = Literal["none", "mean", "z-score"]
 Weights = Literal["none", "idf"]
 CENTRINGS: tuple[Centring, ...] = get_args(Centring)
 WEIGHTS: tuple[Weights, ...] = get_args(Weights)
-POOLING_MODES = ("mean", "cls", "max", "mean_sqrt_len_tokens")
 
 
 @dataclass(frozen=True)
 class Pooling:
     """How token vectors become one vector, and how two of these are compared (sentence-transformers)."""
 
-    modes: tuple[str, ...] = ("mean",)  # some of `POOLING_MODES`; several are concatenated
+    modes: tuple[str, ...] = ("mean",)  # mean, cls, max, mean_sqrt_len_tokens; several are concatenated
     normalize: bool = False  # whether the pooled vector is scaled to length 1
     include_prompt: bool = True  # whether the prompt's tokens are pooled too
     truncate_dim: int | None = None  # how many leading dimensions are kept, after scaling; None for all

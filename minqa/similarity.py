@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Int, Int8, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 # What `match` compares at once: everything, if that gives no more similarities than these; else a block of
 # passages that stays in a processor's cache, so that memory is read only once.
@@ -23,13 +23,9 @@ Similarity: TypeAlias = Callable[[Any, Any], Float[Array, "query passage"]]
 
 def cosine(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
     """Cosine of every pair of vectors up to 1e30; 0 if one is zero, or below 1e-30 in every number."""
-    return _cosine(query, passage, inverse_length(passage))
-
-
-def _cosine(query, passage, inverse):
     query = jnp.asarray(query)
     query = query * _power(query)[:, None]
-    return (dot(query, passage).T * inverse[:, None] * inverse_length(query)[None, :]).T
+    return (dot(query, passage).T * inverse_length(passage)[:, None] * inverse_length(query)[None, :]).T
 
 
 def dot(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
@@ -52,7 +48,6 @@ def manhattan(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]
 SIMILARITIES = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan": manhattan}
 
 
-@jax.jit
 def inverse_length(vectors: Vectors) -> Float[Array, " row"]:
     """1 / length of each vector up to 1e30; 0 for one below 1e-30 in every number."""
 
@@ -74,31 +69,7 @@ def _power(vectors: Vectors) -> Float[Array, " row"]:
     return jnp.where(largest > 1e-30, jnp.ldexp(jnp.ones_like(largest), 1 - jnp.frexp(largest)[1]), 0)
 
 
-class Prepared(NamedTuple):
-    """Passages on the device, with what cosine needs to know of each; see `prepare`."""
-
-    array: Num[Array, "passage dim"]
-    inverse: Float[Array, " passage"]  # 1 / length
-
-    @property
-    def ndim(self) -> int:
-        return self.array.ndim
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    def __len__(self) -> int:
-        return len(self.array)
-
-
-def prepare(passages: Num[Array | np.ndarray, "passage dim"]) -> Prepared:
-    """Passages to be searched by cosine again and again: copied to the device, and measured, only once."""
-    array = jnp.asarray(passages)
-    return Prepared(array, inverse_length(array.astype(jnp.float32)))
-
-
-Part: TypeAlias = Num[Array | np.ndarray, "_ dim"] | Prepared
+Part: TypeAlias = Num[Array | np.ndarray, "_ dim"]
 Searchable: TypeAlias = Part | Sequence[Part] | Any  # which has a method `match`, as `minqa.shard` makes
 
 
@@ -131,7 +102,7 @@ def match(
         return scores, indices
     if hasattr(passages, "match"):
         return passages.match(queries, k=k, similarity=similarity)
-    parts: Any = [passages] if isinstance(passages, jax.Array | np.ndarray | Prepared) else passages
+    parts: Any = [passages] if isinstance(passages, jax.Array | np.ndarray) else passages
     if isinstance(passages, list | tuple) and len(passages) and np.ndim(parts[0]) < 2:
         parts = [np.asarray(passages, np.float32)]  # a list of vectors
     shape = parts[0].shape if len(parts) else ()
@@ -146,19 +117,11 @@ def match(
     return jnp.concatenate([scores for scores, _ in best]), jnp.concatenate([rows for _, rows in best])
 
 
-def quantize(vectors: Vectors) -> tuple[Int8[Array, "row dim"], Float32[Array, " row"]]:
-    """Vectors in 8 bits, the largest number ±127, and a scale for each: vectors ≈ bits * scale[:, None]."""
-    vectors = jnp.asarray(vectors, jnp.float32)
-    scale = jnp.maximum(jnp.abs(vectors).max(-1, initial=0), 127 * jnp.finfo(jnp.float32).tiny) / 127
-    return jnp.round(vectors / scale[:, None]).astype(jnp.int8), scale
-
-
 def _match_parts(queries, parts, **how):
     """Part after part. As every length is compiled, rows after a part's last block are padded to one."""
     shape, first = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
-        part, inverse = part if isinstance(part, Prepared) else (part, None)
         rest = len(part) % BLOCK_PASSAGES if isinstance(part, np.ndarray) else 0
         whole, end = len(part) - rest, first + len(part)
         pieces = [(part[:whole] if rest else part, first)] if whole else []
@@ -166,8 +129,7 @@ def _match_parts(queries, parts, **how):
             padding = np.zeros((BLOCK_PASSAGES - rest, part.shape[1]), part.dtype)
             pieces.append((np.concatenate([part[whole:], padding]), first + whole))
         for piece, start in pieces:
-            rows = np.array([start, end], np.int32)
-            best = best_matches(queries, piece, best, rows, inverse=inverse, **how)
+            best = best_matches(queries, piece, best, np.array([start, end], np.int32), **how)
         first = end
         if number % PARTS_AHEAD == PARTS_AHEAD - 1:
             jax.block_until_ready(best)
@@ -175,26 +137,21 @@ def _match_parts(queries, parts, **how):
 
 
 @partial(jax.jit, static_argnames=("k", "similarity"))
-def best_matches(queries, passages, best, rows, *, k, similarity, inverse=None):
+def best_matches(queries, passages, best, rows, *, k, similarity):
     """The best k of `best` and of the passages: rows of the corpus from `rows[0]`, below `rows[1]`."""
     block = -(-k // BLOCK_PASSAGES) * BLOCK_PASSAGES
     if len(queries) * len(passages) <= SIMILARITIES_AT_ONCE:
         block = max(block, len(passages))
     first, high = rows
     high = jnp.minimum(high, first + len(passages))
-    missing = max(0, block - len(passages))
-    passages = jnp.pad(passages, ((0, missing), (0, 0)))
-    if inverse is not None:
-        inverse = jnp.pad(inverse, (0, missing))
+    if len(passages) < block:
+        passages = jnp.pad(passages, ((0, block - len(passages)), (0, 0)))
 
     def step(best, start):
         # The last block starts early enough to be whole; what it shares with the one before is masked.
         place = jnp.minimum(start, len(passages) - block)
         vectors = jax.lax.dynamic_slice_in_dim(passages, place, block).astype(jnp.float32)
-        if inverse is None or similarity is not cosine:
-            scores = similarity(queries, vectors)
-        else:
-            scores = _cosine(queries, vectors, jax.lax.dynamic_slice_in_dim(inverse, place, block))
+        scores = similarity(queries, vectors)
         scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
         rows = first + place + jnp.arange(block, dtype=jnp.int32)
         counts = (rows >= first + start) & (rows < high)

@@ -8,15 +8,12 @@ from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Int
-from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers import Encoding, Tokenizer
 
 from minqa.text import well_formed
 
 # Unicode categories of punctuation, of spaces and controls, and of signs like +, $ and ^; an emoji is none.
 MARKS = {"P", "Z", "C", "Sm", "Sc", "Sk"}
-# ELMo's ids after the 256 bytes, and how many ids there are, with 0, which is no character.
-SENTENCE_START, SENTENCE_END, WORD_START, WORD_END, PADDING = range(256, 261)
-CHARACTER_IDS = 262
 Text: TypeAlias = str | Sequence[str]  # a text, or its words
 
 
@@ -159,52 +156,6 @@ class TextTokenizer:
     def _key(self) -> Callable[[str], str]:
         normalize = self.backend.normalizer.normalize_str if self.backend.normalizer else str
         return lru_cache(2**16)(lambda word: normalize(word).strip().lower())
-
-
-@dataclass(frozen=True)
-class CharacterTokenizer(TextTokenizer):
-    """ELMo's tokenizer: every word is a token, spelled in `characters_per_word` ids."""
-
-    characters_per_word: int
-
-    @classmethod
-    def make(cls, characters_per_word: int, *, max_tokens: int = 512) -> "CharacterTokenizer":
-        """A tokenizer with the same words as BERT's; windows bound the memory, and the shapes to compile."""
-        backend = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))
-        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        # Of all that BERT's does, only that a Chinese character is a word.
-        what = {"clean_text": False, "strip_accents": False, "lowercase": False}
-        backend.normalizer = normalizers.BertNormalizer(handle_chinese_chars=True, **what)
-        backend.enable_truncation(max_tokens)
-        return cls(backend, max_tokens, characters_per_word)
-
-    def _ids(self, windows, sources: Callable[[], list[str]]) -> Int[np.ndarray, "token character"]:
-        return spell(sources(), self.characters_per_word)
-
-    @cached_property
-    def _backend_of_words(self) -> Tokenizer:
-        backend = Tokenizer(self.backend.model)  # which splits no word
-        backend.enable_truncation(self.max_tokens)
-        return backend
-
-
-def spell(words: Sequence[str], width: int = 50) -> Int[np.ndarray, "word character"]:
-    """Words → the character ids that ELMo spells them with: UTF-8 bytes between two marks, padded to `width`.
-
-    Bytes that do not fit are left out. All ids are one higher than in the files: 0 stands where no word is.
-    """
-    ids = np.full((len(words), width), PADDING, np.int32)
-    for row, word in zip(ids, words, strict=True):
-        code = word.encode()[: width - 2]
-        row[: len(code) + 2] = [WORD_START, *code, WORD_END]
-    return ids + 1
-
-
-def boundaries(width: int = 50) -> Int[np.ndarray, "2 character"]:
-    """The ids of the two words that stand for a sentence's start and its end."""
-    ids = np.full((2, width), PADDING, np.int32)
-    ids[:, :3] = [[WORD_START, mark, WORD_END] for mark in (SENTENCE_START, SENTENCE_END)]
-    return ids + 1
 
 
 def _has(word: Int[np.ndarray, " token"], number: int) -> Bool[np.ndarray, " word"]:

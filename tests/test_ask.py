@@ -15,8 +15,9 @@ import minqa
 from minqa import ask as ask_module
 from minqa import heatmap
 from minqa.answers.span_head import SpanHead
-from minqa.ask import Index, ask, read
+from minqa.ask import Index, ask
 from minqa.clock import Clock
+from minqa.inside.compare import read
 from minqa.text import Passage
 
 WORDS = "theory war world relativity played naive develop who caf".split()

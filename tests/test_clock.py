@@ -19,7 +19,7 @@ def test_the_clock_keeps_compiling_apart():
             with step("work"):
                 compile_something(7)
                 time.sleep(0.02)
-    assert list(clock.seconds) == ["work", "compile"]
+    assert {*clock.seconds} == {"work", "compile"}
     assert 0.04 <= clock.seconds["work"] < 0.2
     assert clock.seconds["compile"] > 0.001
 
@@ -31,7 +31,7 @@ def test_a_step_without_a_clock_is_not_timed():
         pass
     with step("later"):
         pass
-    assert clock.seconds == {}
+    assert clock.seconds == {"compile": 0}
 
 
 def test_the_inner_clock_is_the_one_that_runs():

@@ -14,9 +14,9 @@ from conftest import edit_json, make_elmo_folder, read_hdf5
 
 import minqa
 from minqa.batches import as_batch
-from minqa.elmo import ScalarMix
+from minqa.elmo import ScalarMix, boundaries
 from minqa.embedding import encode
-from minqa.tokens import boundaries, spell
+from minqa.files.elmo import spell
 
 DATA = Path(__file__).parent.parent.parent / "shared/data/elmo"
 TEXTS = ["the theory of relativity was developed", "who", "caf\u00e9 naive " + "x" * 70, "a b c d e f g"]

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minqa
-from minqa.tokens import CharacterTokenizer, boundaries, comparable, spell, tokens_of_words
+from minqa.elmo import boundaries
+from minqa.files.elmo import CharacterTokenizer, spell
+from minqa.tokens import comparable, tokens_of_words
 
 # Hypothesis draws lone surrogates only when asked to.
 ANY_TEXT = st.text(st.characters(categories=["L", "M", "N", "P", "S", "Z", "C"]), max_size=60)

@@ -17,7 +17,7 @@ from minqa.answers.reader import load_reader
 from minqa.answers.span_head import load_span_head
 from minqa.app.output import describe, show_answers, show_views
 from minqa.app.progress import note, progress
-from minqa.ask import Answerer, Index, ask, check_question, read
+from minqa.ask import Answerer, Index, ask, check_question
 from minqa.clock import Clock, step
 from minqa.corpus.articles import Corpus
 from minqa.corpus.index import DiskIndex, open_index
@@ -28,7 +28,7 @@ from minqa.corpus.storage import check_writable
 from minqa.corpus.writer import write_index
 from minqa.encoder import Encoder
 from minqa.files.loading import DEMO_MODEL, load
-from minqa.inside.compare import Answer
+from minqa.inside.compare import Answer, read
 from minqa.text import InputError, Passage
 from minqa.views.figure import check_format
 from minqa.views.look import View, look_at_factors, look_at_flip, look_at_heads, look_at_units, search_units

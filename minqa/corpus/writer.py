@@ -21,9 +21,9 @@ from minqa.corpus.passages import MAX_TOKENS, split
 from minqa.corpus.shards import VERSION, Shard, read_shard, write_shard_files
 from minqa.corpus.statistics import read_statistics, write_statistics
 from minqa.corpus.storage import writing
+from minqa.corpus.vectors import quantize
 from minqa.embedding import hidden_states
 from minqa.encoder import Encoder
-from minqa.similarity import quantize
 from minqa.text import InputError, Passage
 from minqa.tokens import Tokens
 

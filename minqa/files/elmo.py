@@ -1,14 +1,18 @@
-"""ELMo's files: the sizes in `options.json`, and how the HDF5 file names its parameters."""
+"""ELMo's files: sizes in `options.json`, names in the HDF5 file, and the characters that stand for a word."""
 
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
-from minqa.elmo import ElmoConfig
+from minqa.elmo import CHARACTER_IDS, PADDING, WORD_END, WORD_START, ElmoConfig
 from minqa.files.checkpoint import AS_IS, TRANSPOSED, Check, Layout, Settings, checked, number, only, whole
 from minqa.text import InputError
-from minqa.tokens import CHARACTER_IDS
+from minqa.tokens import TextTokenizer
 
 
 def read_elmo_config(options: Settings) -> ElmoConfig:
@@ -85,3 +89,42 @@ TENSORS = {
         ("projection", "W_P_0", TRANSPOSED),
     )
 }
+
+
+@dataclass(frozen=True)
+class CharacterTokenizer(TextTokenizer):
+    """ELMo's tokenizer: every word is a token, spelled in `characters_per_word` ids."""
+
+    characters_per_word: int
+
+    @classmethod
+    def make(cls, characters_per_word: int, *, max_tokens: int = 512) -> "CharacterTokenizer":
+        """A tokenizer with the same words as BERT's; windows bound the memory, and the shapes to compile."""
+        backend = Tokenizer(models.WordLevel({"word": 0}, unk_token="word"))
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        # Of all that BERT's does, only that a Chinese character is a word.
+        what = {"clean_text": False, "strip_accents": False, "lowercase": False}
+        backend.normalizer = normalizers.BertNormalizer(handle_chinese_chars=True, **what)
+        backend.enable_truncation(max_tokens)
+        return cls(backend, max_tokens, characters_per_word)
+
+    def _ids(self, windows, sources: Callable[[], list[str]]) -> Int[np.ndarray, "token character"]:
+        return spell(sources(), self.characters_per_word)
+
+    @cached_property
+    def _backend_of_words(self) -> Tokenizer:
+        backend = Tokenizer(self.backend.model)  # which splits no word
+        backend.enable_truncation(self.max_tokens)
+        return backend
+
+
+def spell(words: Sequence[str], width: int = 50) -> Int[np.ndarray, "word character"]:
+    """Words → the character ids that ELMo spells them with: UTF-8 bytes between two marks, padded to `width`.
+
+    Bytes that do not fit are left out. All ids are one higher than in the files: 0 stands where no word is.
+    """
+    ids = np.full((len(words), width), PADDING, np.int32)
+    for row, word in zip(ids, words, strict=True):
+        code = word.encode()[: width - 2]
+        row[: len(code) + 2] = [WORD_START, *code, WORD_END]
+    return ids + 1

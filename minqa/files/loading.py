@@ -17,7 +17,7 @@ from minqa.files.tokenizer import load_tokenizer
 from minqa.files.weights import open_hdf5, read_tensors
 from minqa.similarity import SIMILARITIES
 from minqa.text import InputError
-from minqa.tokens import CharacterTokenizer, TextTokenizer
+from minqa.tokens import TextTokenizer
 
 DEMO_MODEL = "all-MiniLM-L6-v2"
 # sentence-transformers' flags before version 6, and its names of today.
@@ -70,7 +70,7 @@ def load_elmo(
         model = load_parameters(
             partial(Elmo, config), tensors, elmo.TENSORS, settings=options.name, dtype=dtype
         )
-    return Encoder(model, CharacterTokenizer.make(config.characters_per_word), name=name or weights.name)
+    return Encoder(model, elmo.CharacterTokenizer.make(config.characters_per_word), name=name or weights.name)
 
 
 def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:

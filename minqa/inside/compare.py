@@ -8,7 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from minqa.ask import Answerer, Result, read
+from minqa.ask import Answerer, Index, Result, ask
+from minqa.clock import step
+from minqa.embedding import embed_pooled
 from minqa.encoder import Encoder
 from minqa.heatmap import HeatMap, content_words
 from minqa.text import Passage
@@ -33,6 +35,16 @@ class Comparison:
     heat: Float[np.ndarray, "encoder word"]  # the highest of its own words; -inf for marks, NaN for no word
     hot: Bool[np.ndarray, "encoder word"]  # heat ≥ (mean + maximum) / 2 of all content words, at one of them
     agreement: float  # Pearson's correlation of heats, the mean over pairs of encoders; NaN if there is none
+
+
+def read(
+    encoder: Encoder, question: str, passages: Sequence[Passage], *, answerer: Answerer | None = None
+) -> list[Result]:
+    """Ask a few passages that are embedded on the spot; all of them are returned, best first."""
+    with step("embed corpus"):
+        tokens = encoder.tokenize([passage.text for passage in passages], "passage")
+        index = Index(passages, embed_pooled(encoder, tokens))
+    return ask(encoder, question, index, k=len(passages), rerank=len(passages), answerer=answerer)
 
 
 def compare(question: str, answers: Sequence[Answer]) -> list[Comparison]:

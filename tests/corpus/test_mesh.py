@@ -6,6 +6,7 @@ import sys
 import textwrap
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -61,7 +62,7 @@ def test_scores_do_not_travel():
         import re
         import jax, numpy as np
         from minqa import cosine, shard
-        from minqa.corpus.spread import _match
+        from minqa.corpus.vectors import _match
 
         spread = shard(np.ones((80_000, 8), np.float32), jax.make_mesh((8,), ("x",)))
         queries = np.ones((3, 8), np.float32)
@@ -90,3 +91,23 @@ def test_what_cannot_be_searched_is_refused():
             minqa.match(vectors[:number], spread, k=k)
     with pytest.raises(ValueError, match="no passages to spread"):
         minqa.shard([], mesh)
+
+
+def test_prepared_passages_are_found_as_others_are():
+    """Whatever their dtype and size; only the last bits of a cosine differ."""
+    rng = np.random.default_rng(0)
+    queries, passages = rng.normal(size=(3, 16)), rng.normal(size=(5000, 16)).astype(np.float32)
+    for given in (
+        passages,
+        1e20 * passages,
+        jnp.asarray(passages, jnp.bfloat16),
+        minqa.quantize(passages)[0],
+    ):
+        scores, rows = minqa.match(queries, given, k=9)
+        ours, ours_rows = minqa.match(queries, minqa.prepare(given), k=9)
+        np.testing.assert_allclose(ours, scores, atol=1e-6)
+        np.testing.assert_array_equal(ours_rows, rows)
+    [score, *_], [row, *_] = minqa.match(passages[7], minqa.prepare(passages), k=2)
+    assert score == pytest.approx(1) and row == 7
+    with pytest.raises(ValueError, match="searched by cosine"):
+        minqa.match(queries, minqa.prepare(passages), k=1, similarity=minqa.dot)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minqa
-from minqa.ask import Result, read
+from minqa.ask import Result
 from minqa.heatmap import content_words
 from minqa.inside import compare as compare_module
-from minqa.inside.compare import Answer, compare, shared_words
+from minqa.inside.compare import Answer, compare, read, shared_words
 from minqa.spans import Span
 from minqa.text import Passage
 from minqa.tokens import tokens_of_words

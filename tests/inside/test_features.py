@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from minqa.files.elmo import CharacterTokenizer
 from minqa.inside.features import FEATURES
-from minqa.tokens import CharacterTokenizer
 
 
 def of(name, text):

@@ -1,4 +1,4 @@
-"""Passages spread over the devices of a mesh, of one process or of several."""
+"""Passages made ready to be searched: measured once, in 8 bits, or spread over the devices of a mesh."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,51 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Num
+from jaxtyping import Array, Float, Float32, Int8, Num
 
-from minqa.similarity import Part, Similarity, best_matches
+from minqa.similarity import Part, Similarity, best_matches, cosine, dot, inverse_length, match
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Passages on a device, brought to length 1, for `minqa.match` by cosine."""
+
+    array: Float[Array, "passage dim"]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def match(self, queries: Num[Array | np.ndarray, "query dim"], *, k: int, similarity: Similarity):
+        """What `minqa.match` returns. Raises ValueError for another similarity than cosine."""
+        if similarity is not cosine:
+            raise ValueError(
+                "Prepared passages are searched by cosine: give the array for another similarity."
+            )
+        return match(queries, self.array, k=k, similarity=_cosine_of_length_1)
+
+
+def prepare(passages: Num[Array | np.ndarray, "passage dim"]) -> Prepared:
+    """Copy passages to the device in float32 and measure them once, where `cosine` does so at each search."""
+    return Prepared(_normalized(passages))
+
+
+@jax.jit
+def _normalized(vectors):
+    vectors = vectors.astype(jnp.float32)
+    return vectors * inverse_length(vectors)[:, None]
+
+
+def _cosine_of_length_1(query, passage):
+    return dot(query * inverse_length(query)[:, None], passage)
+
+
+def quantize(
+    vectors: Float[Array | np.ndarray, "row dim"],
+) -> tuple[Int8[Array, "row dim"], Float32[Array, " row"]]:
+    """Vectors in 8 bits, the largest number ±127, and a scale for each: vectors ≈ bits * scale[:, None]."""
+    vectors = jnp.asarray(vectors, jnp.float32)
+    scale = jnp.maximum(jnp.abs(vectors).max(-1, initial=0), 127 * jnp.finfo(jnp.float32).tiny) / 127
+    return jnp.round(vectors / scale[:, None]).astype(jnp.int8), scale
 
 
 @dataclass(frozen=True)
