@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
 
 from minqa.clock import step
-from minqa.embedding import Vectors, as_vectors, embed_each
+from minqa.embedding import as_vectors, embed_each
 from minqa.encoder import Encoder, Statistics
 from minqa.heatmap import HeatMap, heat_map, rank
 from minqa.similarity import Searchable, match
@@ -31,24 +31,6 @@ class Index:
     complete: bool = True  # whether the passages are all of the corpus
 
 
-@runtime_checkable
-class Answerer(Protocol):
-    """Finds answers in passages."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def fingerprint(self) -> str: ...
-    @property
-    def layer(self) -> int | None: ...  # the encoder's layer that it reads; None if it reads the texts
-
-    def check_encoder(self, encoder: Encoder) -> None:
-        """Raise InputError if it cannot read this encoder's vectors."""
-
-    def answers(self, question: Vectors, passages: Sequence[Vectors]) -> list[Span | None]:
-        """The best answer in each passage; None if no answer is at least as plausible."""
-
-
 @dataclass(frozen=True)
 class Result:
     """A passage that echoes the question."""
@@ -68,7 +50,7 @@ def ask(
     *,
     k: int = 3,
     rerank: int | None = None,
-    answerer: Answerer | None = None,
+    answerer: Any = None,
 ) -> list[Result]:
     """The k passages that echo a question most, and where they do.
 
@@ -80,9 +62,9 @@ def ask(
         question: any Unicode with a word in it.
         index: what is searched.
         k: how many passages to return at most.
-        rerank: how many candidates to put in order, at least k; 0 keeps the order of their pooled vectors,
-            None is `RERANK`, or `RERANK_STORED` if the layer's token vectors are stored.
-        answerer: finds the answer in each passage returned; without one the heat marks a phrase.
+        rerank: how many candidates to put in order; 0 keeps the order of their pooled vectors, None is
+            `RERANK`, or `RERANK_STORED` if the layer's token vectors are stored.
+        answerer: finds the answer in each passage, see `minqa.answers`; without one the heat marks a phrase.
 
     Raises:
         InputError: the question has no word, or the answerer is for another encoder.

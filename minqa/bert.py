@@ -59,14 +59,7 @@ class Bert(nnx.Module):
         self.config = config
         self.embeddings = Embeddings(config, rngs=rngs)
         self.layers = nnx.List([Layer(config, rngs=rngs) for _ in range(config.num_hidden_layers)])
-
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
-
-    @property
-    def num_heads(self) -> int:
-        return self.layers[0].attention.num_heads
+        self.num_layers, self.num_heads = config.num_hidden_layers, config.num_attention_heads
 
     def __call__(
         self,

@@ -48,18 +48,14 @@ class State(NamedTuple):
 
 
 class ElmoOutput(NamedTuple):
-    """What an ELMo returns.
+    """What an ELMo returns; forward stands before backward.
 
-    Attributes:
-        hidden: every layer's vectors of the words, forward and backward side by side; `hidden[0]` is the
-            word encoder's vector twice over.
-        state: after each text's last word, its end included; backward, after its start.
-        units: on request, forward ones before backward ones: "cell", of every LSTM, and "projection", its
-            output before a skip connection adds to it.
+    On request, the activations of units: "cell", of every LSTM, and "projection", its output before a skip
+    connection adds to it.
     """
 
-    hidden: Float[Array, "layer+1 batch token dim"]
-    state: State
+    hidden: Float[Array, "layer+1 batch token dim"]  # `hidden[0]` is the word encoder's vector twice over
+    state: State  # after each text's last word, its end included; backward, after its start
     units: dict[str, Float[Array, "layer batch token _"]] | None
 
 
@@ -90,13 +86,10 @@ class Elmo(nnx.Module):
 
         Args:
             ids: character ids of each word, as `minqa.files.elmo.spell` gives them.
-            mask: True for a text's words, which stand at the beginning of its row; what stands where it is
-                False changes no word.
-            state: as the call for as many texts before these returned it, for results that depend on them
-                as those of the original do; None starts from zero, so that a text's vectors are its own.
+            mask: True for a text's words, which stand at the beginning of its row.
+            state: of the texts before, for results that depend on them as the original's do; None is zeros.
             units: whether to return the activations of units.
-            scale: multiplies each word's vector from the word encoder, for gradient × input as in `Bert`; it
-                must be 1 where the mask is False.
+            scale: multiplies each word's vector, as in `Bert`; it must be 1 where the mask is False.
         """
         lengths = jnp.sum(mask, 1) + 2
         words = self.words(_with_boundaries(jnp.where(mask[..., None], ids, 0), lengths))
@@ -175,9 +168,8 @@ class BiLstm(nnx.Module):
     def __call__(self, x, real, state):
         """Read all words `x` [direction, token, dim, batch], each direction's in its own order.
 
-        `real` [token, batch] is False after a text's end, `state` the cell and output before the first word,
-        each [direction, dim, batch], or None for zeros. Returns the cells and the outputs after each word,
-        shaped like x, and the state after each text's end.
+        `real` [token, batch] is False after a text's end; `state` is before the first word, or None. Returns
+        the cells and the outputs after each word, and the state after each text's end.
         """
         both = self.forward, self.backward
         if state is None:
@@ -201,11 +193,7 @@ class BiLstm(nnx.Module):
 
 
 class Lstm(nnx.Module):
-    """One layer in one direction: an LSTM whose output is projected, both clipped (Sak et al. 2014).
-
-    `input` and `recurrent` are [4 * lstm_dim, projection_dim], `bias` [4 * lstm_dim], `projection`
-    [projection_dim, lstm_dim].
-    """
+    """One layer in one direction: an LSTM whose output is projected, both clipped (Sak et al. 2014)."""
 
     def __init__(self, config: ElmoConfig, *, rngs: nnx.Rngs):
         gates = (4 * config.lstm_dim, config.projection_dim)
@@ -217,11 +205,10 @@ class Lstm(nnx.Module):
         self.clips = (config.cell_clip, config.projection_clip)
 
     def step(self, cell, output, gates, real):
-        """Read one word of each text.
+        """Read one word of each text: `gates` [4 * lstm_dim, batch] is W x + b of it.
 
-        `cell` [lstm_dim, batch] and `output` [projection_dim, batch] are those after the word before, `gates`
-        [4 * lstm_dim, batch] the part that the word decides, W x + b. Where `real` [batch] is False, a text
-        has ended, and its cell and output stay as they are.
+        `cell` [lstm_dim, batch] and `output` [projection_dim, batch] are those after the word before; where
+        `real` [batch] is False, a text has ended, and they stay as they are.
         """
         cell_clip, projection_clip = self.clips
         # In TensorFlow's order: input gate, candidate, forget gate, output gate.
@@ -235,10 +222,7 @@ class Lstm(nnx.Module):
 
 
 class ScalarMix(nnx.Module):
-    """One vector of all layers, weighted as a task learns it (equation 1); untrained it is their mean.
-
-    `num_layers` is the model's, the LSTMs alone; the word encoder's layer is mixed in as well.
-    """
+    """One vector of all layers, weighted as a task learns it (equation 1); untrained it is their mean."""
 
     def __init__(self, num_layers: int):
         self.weights = nnx.Param(jnp.zeros(num_layers + 1))

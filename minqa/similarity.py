@@ -84,8 +84,7 @@ def match(
     Args:
         queries: float32 [query, dim], or [dim] for one query.
         passages: float32, bfloat16 or int8 [passage, dim], compared in float32; or a sequence of such arrays,
-            as of memory-mapped shards, of which only the part that is being compared is held in memory; or
-            as `minqa.prepare` or `minqa.shard` returns them.
+            as of memory-mapped shards; or what `minqa.prepare` or `minqa.shard` returns.
         k: how many; all of the corpus if that is smaller.
         similarity: compiled once per shape. For vectors of length 1 `dot` is the fastest cosine.
 
@@ -178,8 +177,7 @@ def maxsim(
 ) -> Float[Array, "passage query"]:
     """What each row of a query, a token or a word, adds to each passage's score; their sum is MaxSim.
 
-    Khattab and Zaharia 2020 (arXiv:2004.12832, equation 3), weighted; see `contributions`. Several queries
-    are a `jax.vmap` over the first two arguments.
+    Khattab and Zaharia 2020 (arXiv:2004.12832, equation 3), weighted. Several queries are a `jax.vmap`.
 
     Args:
         query: float32 [query, dim].
@@ -225,11 +223,9 @@ def contributions(
 
     With `neighbours` n, phrases outdo words: the similarity s[q, t] becomes (s[q, t] + n s[q-1, t-1] +
     n s[q+1, t+1]) / (1 + n + n), where neighbours below 0 count as 0, as do those at a masked t±1, and a
-    neighbour q±1 without weight is left out of sum and divisor.
-    With a `window` w, words that are matched close to each other outdo scattered ones: the highest similarity
-    in the passage becomes its mean with the highest among the w consecutive rows in which the query as a
-    whole is matched best.
-    0 for both is plain MaxSim. `mask` is False for rows of the passage that match nothing.
+    neighbour q±1 without weight is left out of sum and divisor. With a `window` w, words that are matched
+    close to each other outdo scattered ones: the highest similarity in the passage becomes its mean with the
+    highest among the w consecutive rows in which the query as a whole is matched best. 0 for both is MaxSim.
 
     Returns:
         0 for a row without weight; -inf for one with weight if no row of the passage can be matched.

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from minqa import similarity
+from minqa.corpus.vectors import quantize
 from minqa.similarity import SIMILARITIES, contributions, cosine, euclidean, manhattan, match, maxsim
 
 # Whole numbers of length 1 or 2 along axes give exact cosines, and so ties.
@@ -195,9 +196,7 @@ def test_arrays_of_a_wrong_rank_are_refused_by_maxsim(unchecked, place, change):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(
-    "short", [lambda x: minqa.quantize(x)[0], lambda x: jnp.asarray(x).astype(jnp.bfloat16)]
-)
+@pytest.mark.parametrize("short", [lambda x: quantize(x)[0], lambda x: jnp.asarray(x).astype(jnp.bfloat16)])
 def test_short_vectors_are_compared_as_the_float32_that_they_stand_for(short):
     rng = np.random.default_rng(2)
     queries, passages = (rng.normal(size=(n, 384)).astype(np.float32) for n in (20, 5000))
@@ -213,9 +212,14 @@ def test_short_vectors_are_compared_as_the_float32_that_they_stand_for(short):
     )
 
 
+def test_quantize_refuses_what_is_not_finite():
+    with pytest.raises(ValueError, match="not finite"):
+        quantize(np.array([[1, np.nan], [0, 1]], np.float32))
+
+
 def test_quantize_fills_8_bits_and_keeps_zero():
     vectors = np.array([[1, -2, 0.5], [0, 0, 0], [1e-30, 0, -1e-30]], np.float32)
-    integers, scale = minqa.quantize(vectors)
+    integers, scale = quantize(vectors)
     np.testing.assert_array_equal(integers, [[64, -127, 32], [0, 0, 0], [127, 0, -127]])
     np.testing.assert_allclose(scale[jnp.array([0, 2])], [2 / 127, 1e-30 / 127], rtol=1e-6)
 
@@ -226,7 +230,7 @@ NUMBERS = st.floats(-100, 100, width=32)
 @given(arrays(np.float32, (3, 4), elements=NUMBERS))
 @example(np.zeros((3, 4), np.float32))
 def test_a_quantized_vector_is_within_half_a_step(vectors):
-    integers, scale = map(np.asarray, minqa.quantize(vectors))
+    integers, scale = map(np.asarray, quantize(vectors))
     assert integers.dtype == np.int8 and scale.shape == (3,)
     largest = np.abs(vectors).max(1)
     assert (np.abs(integers).max(1)[largest > 1e-35] == 127).all()

@@ -1,15 +1,17 @@
-"""Scores of starts and ends → the best spans, and the loss of those that people marked."""
+"""What finds answers; and scores of starts and ends → the best spans, and the loss of marked ones."""
 
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from minqa.embedding import Vectors
+from minqa.encoder import Encoder
 from minqa.spans import MAX_SPAN_WORDS, Span
 from minqa.tokens import Tokens
 
@@ -17,6 +19,24 @@ from minqa.tokens import Tokens
 Scores: TypeAlias = Float[Array | np.ndarray, "batch token"]
 Mask: TypeAlias = Bool[Array | np.ndarray, "batch token"]
 NoAnswer: TypeAlias = Float[Array | np.ndarray, " batch"]
+
+
+@runtime_checkable
+class Answerer(Protocol):
+    """Finds answers in passages."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def layer(self) -> int | None: ...  # the encoder's layer that it reads; None if it reads the texts
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """Raise InputError if it cannot read this encoder's vectors."""
+
+    def answers(self, question: Vectors, passages: Sequence[Vectors]) -> list[Span | None]:
+        """The best answer in each passage; None if no answer is at least as plausible."""
 
 
 class BestSpans(NamedTuple):

@@ -15,9 +15,10 @@ import platformdirs
 
 from minqa.answers.reader import load_reader
 from minqa.answers.span_head import load_span_head
+from minqa.answers.spans import Answerer
 from minqa.app.output import describe, show_answers, show_views
 from minqa.app.progress import note, progress
-from minqa.ask import Answerer, Index, ask, check_question
+from minqa.ask import Index, ask, check_question
 from minqa.clock import Clock, step
 from minqa.corpus.articles import Corpus
 from minqa.corpus.index import DiskIndex, open_index

@@ -9,7 +9,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import urlencode
 
-from minqa.ask import RERANK_STORED, Answerer, Index, ask
+from minqa.answers.spans import Answerer
+from minqa.ask import RERANK_STORED, Index, ask
 from minqa.clock import Clock
 from minqa.encoder import WEIGHTS, Encoder, Weights
 from minqa.inside.compare import Answer, compare

@@ -49,8 +49,14 @@ def _cosine_of_length_1(query, passage):
 def quantize(
     vectors: Float[Array | np.ndarray, "row dim"],
 ) -> tuple[Int8[Array, "row dim"], Float32[Array, " row"]]:
-    """Vectors in 8 bits, the largest number ±127, and a scale for each: vectors ≈ bits * scale[:, None]."""
+    """Vectors in 8 bits, the largest number ±127, and a scale for each: vectors ≈ bits * scale[:, None].
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     vectors = jnp.asarray(vectors, jnp.float32)
+    if not isinstance(vectors, jax.core.Tracer) and not jnp.isfinite(vectors).all():
+        raise ValueError("Vectors to be quantized hold a number that is not finite.")
     scale = jnp.maximum(jnp.abs(vectors).max(-1, initial=0), 127 * jnp.finfo(jnp.float32).tiny) / 127
     return jnp.round(vectors / scale[:, None]).astype(jnp.int8), scale
 

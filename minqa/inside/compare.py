@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from minqa.ask import Answerer, Index, Result, ask
+from minqa.answers.spans import Answerer
+from minqa.ask import Index, Result, ask
 from minqa.clock import step
 from minqa.embedding import embed_pooled
 from minqa.encoder import Encoder

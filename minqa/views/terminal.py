@@ -14,7 +14,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from minqa.ask import Answerer, Result
+from minqa.answers.spans import Answerer
+from minqa.ask import Result
 from minqa.encoder import Encoder
 from minqa.heatmap import NEIGHBOURS, WINDOW
 from minqa.inside.compare import Comparison

@@ -12,8 +12,7 @@ from conftest import edit_json, make_bert_folder, rewrite
 
 import minqa
 from minqa.answers.reader import answer, load_reader, read_pairs
-from minqa.answers.spans import span_loss
-from minqa.ask import Answerer
+from minqa.answers.spans import Answerer, span_loss
 from minqa.batches import as_batch, pad
 
 QUESTION = "Who developed the theory?"

@@ -24,8 +24,7 @@ from minqa.answers.span_head import (
     read_answers,
     save_span_head,
 )
-from minqa.answers.spans import span_loss
-from minqa.ask import Answerer
+from minqa.answers.spans import Answerer, span_loss
 
 run = jax.jit(SpanHead.__call__)
 
