@@ -32,13 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")
     if "_MINQA_COMPLETE" in os.environ:  # a shell asks what it could complete
         app(prog_name="minqa")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        with (
-            ctrl_c(),
-            typer.main.get_command(app).make_context(
-                "minqa", list(sys.argv[1:] if arguments is None else arguments)
-            ) as context,
-        ):
+        with ctrl_c(), typer.main.get_command(app).make_context("minqa", arguments) as context:
             context.command.invoke(context)
             sys.stdout.flush()
     except typer.Exit as done:
@@ -73,37 +69,30 @@ def sentence_of(error: Exception) -> str:
     return f"This went wrong inside minqa ({cause}); with MINQA_TRACEBACK=1 it says where."
 
 
-def text(value: str) -> str:
-    if not value.strip():
-        raise BadParameter("must not be empty")
-    return value
+def matching(pattern: str, convert: Callable[[Any], Any], wanted: str) -> Callable[[Any], Any]:
+    """A type of options: `convert`, for texts that match a pattern."""
+
+    def check(value: str | int) -> Any:  # a default is a number already
+        if not re.fullmatch(pattern, str(value), re.ASCII | re.DOTALL):
+            raise BadParameter(f"must {wanted}" + (f", not {value!r}" if str(value).strip() else ""))
+        return convert(value)
+
+    return check
 
 
-def path(value: str) -> Path:
-    return Path(text(value))
+text = matching(r".*\S.*", str, "not be empty")
+path = matching(r".*\S.*", Path, "not be empty")
+number = matching(r"-?\d{1,9}", int, "be a whole number")
+positive = matching(r"0*[1-9]\d{0,8}", int, "be a whole number above 0")
+count = matching(r"\d{1,9}", int, "be a whole number, 0 or more")
+unit_number = matching(
+    r"\d{1,9}\.\d{1,9}", lambda value: numbers(value, "."), "be a layer and a number, as 4.1"
+)
+span = matching(r"\d{1,9}:\d{1,9}", lambda value: numbers(value, ":"), "be two numbers, as 0:100")
 
 
-def whole(least: int, wanted: str) -> Callable[[Any], int]:
-    def number(value: str | int) -> int:  # a default is a number already
-        if not re.fullmatch(r"-?\d{1,9}", str(value), re.ASCII) or int(value) < least:
-            raise BadParameter(f"must be a whole number{wanted}, not {value!r}")
-        return int(value)
-
-    return number
-
-
-def pair(mark: str, wanted: str) -> Callable[[str], Any]:
-    def numbers(value: str) -> tuple[int, int]:
-        first, _, second = value.partition(mark)
-        if not all(re.fullmatch(r"\d{1,9}", part, re.ASCII) for part in (first, second)):
-            raise BadParameter(f"must be {wanted}, not {value!r}")
-        return int(first), int(second)
-
-    return numbers
-
-
-number, count, positive = whole(-(10**9), ""), whole(0, ", 0 or more"), whole(1, " above 0")
-unit_number, span = pair(".", "a layer and a number, as 4.1"), pair(":", "two numbers, as 0:100")
+def numbers(value: str, mark: str) -> tuple[int, ...]:
+    return tuple(map(int, value.split(mark)))
 
 
 def option(parser: Callable[[str], Any], metavar: str, help: str, *names: str) -> Any:

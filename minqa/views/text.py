@@ -48,11 +48,6 @@ def format_activation(value: Number) -> str:
     return f"{value:+.2g}" if math.isfinite(value) else "–"
 
 
-def format_percent(share: float) -> str:
-    """A probability, 0 to 1."""
-    return f"{share:.0%}"
-
-
 def format_duration(seconds: float) -> str:
     """Seconds, or milliseconds below one second."""
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
@@ -75,5 +70,5 @@ def phrase_parts(result: "Result") -> tuple[str, str, str]:
     if span is None:
         return "", "no plausible answer" if result.answered else "no phrase stands out", ""
     probability, heat = span.probability, f"heat {format_score(span.score)}"
-    number = heat if probability is None else format_percent(probability)
+    number = heat if probability is None else f"{probability:.0%}"
     return "→ ", printable(span.text), f"  {number}"
