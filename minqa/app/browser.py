@@ -82,9 +82,14 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
     Raises:
         InputError: there is no such address here, or the port is taken.
     """
+    at = f"{host}, port {port}" if port else host
+    refused = InputError(f"The page cannot listen at {at}: name another --host or --port.")
     try:  # Gradio would try a hundred ports of an address that is not here
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port or 0), family=family).close()
+    except (OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
+        raise refused from None
+    try:
         page.queue(default_concurrency_limit=os.cpu_count())
         font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
         _, address, _ = page.launch(
@@ -100,9 +105,8 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
             head=f"<script>{SCRIPT}{APP_SCRIPT}</script>",
             app_kwargs={"middleware": [Middleware(_with_policy)]},
         )
-    except (OSError, OverflowError):
-        at = f", port {port}" if port else ""
-        raise InputError(f"The page cannot listen at {host}{at}: name another --host or --port.") from None
+    except OSError:
+        raise refused from None
     return address
 
 

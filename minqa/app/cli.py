@@ -7,6 +7,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.metadata import version as version_of
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ import typer
 from typer import Argument, BadParameter, Context, Option
 
 from minqa.app.progress import ctrl_c, note, progress
-from minqa.text import InputError
+from minqa.text import InputError, well_formed
 
 # JAX takes over a second to import, so what a command needs is imported when it runs: --help and a typing
 # error answer at once.
@@ -28,12 +29,15 @@ EXTRA |= {"gradio": "The page needs Gradio"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status is 1 for unusable input, 2 for odd options, 130 for Ctrl-C."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know fewer characters than a passage
-        sys.stdout.reconfigure(errors="replace")
     if "_MINQA_COMPLETE" in os.environ:  # a shell asks what it could complete
         app(prog_name="minqa")
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stderr = sys.stderr or io.StringIO()  # it is closed
     try:
+        if sys.stdout is None:
+            raise InputError("Standard output is closed, so nothing can be shown.")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know fewer characters than a passage
+            sys.stdout.reconfigure(errors="replace")
         with ctrl_c(), typer.main.get_command(app).make_context("minqa", arguments) as context:
             context.command.invoke(context)
             sys.stdout.flush()
@@ -43,13 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         note("minqa: stopped.")
         return 130
     except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_output()
     except Exception as error:
         if os.environ.get("MINQA_TRACEBACK"):
             traceback.print_exc()
         note(f"minqa: {sentence_of(error)}")
+        if isinstance(error, OSError) and error.filename is None:
+            close_output()
         return 2 if isinstance(error, typer.TyperException) else 1
     return 0
+
+
+def close_output() -> None:
+    """Drop what is still to be printed: Python would try again, and complain."""
+    with suppress(OSError, ValueError):  # it is no file, as in a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def sentence_of(error: Exception) -> str:
@@ -64,7 +76,7 @@ def sentence_of(error: Exception) -> str:
     if package in EXTRA:
         return f"{EXTRA[package]}: install it with `uv sync --extra app`."
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'A file'} cannot be read or written ({error.strerror})."
+        return f"{error.filename or 'Standard output'} cannot be read or written ({error.strerror})."
     cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
     return f"This went wrong inside minqa ({cause}); with MINQA_TRACEBACK=1 it says where."
 
@@ -81,7 +93,8 @@ def matching(pattern: str, convert: Callable[[Any], Any], wanted: str) -> Callab
 
 
 text = matching(r".*\S.*", str, "not be empty")
-path = matching(r".*\S.*", Path, "not be empty")
+source = matching(r"[^\0]*[^\s\0][^\0]*", lambda value: place(value), "not be empty")
+path = matching(r"[^\0]*[^\s\0][^\0]*", lambda value: Path(place(value)), "not be empty")
 number = matching(r"-?\d{1,9}", int, "be a whole number")
 positive = matching(r"0*[1-9]\d{0,8}", int, "be a whole number above 0")
 count = matching(r"\d{1,9}", int, "be a whole number, 0 or more")
@@ -89,6 +102,16 @@ unit_number = matching(
     r"\d{1,9}\.\d{1,9}", lambda value: numbers(value, "."), "be a layer and a number, as 4.1"
 )
 span = matching(r"\d{1,9}:\d{1,9}", lambda value: numbers(value, ":"), "be two numbers, as 0:100")
+
+
+def place(value: str) -> str:
+    """A name on the hub, or a file's, in which ~ is a user's folder."""
+    value = os.path.expanduser(value)
+    if value.startswith("~"):
+        raise BadParameter(f"names a user who is not known here: {value!r}")
+    if value != well_formed(value):
+        raise BadParameter(f"is no Unicode: {value!r}")
+    return value
 
 
 def numbers(value: str, mark: str) -> tuple[int, ...]:
@@ -104,17 +127,17 @@ Query = Annotated[str, Argument(metavar="QUERY", help="The text to look for.")]
 PassageText = Annotated[str, Argument(metavar="PASSAGE", help="The text to find it in.")]
 Text = Annotated[str, Argument(metavar="TEXT", help="What the model reads.")]
 IndexFolder = Annotated[Path, Argument(metavar="DIR", parser=path, help="A folder that index made.")]
-Source = Annotated[str | None, Argument(metavar="CORPUS", parser=text, help="As ask --corpus takes it.")]
+Source = Annotated[str | None, Argument(metavar="CORPUS", parser=source, help="As ask --corpus takes it.")]
 
 MODEL = """Folder or Hugging Face hub id of a BERT or an ELMo; may be given several times, for several models.
 [default: all-MiniLM-L6-v2, installed]"""
-Models = Annotated[list[str] | None, option(text, "MODEL", MODEL, "--model")]
+Models = Annotated[list[str] | None, option(source, "MODEL", MODEL, "--model")]
 CACHE = "For vectors and compiled code. [default: the user's cache folder]"
 Cache = Annotated[Path | None, option(path, "DIR", CACHE)]
 CORPUS = """A MediaWiki dump (.xml, .xml.bz2), Parquet with id, title and text (a file or a folder), .jsonl
 with text and title, text (an article per paragraph, or per line if no line is blank), or a data set of the
 Hugging Face hub, such as wikimedia/wikipedia:20231101.en. [default: Wikipedia leads]"""
-Corpus = Annotated[str | None, option(text, "CORPUS", CORPUS)]
+Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
 Index = Annotated[
     Path | None, option(path, "DIR", "A folder that index made, to search in place of --corpus.")
 ]
@@ -124,7 +147,7 @@ leaves them in that order. [default: 100, or 50 if token vectors are not stored]
 Rerank = Annotated[int | None, option(count, "N", RERANK)]
 READER = """What finds the answers: folder or hub id of a BERT for question answering, or the file of a span
 head. [default: heat marks a phrase, but ask has a head for the default model]"""
-Reader = Annotated[str | None, option(text, "MODEL", READER)]
+Reader = Annotated[str | None, option(source, "MODEL", READER)]
 Layer = Annotated[int, option(number, "N", "The layer to compare; 0: embeddings, -1: the last.")]
 WEIGHTS = "How much words of the query count: all alike, or by how rare they are."
 Weights = Annotated[Literal["none", "idf"], Option(help=WEIGHTS)]
@@ -242,6 +265,8 @@ def index(
         raise InputError("--offset should be below --every, which says how many machines share the work.")
     start, stop = shards or (0, sys.maxsize)
     chosen = range(start + offset, stop, every or 1)
+    if out:
+        work.check_folder(out)
     cache = work.set_up(cache)
     searches = work.load_models(model)
     how = {"max_tokens": max_tokens, "articles_per_shard": articles_per_shard, "store_tokens": store_tokens}
@@ -361,6 +386,7 @@ def show_app(
     port: Port = None,
 ) -> None:
     """Show a page to ask, compare and look inside with, until Ctrl-C."""
+    note("Loading the models and what is searched; the page's address follows.")
     from minqa.app import corpora, work
     from minqa.app.browser import build, serve  # Gradio takes seconds to import
 

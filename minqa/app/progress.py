@@ -1,6 +1,5 @@
 """What is said on stderr: notes of one line, and how far a long task is. And Ctrl-C, which is never lost."""
 
-import _thread
 import signal
 import sys
 import threading
@@ -39,11 +38,17 @@ def ctrl_c() -> Iterator[None]:
         if not _deferred.is_set():
             raise KeyboardInterrupt
 
+    def again() -> None:
+        if running:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
     def dropped(unraisable: Any) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            _thread.interrupt_main()
+            threading.Timer(0.05, again).start()  # after the destructor
         else:
             default_hook(unraisable)
+
+    running = True
 
     _pressed.clear()
     default_hook, sys.unraisablehook = sys.unraisablehook, dropped
@@ -55,6 +60,7 @@ def ctrl_c() -> Iterator[None]:
         check_pressed()  # a library has made another exception of it
         raise
     finally:
+        running = False
         signal.signal(signal.SIGINT, default)
         sys.unraisablehook = default_hook
 

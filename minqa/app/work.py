@@ -188,3 +188,11 @@ def write_file(path: Path, content: bytes | None) -> None:
     finally:
         with suppress(OSError, ValueError):
             partial.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError if a folder is not there and cannot be made, or cannot be written."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written" if there.is_dir() else "is a file"
+        raise InputError(f"{path} cannot be written: {there} {why}.")

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import jsonschema
@@ -682,3 +682,110 @@ def test_the_app_says_what_it_needs(run, monkeypatch):
     monkeypatch.delitem(sys.modules, "minqa.app.browser", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert_sentence(run("app"), "The page needs Gradio: install it with `uv sync --extra app`")
+
+
+LONG, NUL, NOBODY, UMLAUT = "x" * 5000, "a\0b", "~nouser/x", "\udcff"
+
+
+@pytest.mark.parametrize("name", [LONG, NUL, NOBODY, UMLAUT], ids=["long", "NUL", "no user", "no Unicode"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ask war --model", "ask war --corpus", "ask war --index", "ask war --reader", "index --out", "index",
+        "index-info", "heat a b --html", "heat a b --png", "look heads war --model",
+    ],
+)  # fmt: skip
+def test_no_name_ends_in_a_traceback(command, name, bert_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = [] if "--model" in command or command == "index-info" else ["--model", str(bert_folder)]
+    status, out, err = cli_without_cache(*command.split(), name, *model)
+    assert status in (1, 2) and out == ""
+    assert err.startswith("minqa: ") and err.count("\n") == 1 and "inside minqa" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["index", "--shard", "1" + "0" * 30], "must be a whole number above 0"),
+        (["ask", "x", "--layer", "9" * 40], "must be a whole number"),
+        (["look", "heads", "x", "--head", "1." + "9" * 40], "must be a layer and a number, as 4.1"),
+        (["index", "--shards", "1-2"], "must be two numbers, as 0:100"),
+        (["app", "--port", "0"], "must be a whole number above 0"),
+        (["ask"], "Missing argument 'QUERY...'"),
+        ([], "Missing command"),
+        (["ask", "x", "--modle", "y"], "No such option: --modle"),
+        (["look", "heads", "x", "--to", "one"], "requires 2 arguments"),
+    ],
+)
+def test_odd_command_lines_are_refused(arguments, sentence):
+    assert_refused(cli_without_cache(*arguments), sentence)
+
+
+def test_files_are_tried_before_the_work(run, bert_folder, tmp_path, monkeypatch):
+    def load(name):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("minqa.app.work.load", load)
+    (tmp_path / "file").write_text("mine")
+    for option in ("--html", "--png"):
+        name = tmp_path / "file" / "page.png"
+        assert_sentence(run("heat", "a", "b", option, name), f"{name} cannot be written")
+    out = tmp_path / "file" / "index"
+    assert_sentence(run("index", "--out", out), f"{out} cannot be written: {tmp_path / 'file'} is a file")
+    status, _, err = run("heat", "a", "b", "--html", tmp_path / "file")
+    assert status == 1 and "the work has begun" in err
+    assert (tmp_path / "file").read_text() == "mine", "what was there stays until there is something new"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
+
+
+@pytest.mark.parametrize(
+    ("redirection", "sentence"),
+    [("> /dev/full", "cannot be read or written (No space left on device)"), (">&-", "is closed")],
+)
+def test_output_that_goes_nowhere_is_told(redirection, sentence):
+    command = f'"{sys.executable}" -m minqa schema {redirection}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("minqa: Standard output ") and sentence in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def press(*_):
+    signal.raise_signal(signal.SIGINT)
+
+
+class Dropped:
+    """Python drops what is raised in here."""
+
+    def __del__(self):
+        press()
+
+
+def in_a_destructor(path):
+    Dropped()
+    time.sleep(5)
+    raise AssertionError("Ctrl-C was lost")
+
+
+def by_a_library_that_raises_another(path):
+    try:
+        press()
+    except KeyboardInterrupt:
+        raise RuntimeError("XLA") from None
+
+
+def by_a_library_that_goes_on(path):
+    with suppress(KeyboardInterrupt):
+        press()
+
+
+@pytest.mark.parametrize(
+    "lost", [in_a_destructor, by_a_library_that_raises_another, by_a_library_that_goes_on]
+)
+def test_ctrl_c_is_never_lost(lost, monkeypatch):
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("minqa.app.corpora.describe_index", lost)
+    start = time.monotonic()
+    assert cli_without_cache("index-info", "x") == (130, "", "minqa: stopped.\n")
+    assert time.monotonic() - start < 3
+    assert signal.getsignal(signal.SIGINT) is before
