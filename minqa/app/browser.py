@@ -76,8 +76,11 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int | None) -> str:
+def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "/") -> str:
     """Start a server in the background, and return its address.
+
+    Args:
+        root_path: where a reverse proxy shows the page.
 
     Raises:
         InputError: there is no such address here, or the port is taken.
@@ -95,6 +98,7 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,
+            root_path=root_path.rstrip("/"),
             prevent_thread_lock=True,
             quiet=True,
             share=False,

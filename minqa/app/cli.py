@@ -2,22 +2,21 @@
 
 import io
 import os
-import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version as version_of
 from importlib.resources import files
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from typer import Argument, BadParameter, Context, Option
+from typer import Context, Option
 
+from minqa.app import options as opt
 from minqa.app.progress import ctrl_c, note, progress
-from minqa.text import InputError, well_formed
+from minqa.text import InputError
 
 # JAX takes over a second to import, so what a command needs is imported when it runs: --help and a typing
 # error answer at once.
@@ -81,120 +80,6 @@ def sentence_of(error: Exception) -> str:
     return f"This went wrong inside minqa ({cause}); with MINQA_TRACEBACK=1 it says where."
 
 
-def matching(pattern: str, convert: Callable[[Any], Any], wanted: str) -> Callable[[Any], Any]:
-    """A type of options: `convert`, for texts that match a pattern."""
-
-    def check(value: str | int) -> Any:  # a default is a number already
-        if not re.fullmatch(pattern, str(value), re.ASCII | re.DOTALL):
-            raise BadParameter(f"must {wanted}" + (f", not {value!r}" if str(value).strip() else ""))
-        return convert(value)
-
-    return check
-
-
-text = matching(r".*\S.*", str, "not be empty")
-source = matching(r"[^\0]*[^\s\0][^\0]*", lambda value: place(value), "not be empty")
-path = matching(r"[^\0]*[^\s\0][^\0]*", lambda value: Path(place(value)), "not be empty")
-number = matching(r"-?\d{1,9}", int, "be a whole number")
-positive = matching(r"0*[1-9]\d{0,8}", int, "be a whole number above 0")
-count = matching(r"\d{1,9}", int, "be a whole number, 0 or more")
-unit_number = matching(
-    r"\d{1,9}\.\d{1,9}", lambda value: numbers(value, "."), "be a layer and a number, as 4.1"
-)
-span = matching(r"\d{1,9}:\d{1,9}", lambda value: numbers(value, ":"), "be two numbers, as 0:100")
-
-
-def place(value: str) -> str:
-    """A name on the hub, or a file's, in which ~ is a user's folder."""
-    value = os.path.expanduser(value)
-    if value.startswith("~"):
-        raise BadParameter(f"names a user who is not known here: {value!r}")
-    if value != well_formed(value):
-        raise BadParameter(f"is no Unicode: {value!r}")
-    return value
-
-
-def numbers(value: str, mark: str) -> tuple[int, ...]:
-    return tuple(map(int, value.split(mark)))
-
-
-def option(parser: Callable[[str], Any], metavar: str, help: str, *names: str) -> Any:
-    return Option(*names, parser=parser, metavar=metavar, help=help)
-
-
-Words = Annotated[list[str], Argument(metavar="QUERY...", help="What to look for; quotes are not needed.")]
-Query = Annotated[str, Argument(metavar="QUERY", help="The text to look for.")]
-PassageText = Annotated[str, Argument(metavar="PASSAGE", help="The text to find it in.")]
-Text = Annotated[str, Argument(metavar="TEXT", help="What the model reads.")]
-IndexFolder = Annotated[Path, Argument(metavar="DIR", parser=path, help="A folder that index made.")]
-Source = Annotated[str | None, Argument(metavar="CORPUS", parser=source, help="As ask --corpus takes it.")]
-
-MODEL = """Folder or Hugging Face hub id of a BERT or an ELMo; may be given several times, for several models.
-[default: all-MiniLM-L6-v2, installed]"""
-Models = Annotated[list[str] | None, option(source, "MODEL", MODEL, "--model")]
-CACHE = "For vectors and compiled code. [default: the user's cache folder]"
-Cache = Annotated[Path | None, option(path, "DIR", CACHE)]
-CORPUS = """A MediaWiki dump (.xml, .xml.bz2), Parquet with id, title and text (a file or a folder), .jsonl
-with text and title, text (an article per paragraph, or per line if no line is blank), or a data set of the
-Hugging Face hub, such as wikimedia/wikipedia:20231101.en. [default: Wikipedia leads]"""
-Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
-Index = Annotated[
-    Path | None, option(path, "DIR", "A folder that index made, to search in place of --corpus.")
-]
-K = Annotated[int, option(positive, "K", "How many passages.", "-k")]
-RERANK = """How many passages, the nearest by their pooled vectors, to order word by word, at least -k; 0
-leaves them in that order. [default: 100, or 50 if token vectors are not stored]"""
-Rerank = Annotated[int | None, option(count, "N", RERANK)]
-READER = """What finds the answers: folder or hub id of a BERT for question answering, or the file of a span
-head. [default: heat marks a phrase, but ask has a head for the default model]"""
-Reader = Annotated[str | None, option(source, "MODEL", READER)]
-Layer = Annotated[int, option(number, "N", "The layer to compare; 0: embeddings, -1: the last.")]
-WEIGHTS = "How much words of the query count: all alike, or by how rare they are."
-Weights = Annotated[Literal["none", "idf"], Option(help=WEIGHTS)]
-
-OUT = """The index's folder, for ask --index; a further corpus is added after what is there. [default: in the
-cache folder, where ask --corpus finds it]"""
-Out = Annotated[Path | None, option(path, "DIR", OUT)]
-MAX_TOKENS = "Most tokens of a passage, in whole sentences. [default: 128]"
-MaxTokens = Annotated[int | None, option(positive, "N", MAX_TOKENS)]
-SHARD = "Keep what is done after every N articles. [default: 1,024]"
-ArticlesPerShard = Annotated[int | None, option(positive, "N", SHARD, "--shard")]
-STORE = "Keep the vectors of all tokens too, so that ask is faster; 40 MB for 1,000 Wikipedia leads."
-StoreTokens = Annotated[bool, Option("--store-tokens", help=STORE)]
-Shards = Annotated[
-    Any, option(span, "FROM:TO", "Only the shards with these numbers, from 0; TO is not one of them.")
-]
-Every = Annotated[
-    int | None, option(positive, "N", "Only every Nth of them, where N machines share the work.")
-]
-Offset = Annotated[int, option(count, "I", "Which of these machines this is, from 0.")]
-
-Head = Annotated[Any, option(unit_number, "L.H", "One head: its layer, from 1, and number.")]
-FLIP = "A text that differs in a word: which heads does --from attend to another of --to with?"
-Flip = Annotated[str | None, option(text, "TEXT", FLIP)]
-FromWord = Annotated[str | None, option(text, "WORD", "A word, or its number from 0.", "--from")]
-ToWords = Annotated[
-    tuple[str, str] | None, Option(metavar="WORD WORD", help="Two words that it may attend to.")
-]
-Units = Annotated[
-    list[Any] | None, option(unit_number, "L.U", "A unit's layer and number, or several.", "--unit")
-]
-FEATURE = """Look for the units that follow position in the sentence (the default), quotes, brackets, number,
-capital or name, in the first 256 passages of --corpus."""
-Feature = Annotated[str | None, option(text, "NAME", FEATURE)]
-Factors = Annotated[int | None, option(positive, "K", "K factors of all units instead.")]
-KIND = "feed-forward or hidden of a BERT, cell or projection of an ELMo. [default: the first]"
-Kind = Annotated[str | None, option(text, "KIND", KIND)]
-
-HOST = """Where to listen; the default is this machine alone, and 0.0.0.0 lets in everyone who can reach this
-machine, without a password."""
-Host = Annotated[str, option(text, "ADDRESS", HOST)]
-Port = Annotated[int | None, option(positive, "PORT", "[default: the first free one from 7860]")]
-
-Json = Annotated[bool, Option("--json", help="Print JSON; minqa schema describes it.")]
-Html = Annotated[Path | None, option(path, "FILE", "Write a page to look at, point and click.")]
-Png = Annotated[Path | None, option(path, "FILE", "Draw it, as PNG, SVG or PDF.")]
-
 plain: dict[str, Any] = dict(rich_markup_mode=None, pretty_exceptions_enable=False)
 app = typer.Typer(help="Search with BERT and ELMo in JAX, and see which words matched.", **plain)
 look = typer.Typer(help="Look inside a model: heads of attention, and units.", **plain)
@@ -202,7 +87,7 @@ app.add_typer(look, name="look")
 
 
 @app.callback()
-def options(
+def show_version(
     version: Annotated[bool, Option("--version", is_eager=True, help="Show the version.")] = False,
 ) -> None:
     if version:
@@ -212,19 +97,21 @@ def options(
 
 @app.command()
 def ask(
-    words: Words,
-    k: K = 3,
-    rerank: Rerank = None,
-    corpus: Corpus = None,
-    index: Index = None,
-    model: Models = None,
-    reader: Reader = None,
-    layer: Layer = -1,
-    weights: Weights = "idf",
-    cache: Cache = None,
-    json: Json = False,
-    html: Html = None,
-    png: Png = None,
+    words: opt.Words,
+    k: opt.K = 3,
+    rerank: opt.Rerank = None,
+    corpus: opt.Corpus = None,
+    index: opt.Index = None,
+    model: opt.Models = None,
+    query_prompt: opt.QueryPrompt = None,
+    passage_prompt: opt.PassagePrompt = None,
+    reader: opt.Reader = None,
+    layer: opt.Layer = -1,
+    weights: opt.Weights = "idf",
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
 ) -> None:
     """Find the passages that echo a query, and show where they do."""
     from minqa.app import corpora, work
@@ -234,7 +121,8 @@ def ask(
     work.require(query=question)
     output.check()
     models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
-    searches = work.load_models(models, layer=layer, weights=weights, reader=reader, shipped=True)
+    how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
+    searches = work.load_models(models, layer=layer, weights=weights, shipped=True, **how)
     for search in searches:
         check_question(search.encoder, question)  # before a corpus is embedded for it
     splitter = searches[0].encoder
@@ -245,36 +133,32 @@ def ask(
 
 @app.command()
 def index(
-    corpus: Source = None,
-    out: Out = None,
-    max_tokens: MaxTokens = None,
-    articles_per_shard: ArticlesPerShard = None,
-    store_tokens: StoreTokens = False,
-    shards: Shards = None,
-    every: Every = None,
-    offset: Offset = 0,
-    model: Models = None,
-    cache: Cache = None,
+    corpus: opt.Source = None,
+    out: opt.Out = None,
+    max_tokens: opt.MaxTokens = None,
+    articles_per_shard: opt.ArticlesPerShard = None,
+    store_tokens: opt.StoreTokens = False,
+    shards: opt.Shards = None,
+    query_prompt: opt.QueryPrompt = None,
+    passage_prompt: opt.PassagePrompt = None,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
 ) -> None:
     """Embed a whole corpus, for ask to search. If it is stopped, the same command continues."""
     from minqa.app import corpora, work
 
     if out and len(model or []) > 1:
         raise InputError("--out is one model's folder: name one --model.")
-    if offset >= (every or 1):
-        raise InputError("--offset should be below --every, which says how many machines share the work.")
-    start, stop = shards or (0, sys.maxsize)
-    chosen = range(start + offset, stop, every or 1)
     if out:
         work.check_folder(out)
     cache = work.set_up(cache)
-    searches = work.load_models(model)
+    searches = work.load_models(model, query_prompt=query_prompt, passage_prompt=passage_prompt)
     how = {"max_tokens": max_tokens, "articles_per_shard": articles_per_shard, "store_tokens": store_tokens}
-    corpora.index_corpus(searches, corpus, out, cache, chosen, **how)
+    corpora.index_corpus(searches, corpus, out, cache, shards, **how)
 
 
 @app.command()
-def index_info(index: IndexFolder) -> None:
+def index_info(index: opt.IndexFolder) -> None:
     """Say what an index holds, and check every byte of it."""
     from minqa.app import corpora
 
@@ -285,16 +169,18 @@ def index_info(index: IndexFolder) -> None:
 @app.command("heat", help="Show where one text echoes another.")
 def heat(
     context: Context,
-    query: Query,
-    passage: PassageText,
-    model: Models = None,
-    reader: Reader = None,
-    layer: Layer = -1,
-    weights: Weights = "idf",
-    cache: Cache = None,
-    json: Json = False,
-    html: Html = None,
-    png: Png = None,
+    query: opt.Query,
+    passage: opt.PassageText,
+    model: opt.Models = None,
+    query_prompt: opt.QueryPrompt = None,
+    passage_prompt: opt.PassagePrompt = None,
+    reader: opt.Reader = None,
+    layer: opt.Layer = -1,
+    weights: opt.Weights = "idf",
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
 ) -> None:
     from minqa.app import corpora, work
 
@@ -303,23 +189,45 @@ def heat(
         several = "name two models or more, each with --model"
         raise InputError(f"There is nothing to compare: {several}; all-MiniLM-L6-v2 is installed.")
     output, cache = work.Output(json, html, png).check(), work.set_up(cache)
-    searches = work.load_models(model, layer=layer, weights=weights, reader=reader)
+    how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
+    searches = work.load_models(model, layer=layer, weights=weights, **how)
     searches = [corpora.with_statistics(search, cache) for search in searches]
     output.show_answers(query, [search.read(query, passage) for search in searches], searches)
 
 
+@app.command()
+def align(
+    query: opt.Query,
+    passage: opt.PassageText,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
+) -> None:
+    """Pair the words of two texts that say the same."""
+    from minqa.app import corpora, work
+    from minqa.views import look
+
+    work.require(query=query, passage=passage)
+    output = work.Output(json, html, png)
+    encoder = work.load_to_look(query, model, cache, output)
+    encoder = corpora.with_statistics(work.Search(encoder), work.set_up(cache)).encoder
+    output.show(look.aligned(encoder, query, passage), query, [{"model": encoder.name}])
+
+
 @look.command()
 def heads(
-    text: Text,
-    head: Head = None,
-    flip: Flip = None,
-    from_word: FromWord = None,
-    to: ToWords = None,
-    model: Models = None,
-    cache: Cache = None,
-    json: Json = False,
-    html: Html = None,
-    png: Png = None,
+    text: opt.Text,
+    head: opt.Head = None,
+    flip: opt.Flip = None,
+    from_word: opt.FromWord = None,
+    to: opt.ToWords = None,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
 ) -> None:
     """Show what heads of attention do in a text."""
     from minqa.app import work
@@ -342,17 +250,17 @@ def heads(
 
 @look.command()
 def units(
-    text: Text,
-    unit: Units = None,
-    feature: Feature = None,
-    factors: Factors = None,
-    kind: Kind = None,
-    corpus: Corpus = None,
-    model: Models = None,
-    cache: Cache = None,
-    json: Json = False,
-    html: Html = None,
-    png: Png = None,
+    text: opt.Text,
+    unit: opt.Units = None,
+    feature: opt.Feature = None,
+    factors: opt.Factors = None,
+    kind: opt.Kind = None,
+    corpus: opt.Corpus = None,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
 ) -> None:
     """Shade a text by units of a model."""
     from minqa.app import corpora, work
@@ -378,12 +286,13 @@ def units(
 
 @app.command("app")
 def show_app(
-    model: Models = None,
-    cache: Cache = None,
-    corpus: Corpus = None,
-    index: Index = None,
-    host: Host = "127.0.0.1",
-    port: Port = None,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    corpus: opt.Corpus = None,
+    index: opt.Index = None,
+    host: opt.Host = "127.0.0.1",
+    port: opt.Port = None,
+    root_path: opt.RootPath = "/",
 ) -> None:
     """Show a page to ask, compare and look inside with, until Ctrl-C."""
     note("Loading the models and what is searched; the page's address follows.")
@@ -394,7 +303,7 @@ def show_app(
     searches = work.load_models(models, shipped=True)
     splitter = searches[0].encoder
     searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
-    address = serve(build(searches), host, port)
+    address = serve(build(searches), host, port, root_path)
     print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1"):
         note(f"Everyone who can reach this machine at {host} can use the page: it asks no password.")

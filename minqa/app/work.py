@@ -78,14 +78,21 @@ def load_models(
     *,
     layer: int = -1,
     weights: Weights = "idf",
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
     reader: str | None = None,
     shipped: bool = False,
 ) -> list[Search]:
-    """Each model, before any work begins, with its reader or, if `shipped`, the head for it."""
-    searches = []
+    """Each model, before any work begins, with its reader or, if `shipped`, the head for it.
+
+    A prompt takes the place of the model's own.
+    """
+    searches, given = [], {"query": query_prompt, "document": passage_prompt}
+    prompts = {name: prompt for name, prompt in given.items() if prompt}
     for name in names or [DEMO_MODEL]:
         with Clock() as clock, step("load"):
-            encoder = replace(load(name), layer=layer, weights=weights)
+            encoder = load(name)
+            encoder = replace(encoder, layer=layer, weights=weights, prompts={**encoder.prompts, **prompts})
         encoder.layer_number  # noqa: B018, it raises InputError if there is no such layer
         searches.append(Search(encoder, clock=clock))
     if reader:

@@ -5,14 +5,18 @@ from functools import partial
 
 import numpy as np
 
+from minqa.embedding import embed
 from minqa.encoder import Encoder
+from minqa.heatmap import heat_map
+from minqa.inside.align import align, alignment_encoder
 from minqa.inside.features import FEATURES
 from minqa.inside.heads import Attention, attention, flip, head_scores
 from minqa.inside.saliency import saliency
 from minqa.inside.units import factors, find_units, units
 from minqa.text import InputError
+from minqa.views.colours import similarity_scale
 from minqa.views.text import format_score
-from minqa.views.view import Head, Heads, Listing, Shading, Stack
+from minqa.views.view import Grid, Head, Heads, Listing, Shading, Stack
 
 HEADS_LISTED = 3
 FLIPS_LISTED = 10
@@ -112,3 +116,26 @@ def influence(encoder: Encoder, query: str, passage: str) -> Stack:
         Shading("Influence of the query's words on the score", moved.query, moved.query_words),
         Shading("Influence of the passage's words", moved.passage, moved.passage_words),
     ])  # fmt: skip
+
+
+def aligned(encoder: Encoder, query: str, passage: str) -> Stack:
+    """The words of two texts that say the same, as `align` pairs them, and all similarities.
+
+    The encoder should be calibrated; it is compared at the layer that aligns best.
+    """
+    encoder = alignment_encoder(encoder)
+    [first] = embed(encoder, [query], role="query")
+    [second] = embed(encoder, [passage], role="passage")
+    heat = heat_map(first, second)
+    words, others = heat.query.word_texts, heat.passage.word_texts
+    pairs = [
+        (words[i], others[j], format_score(heat.word_similarity[i, j]), f"{i}-{j}") for i, j in align(heat)
+    ]
+    listing = Listing(
+        "Words that say the same", ("first text", "second text", "similarity", "numbers"), pairs
+    )
+    scale = similarity_scale(heat)
+    return Stack(
+        query,
+        [listing, Grid("Similarities of all words", words, others, heat.word_similarity, scale, passage)],
+    )

@@ -271,8 +271,6 @@ def test_what_cannot_be_indexed_or_searched_is_told(run, bert_folder, elmo_folde
         (("index", corpus, *model, "--out", tmp_path / "folder"), "is there, and is no index"),
         (("index", corpus, *model, "--model", elmo_folder, "--out", tmp_path / "new"), "name one --model"),
         (("index", corpus, *model, "--max-tokens", "99"), "has room for 3 to 64"),
-        (("index", corpus, *model, "--offset", "1"), "--offset should be below --every"),
-        (("index", corpus, *model, "--every", "2", "--offset", "2"), "--offset should be below --every"),
         (("ask", "x", *model, "--index", tmp_path, "--corpus", corpus), "name one"),
         (("ask", "x", "--index", tmp_path / "folder"), "is no index: it holds no manifest.json"),
     ]:
@@ -496,7 +494,18 @@ def test_help_answers_with_neither_jax_nor_rich():
     assert done.returncode == 0 and "ask" in done.stdout and done.stderr.startswith("minqa: Invalid value")
 
 
-COMMANDS = ["ask", "index", "index-info", "heat", "compare", "look heads", "look units", "app", "schema"]
+COMMANDS = [
+    "ask",
+    "index",
+    "index-info",
+    "heat",
+    "compare",
+    "align",
+    "look heads",
+    "look units",
+    "app",
+    "schema",
+]
 
 
 @pytest.mark.parametrize("command", ["", "look", *COMMANDS])
@@ -709,7 +718,7 @@ def test_no_name_ends_in_a_traceback(command, name, bert_folder, tmp_path, monke
         (["index", "--shard", "1" + "0" * 30], "must be a whole number above 0"),
         (["ask", "x", "--layer", "9" * 40], "must be a whole number"),
         (["look", "heads", "x", "--head", "1." + "9" * 40], "must be a layer and a number, as 4.1"),
-        (["index", "--shards", "1-2"], "must be two numbers, as 0:100"),
+        (["index", "--shards", "1-2"], "must be START:STOP or START:STOP:STEP"),
         (["app", "--port", "0"], "must be a whole number above 0"),
         (["ask"], "Missing argument 'QUERY...'"),
         ([], "Missing command"),
@@ -789,3 +798,31 @@ def test_ctrl_c_is_never_lost(lost, monkeypatch):
     assert cli_without_cache("index-info", "x") == (130, "", "minqa: stopped.\n")
     assert time.monotonic() - start < 3
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_prompts_are_read_before_texts_and_belong_to_the_index(run, bert_folder, corpus, tmp_path):
+    heat = ("heat", "theory", "the war theory", "--model", bert_folder, "--json")
+    plain = parsed(run(*heat)[1])
+    asked = parsed(run(*heat, "--query-prompt", "who played ", "--passage-prompt", "world of ")[1])
+    [score], [other] = (answer["results"][0]["by_model"] for answer in (plain, asked))
+    assert score["score"] != other["score"]
+    assert [word["text"] for word in asked["results"][0]["words"]] == ["the", "war", "theory"]
+    out, prompts = tmp_path / "index", ("--query-prompt", "who ", "--passage-prompt", "a ")
+    assert run("index", corpus, "--out", out, "--model", bert_folder, *prompts)[0] == 0
+    ask = ("ask", "war", "--index", out)
+    assert_sentence(run(*ask), "another model")
+    assert run(*ask, *prompts)[0] == 0
+
+
+def test_align_pairs_words_with_a_score_each(run, bert_folder, tmp_path):
+    texts = ("align", "the war of theory", "the war of theory")
+    status, out, _ = run(*texts, "--model", bert_folder, "--json", "--html", tmp_path / "page.html")
+    assert status == 0
+    pairs, grid = parsed(out)["views"]
+    assert pairs["rows"][1] == {
+        "first text": "war", "second text": "war", "similarity": "1.00", "numbers": "1-1"
+    }  # fmt: skip
+    assert len(pairs["rows"]) == 4
+    assert (grid["rows"], grid["columns"]) == (texts[1].split(), texts[2].split())
+    assert "Words that say the same" in (tmp_path / "page.html").read_text()
+    assert_sentence(run("align", "war", " ", "--model", bert_folder), "The passage is empty")
