@@ -93,8 +93,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--pause", type=float, default=0, help="mean pause between requests, in seconds")
     options = parser.parse_args()
-    program = "import sys; from minqa.app.cli import main; sys.exit(main(['app']))"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
+    program = [sys.executable, "-m", "minqa", "app"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         address = process.stdout.readline().split()[4].rstrip(";")
         app = App(address)

@@ -26,7 +26,7 @@ path, *elmo = sys.argv[1:]
 arguments = COMMANDS[Path(path).stem]
 if elmo:
     arguments += ["--model", "all-MiniLM-L6-v2", "--model", *elmo]
-program = [sys.executable, "-c", "import sys; from minqa.app.cli import main; sys.exit(main())", *arguments]
+program = [sys.executable, "-m", "minqa", *arguments]
 colours = {"FORCE_COLOR": "1", "COLORTERM": "truecolor", "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
 for _ in range(2):  # the second run finds what the first has compiled
     printed = subprocess.run(program, env=os.environ | colours, capture_output=True, text=True, check=True)

@@ -21,11 +21,8 @@ VIEWS = {
 }
 
 folder = Path(sys.argv[1])
-program = "import sys; from minqa.app.cli import main; sys.exit(main(['app']))"
-with (
-    subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as app,
-    sync_playwright() as playwright,
-):
+program = [sys.executable, "-m", "minqa", "app"]
+with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as app, sync_playwright() as playwright:
     address = app.stdout.readline().split()[4].rstrip(";")
     browser = playwright.chromium.launch(
         executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"]

@@ -58,11 +58,12 @@ def own_imports(path):
     return [(function, parts[1:]) for function, parts in imports(path) if parts[0] == "minqa"]
 
 
-MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+DOORS = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}  # which hold nothing themselves
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path not in DOORS]
 
 
 def test_every_module_has_its_place():
-    flat = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    flat = {path.stem for path in PACKAGE.glob("*.py")} - {path.stem for path in DOORS}
     assert flat == set(HEART)
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == set(WINGS)
 

@@ -14,7 +14,8 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from minqa.app.tabs import EMPTY, MAX_CHARACTERS, Search, State, Tabs
+from minqa.app.tabs import EMPTY, MAX_CHARACTERS, State, Tabs
+from minqa.app.work import Search
 from minqa.encoder import WEIGHTS
 from minqa.inside.features import FEATURES
 from minqa.text import InputError
@@ -50,7 +51,7 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
     with gr.Blocks(title="minqa", analytics_enabled=False) as page:
         gr.HTML("<h1>minqa</h1><p>Ask, see which words matched, and look inside the model.</p>")
         with gr.Tabs() as chosen:
-            made = {tab.name: tab for tab in (add(tabs) for add in (_ask, _compare, _heads, _units))}
+            made = {name: _Tab(tabs, name) for name in ("ask", "compare", "heads", "units")}
         outputs = [chosen, *(part for tab in made.values() for part in (*tab.controls.values(), tab.shown))]
 
         def load(request: gr.Request) -> list[Any]:
@@ -75,20 +76,29 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int | None) -> str:
+def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "/") -> str:
     """Start a server in the background, and return its address.
+
+    Args:
+        root_path: where a reverse proxy shows the page.
 
     Raises:
         InputError: there is no such address here, or the port is taken.
     """
+    at = f"{host}, port {port}" if port else host
+    refused = InputError(f"The page cannot listen at {at}: name another --host or --port.")
     try:  # Gradio would try a hundred ports of an address that is not here
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.create_server((host, port or 0), family=family).close()
+    except (OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
+        raise refused from None
+    try:
         page.queue(default_concurrency_limit=os.cpu_count())
         font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
         _, address, _ = page.launch(
             server_name=host,
             server_port=port,
+            root_path=root_path.rstrip("/"),
             prevent_thread_lock=True,
             quiet=True,
             share=False,
@@ -99,9 +109,8 @@ def serve(page: gr.Blocks, host: str, port: int | None) -> str:
             head=f"<script>{SCRIPT}{APP_SCRIPT}</script>",
             app_kwargs={"middleware": [Middleware(_with_policy)]},
         )
-    except (OSError, OverflowError):
-        at = f", port {port}" if port else ""
-        raise InputError(f"The page cannot listen at {host}{at}: name another --host or --port.") from None
+    except OSError:
+        raise refused from None
     return address
 
 
@@ -120,42 +129,97 @@ def _with_policy(app: ASGIApp) -> ASGIApp:
 
 
 class _Tab:
-    """A tab's controls, by their names in `State`, and what it shows."""
+    """A tab: its controls, by their names in `State`, and what it shows."""
 
     def __init__(self, tabs: Tabs, name: str):
         self.tabs, self.name = tabs, name
         self.controls: dict[str, Any] = {}
+        self.events: list[Callable] = []  # that ask for the tab
+        self.examples: Any = None
+        with gr.Tab(name.capitalize(), id=name) as selected:
+            if name in ("heads", "units"):
+                self.events.append(selected.select)
+            getattr(self, f"add_{name}")()
+            empty = EMPTY if "q" in self.controls else '<p class="empty">Press Look.</p>'
+            self.shown = gr.HTML(empty, elem_id=f"{name}-shown", apply_default_css=False)
+            self.wire()
 
-    def add(self, name: str, kind: Callable, *arguments: Any, **options: Any) -> Any:
+    def add_ask(self) -> None:
+        self.question("Ask")
+        with gr.Accordion("How words are compared: layer, weights, re-ranking", open=False):
+            with gr.Row():
+                self.slider("layer", 0, self.tabs.layers, "Layer (0: embeddings)", value=self.tabs.layers)
+                self.slider("rerank", 0, 200, "Passages read closely", step=10, value=self.tabs.rerank)
+                self.slider("k", 1, 10, "Passages shown")
+            with gr.Row():
+                self.add("weights", gr.Radio, choices=[*WEIGHTS], label="Weights of words")
+                self.add("influence", gr.Checkbox, label="Influence too: gradient × input of the score")
+                self.model()
+
+    def add_compare(self) -> None:
+        self.question("Compare")
+        several = len(self.tabs.names) > 1
+        with gr.Row(visible=several):
+            self.model("One model")
+            self.choice("other", self.tabs.names, "Another", value=self.tabs.names[several])
+            self.slider("k", 1, 5, "Passages of each")
+
+    def add_heads(self) -> None:
+        self.text("text", "Look", "Text", value=TIRED)
+        with gr.Row():
+            self.slider("layer", 1, self.tabs.layers, "Layer", value=1, elem_id="layer")
+            self.slider("head", 0, self.tabs.heads_per_layer - 1, "Head", elem_id="head")
+            self.model()
+        label = "A text that differs in a word: which heads move?"
+        boxes = [self.add("changed", gr.Textbox, label=label, placeholder=WIDE)]
+        with gr.Row():
+            for name, label in {"source": "Attention of", "first": "to", "second": "or to"}.items():
+                boxes.append(self.add(name, gr.Textbox, label=label))
+        self.events += [box.submit for box in boxes]
+        example, boxes = (
+            [TIRED, WIDE, State.source, State.first, State.second],
+            [self.controls["text"], *boxes],
+        )
+        labels = ["Too tired, or too wide?"]
+        self.examples = gr.Examples([example], boxes, label="An example", example_labels=labels)
+
+    def add_units(self) -> None:
+        self.text("text", "Look", "Text", value=NUMBERS)
+        with gr.Row():
+            self.choice("feature", [*FEATURES], "Units that follow", value=State.feature)
+            self.choice("kind", self.tabs.kinds, "Kind of unit")
+            self.slider("layer", 0, self.tabs.layers, "… or one: its layer", value=1)
+            unit = self.add("unit", gr.Number, precision=0, label="… and its number (-1: none)")
+            self.model()
+        self.events.append(unit.submit)
+
+    def add(self, name: str, kind: Callable, **options: Any) -> Any:
         """A control; its first value is the state's default, unless another is given."""
-        self.controls[name] = kind(*arguments, **{"value": getattr(State, name), **options})
+        self.controls[name] = kind(**{"value": getattr(State, name), **options})
         return self.controls[name]
 
     def slider(self, name: str, low: int, high: int, label: str, **options: Any) -> None:
-        self.add(name, gr.Slider, low, high, **{"step": 1, "label": label, **options})
+        self.add(name, gr.Slider, minimum=low, maximum=high, label=label, **{"step": 1, **options})
 
-    def choice(self, name: str, choices: Sequence[str], label: str, value: str = "", **options: Any) -> None:
-        self.add(name, gr.Dropdown, choices, label=label, value=value or choices[0], **options)
+    def choice(self, name: str, choices: Sequence[str], label: str, **options: Any) -> None:
+        self.add(name, gr.Dropdown, choices=choices, label=label, **{"value": choices[0], **options})
 
     def model(self, label: str = "Model") -> None:
         self.choice("model", self.tabs.names, label, visible=len(self.tabs.names) > 1)
 
-    def text(self, name: str, verb: str, label: str, **options: Any) -> list[Callable]:
-        """A text with a button, and the events that ask for the tab."""
+    def text(self, name: str, verb: str, label: str, **options: Any) -> None:
+        """A text with a button; both ask for the tab."""
         with gr.Row(equal_height=True):
             box = self.add(name, gr.Textbox, label=label, scale=6, max_length=MAX_CHARACTERS, **options)
             button = gr.Button(verb, variant="primary", scale=1, min_width=90)
-        return [box.submit, button.click]
+        self.events += [box.submit, button.click]
 
-    def question(self, verb: str) -> tuple[list[Callable], Any]:
-        name = f"{self.name}-question"
-        events = self.text("q", verb, "Question", placeholder=QUESTIONS[0], elem_id=name)
-        return events, gr.Examples([[text] for text in QUESTIONS], [self.controls["q"]], label="Examples")
+    def question(self, verb: str) -> None:
+        self.text("q", verb, "Question", placeholder=QUESTIONS[0], elem_id=f"{self.name}-question")
+        self.examples = gr.Examples([[text] for text in QUESTIONS], [self.controls["q"]], label="Examples")
 
-    def wire(self, events: Sequence[Callable], examples: Any = None) -> "_Tab":
-        """Show the tab on these events, when a control is moved, and when an example is chosen."""
-        empty = EMPTY if "q" in self.controls else '<p class="empty">Press Look.</p>'
-        self.shown = gr.HTML(empty, elem_id=f"{self.name}-shown", apply_default_css=False)
+    def wire(self) -> None:
+        """Show the tab when it is asked for, when a control is moved, and when an example is chosen."""
         kept = [gr.Number(-1, visible=False), gr.Textbox("", visible=False)]
         moved = {name: part for name, part in self.controls.items() if not isinstance(part, gr.Textbox)}
         # A control that nobody has moved is not in the address.
@@ -175,66 +239,6 @@ class _Tab:
             "show_progress": "full",
             "api_visibility": "private",
         }
-        gr.on([*events, *(part.input for part in moved.values())], **how)
-        if examples:
-            examples.load_input_event.then(**how)
-        return self
-
-
-def _ask(tabs: Tabs) -> _Tab:
-    tab = _Tab(tabs, "ask")
-    with gr.Tab("Ask", id="ask"):
-        events, examples = tab.question("Ask")
-        with gr.Accordion("How words are compared: layer, weights, re-ranking", open=False):
-            with gr.Row():
-                tab.slider("layer", 0, tabs.layers, "Layer (0: embeddings)", value=tabs.layers)
-                tab.slider("rerank", 0, 200, "Passages read closely", step=10, value=tabs.rerank)
-                tab.slider("k", 1, 10, "Passages shown")
-            with gr.Row():
-                tab.add("weights", gr.Radio, [*WEIGHTS], label="Weights of words")
-                tab.add("influence", gr.Checkbox, label="Influence too: gradient × input of the score")
-                tab.model()
-        return tab.wire(events, examples)
-
-
-def _compare(tabs: Tabs) -> _Tab:
-    tab, several = _Tab(tabs, "compare"), len(tabs.names) > 1
-    with gr.Tab("Compare", id="compare"):
-        events, examples = tab.question("Compare")
-        with gr.Row(visible=several):
-            tab.model("One model")
-            tab.choice("other", tabs.names, "Another", tabs.names[several])
-            tab.slider("k", 1, 5, "Passages of each")
-        return tab.wire(events, examples)
-
-
-def _heads(tabs: Tabs) -> _Tab:
-    tab = _Tab(tabs, "heads")
-    with gr.Tab("Heads", id="heads") as selected:
-        events = tab.text("text", "Look", "Text", value=TIRED)
-        with gr.Row():
-            tab.slider("layer", 1, tabs.layers, "Layer", value=1, elem_id="layer")
-            tab.slider("head", 0, tabs.heads_per_layer - 1, "Head", elem_id="head")
-            tab.model()
-        label = "A text that differs in a word: which heads move?"
-        boxes = [tab.add("changed", gr.Textbox, label=label, placeholder=WIDE)]
-        with gr.Row():
-            labels = {"source": "Attention of", "first": "to", "second": "or to"}
-            boxes += [tab.add(name, gr.Textbox, label=label) for name, label in labels.items()]
-        example = [TIRED, WIDE, State.source, State.first, State.second]
-        label, boxes = "Too tired, or too wide?", [tab.controls["text"], *boxes]
-        examples = gr.Examples([example], boxes, label="An example", example_labels=[label])
-        return tab.wire([selected.select, *events, *(box.submit for box in boxes[1:])], examples)
-
-
-def _units(tabs: Tabs) -> _Tab:
-    tab = _Tab(tabs, "units")
-    with gr.Tab("Units", id="units") as selected:
-        events = tab.text("text", "Look", "Text", value=NUMBERS)
-        with gr.Row():
-            tab.choice("feature", [*FEATURES], "Units that follow", State.feature)
-            tab.choice("kind", tabs.kinds, "Kind of unit")
-            tab.slider("layer", 0, tabs.layers, "… or one: its layer", value=1)
-            unit = tab.add("unit", gr.Number, precision=0, label="… and its number (-1: none)")
-            tab.model()
-        return tab.wire([selected.select, *events, unit.submit])
+        gr.on([*self.events, *(part.input for part in moved.values())], **how)
+        if self.examples:
+            self.examples.load_input_event.then(**how)

@@ -1,19 +1,25 @@
-"""The command line: a parser of what commands.toml describes, and one sentence for whatever is wrong."""
+"""The command line: one function per command, and one sentence for whatever is wrong."""
 
-import argparse
 import io
 import os
-import re
 import sys
-import tomllib
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+import threading
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import version as version_of
 from importlib.resources import files
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from minqa.app.progress import note
+import typer
+from typer import Context, Option
+
+from minqa.app import options as opt
+from minqa.app.progress import ctrl_c, note, progress
 from minqa.text import InputError
+
+# JAX takes over a second to import, so what a command needs is imported when it runs: --help and a typing
+# error answer at once.
 
 # Modules of the extra `app`, and what needs them.
 EXTRA = {name: f"The command line needs {name}" for name in ("platformdirs", "rich")}
@@ -21,81 +27,294 @@ EXTRA |= {"gradio": "The page needs Gradio"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, 1 for unusable input, 130 when interrupted."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know fewer characters than a passage
-        sys.stdout.reconfigure(errors="replace")
+    """Run the command line; the exit status is 1 for unusable input, 2 for odd options, 130 for Ctrl-C."""
+    if "_MINQA_COMPLETE" in os.environ:  # a shell asks what it could complete
+        app(prog_name="minqa")
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.stderr = sys.stderr or io.StringIO()  # it is closed
     try:
-        options = _parser().parse_args(arguments)
-        from minqa.app import commands  # only now, so that --help and a typing error answer at once
-
-        getattr(commands, options.run)(options)
-        sys.stdout.flush()
-    except InputError as error:
-        note(f"minqa: {error}")
-        return 1
-    except ModuleNotFoundError as error:
-        if (package := (error.name or "").partition(".")[0]) not in EXTRA:
-            raise
-        note(f"minqa: {EXTRA[package]}: install it with `uv sync --extra app`.")
-        return 1
+        if sys.stdout is None:
+            raise InputError("Standard output is closed, so nothing can be shown.")
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know fewer characters than a passage
+            sys.stdout.reconfigure(errors="replace")
+        with ctrl_c(), typer.main.get_command(app).make_context("minqa", arguments) as context:
+            context.command.invoke(context)
+            sys.stdout.flush()
+    except typer.Exit as done:
+        return done.exit_code
     except KeyboardInterrupt:
         note("minqa: stopped.")
         return 130
     except BrokenPipeError:  # the reader, `head` say, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        close_output()
+    except Exception as error:
+        if os.environ.get("MINQA_TRACEBACK"):
+            traceback.print_exc()
+        note(f"minqa: {sentence_of(error)}")
+        if isinstance(error, OSError) and error.filename is None:
+            close_output()
+        return 2 if isinstance(error, typer.TyperException) else 1
     return 0
 
 
-def _type(pattern: str, convert: Callable[[str], Any], wanted: str) -> Callable[[str], Any]:
-    """A type for argparse: `convert`, for texts that match a pattern."""
-
-    def check(text: str) -> Any:
-        if re.fullmatch(pattern, text, re.DOTALL) is None:
-            raise argparse.ArgumentTypeError(f"must {wanted}" + (f", not {text!r}" if text.strip() else ""))
-        return convert(text)
-
-    return check
+def close_output() -> None:
+    """Drop what is still to be printed: Python would try again, and complain."""
+    with suppress(OSError, ValueError):  # it is no file, as in a test
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-TYPES = {
-    "any": str,
-    "text": _type(r".*\S.*", str, "not be empty"),
-    "path": _type(r".*\S.*", Path, "not be empty"),
-    "number": _type(r"-?\d+", int, "be a whole number"),
-    "positive": _type(r"0*[1-9]\d*", int, "be a whole number above 0"),
-    "count": _type(r"\d+", int, "be a whole number, 0 or more"),
-    "shards": _type(
-        r"\d*:\d*(:0*[1-9]\d*)?",
-        lambda text: range(sys.maxsize)[
-            slice(*[int(number) if number else None for number in text.split(":")])
-        ],
-        "be START:STOP or START:STOP:STEP, as 0:500, or 1::4 for every fourth from 1",
-    ),
-    "pair": _type(
-        r"\d+\.\d+", lambda text: tuple(map(int, text.split("."))), "be a layer and a number, as 4.1"
-    ),
-}
+def sentence_of(error: Exception) -> str:
+    """What is wrong, in one sentence."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, typer.TyperException):
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "minqa"
+        return f"{error.format_message().rstrip('.?')}: `{command} --help` says more."
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in EXTRA:
+        return f"{EXTRA[package]}: install it with `uv sync --extra app`."
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'Standard output'} cannot be read or written ({error.strerror})."
+    cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return f"This went wrong inside minqa ({cause}); with MINQA_TRACEBACK=1 it says where."
 
 
-def _parser() -> argparse.ArgumentParser:
-    described = tomllib.loads(files("minqa.app").joinpath("commands.toml").read_text("utf-8"))
-    options = described["options"]
-    for option in options.values():
-        if option.get("action") != "store_true":
-            option["type"] = TYPES[option.get("type", "text")]
-    options["corpus"] = options["--corpus"] | {"nargs": "?"}
-    parser = argparse.ArgumentParser(prog="minqa", description=described["about"])
-    parser.add_argument("--version", action="version", version=f"minqa {version('minqa')}")
-    groups = {"": parser.add_subparsers(metavar="COMMAND", required=True)}
-    for path, command in described["commands"].items():
-        group, _, name = path.rpartition(" ")
-        added = groups[group].add_parser(name, help=command["help"], description=command["help"])
-        if "options" not in command:
-            groups[name] = added.add_subparsers(metavar="WHAT", required=True)
-            continue
-        added.set_defaults(run=f"run_{name.replace('-', '_')}")
-        if "--json" in command["options"]:
-            added.epilog = described[f"json_help_{group}" if group else "json_help"]
-        for option in command["options"].split():
-            added.add_argument(option, **options[option])
-    return parser
+plain: dict[str, Any] = dict(rich_markup_mode=None, pretty_exceptions_enable=False)
+app = typer.Typer(help="Search with BERT and ELMo in JAX, and see which words matched.", **plain)
+look = typer.Typer(help="Look inside a model: heads of attention, and units.", **plain)
+app.add_typer(look, name="look")
+
+
+@app.callback()
+def show_version(
+    version: Annotated[bool, Option("--version", is_eager=True, help="Show the version.")] = False,
+) -> None:
+    if version:
+        print(f"minqa {version_of('minqa')}")
+        raise typer.Exit
+
+
+@app.command()
+def ask(
+    words: opt.Words,
+    k: opt.K = 3,
+    rerank: opt.Rerank = None,
+    corpus: opt.Corpus = None,
+    index: opt.Index = None,
+    model: opt.Models = None,
+    query_prompt: opt.QueryPrompt = None,
+    passage_prompt: opt.PassagePrompt = None,
+    reader: opt.Reader = None,
+    layer: opt.Layer = -1,
+    weights: opt.Weights = "idf",
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
+) -> None:
+    """Find the passages that echo a query, and show where they do."""
+    from minqa.app import corpora, work
+    from minqa.ask import check_question
+
+    question, output = " ".join(words), work.Output(json, html, png)
+    work.require(query=question)
+    output.check()
+    models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
+    how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
+    searches = work.load_models(models, layer=layer, weights=weights, shipped=True, **how)
+    for search in searches:
+        check_question(search.encoder, question)  # before a corpus is embedded for it
+    splitter = searches[0].encoder
+    searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
+    output.show_answers(question, [search.ask(question, k, rerank) for search in searches], searches)
+    corpora.note_what_is_left(searches, index, corpus)
+
+
+@app.command()
+def index(
+    corpus: opt.Source = None,
+    out: opt.Out = None,
+    max_tokens: opt.MaxTokens = None,
+    articles_per_shard: opt.ArticlesPerShard = None,
+    store_tokens: opt.StoreTokens = False,
+    shards: opt.Shards = None,
+    query_prompt: opt.QueryPrompt = None,
+    passage_prompt: opt.PassagePrompt = None,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+) -> None:
+    """Embed a whole corpus, for ask to search. If it is stopped, the same command continues."""
+    from minqa.app import corpora, work
+
+    if out and len(model or []) > 1:
+        raise InputError("--out is one model's folder: name one --model.")
+    if out:
+        work.check_folder(out)
+    cache = work.set_up(cache)
+    searches = work.load_models(model, query_prompt=query_prompt, passage_prompt=passage_prompt)
+    how = {"max_tokens": max_tokens, "articles_per_shard": articles_per_shard, "store_tokens": store_tokens}
+    corpora.index_corpus(searches, corpus, out, cache, shards, **how)
+
+
+@app.command()
+def index_info(index: opt.IndexFolder) -> None:
+    """Say what an index holds, and check every byte of it."""
+    from minqa.app import corpora
+
+    corpora.describe_index(index)
+
+
+@app.command("compare", help="Show where two models or more see one text echo another, side by side.")
+@app.command("heat", help="Show where one text echoes another.")
+def heat(
+    context: Context,
+    query: opt.Query,
+    passage: opt.PassageText,
+    model: opt.Models = None,
+    query_prompt: opt.QueryPrompt = None,
+    passage_prompt: opt.PassagePrompt = None,
+    reader: opt.Reader = None,
+    layer: opt.Layer = -1,
+    weights: opt.Weights = "idf",
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
+) -> None:
+    from minqa.app import corpora, work
+
+    work.require(query=query, passage=passage)
+    if context.info_name == "compare" and len(model or []) < 2:
+        several = "name two models or more, each with --model"
+        raise InputError(f"There is nothing to compare: {several}; all-MiniLM-L6-v2 is installed.")
+    output, cache = work.Output(json, html, png).check(), work.set_up(cache)
+    how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
+    searches = work.load_models(model, layer=layer, weights=weights, **how)
+    searches = [corpora.with_statistics(search, cache) for search in searches]
+    output.show_answers(query, [search.read(query, passage) for search in searches], searches)
+
+
+@app.command()
+def align(
+    query: opt.Query,
+    passage: opt.PassageText,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
+) -> None:
+    """Pair the words of two texts that say the same."""
+    from minqa.app import corpora, work
+    from minqa.views import look
+
+    work.require(query=query, passage=passage)
+    output = work.Output(json, html, png)
+    encoder = work.load_to_look(query, model, cache, output)
+    encoder = corpora.with_statistics(work.Search(encoder), work.set_up(cache)).encoder
+    output.show(look.aligned(encoder, query, passage), query, [{"model": encoder.name}])
+
+
+@look.command()
+def heads(
+    text: opt.Text,
+    head: opt.Head = None,
+    flip: opt.Flip = None,
+    from_word: opt.FromWord = None,
+    to: opt.ToWords = None,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
+) -> None:
+    """Show what heads of attention do in a text."""
+    from minqa.app import work
+    from minqa.views import look
+
+    if not flip and (from_word is not None or to):
+        raise InputError("--from and --to belong to --flip: name the other text with it.")
+    if flip and (from_word is None or not to):
+        raise InputError("--flip needs the word that attends, --from, and two that it may attend to, --to.")
+    if flip and head:
+        raise InputError("--head and --flip are two things to look at: name one.")
+    output = work.Output(json, html, png)
+    encoder = work.load_to_look(text, model, cache, output)
+    if flip and from_word is not None and to:
+        view = look.flipped(encoder, text, flip, from_word, to)
+    else:
+        view = look.heads(encoder, text, head)
+    output.show(view, text, [{"model": encoder.name}])
+
+
+@look.command()
+def units(
+    text: opt.Text,
+    unit: opt.Units = None,
+    feature: opt.Feature = None,
+    factors: opt.Factors = None,
+    kind: opt.Kind = None,
+    corpus: opt.Corpus = None,
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    json: opt.Json = False,
+    html: opt.Html = None,
+    png: opt.Png = None,
+) -> None:
+    """Shade a text by units of a model."""
+    from minqa.app import corpora, work
+    from minqa.views import look
+
+    chosen = [name for name, value in (("unit", unit), ("feature", feature), ("factors", factors)) if value]
+    if len(chosen) > 1:
+        raise InputError(f"--{chosen[0]} and --{chosen[1]} are two things to look at: name one.")
+    output = work.Output(json, html, png)
+    encoder = work.load_to_look(text, model, cache, output)
+    if factors:
+        view = look.shaded_by_factors(encoder, text, factors, kind)
+    elif unit:
+        view = look.shaded_by_units(encoder, text, unit, kind)
+    else:
+        texts = corpora.first_texts(encoder, corpus)
+        with progress("Reading passages", len(texts)) as advance:
+            listing, best = look.search_units(encoder, texts, feature or "position", kind, advance)
+        view = look.shaded_by_units(encoder, text, best, kind)
+        view = look.Stack(text, [listing, *view.views])
+    output.show(view, text, [{"model": encoder.name}])
+
+
+@app.command("app")
+def show_app(
+    model: opt.Models = None,
+    cache: opt.Cache = None,
+    corpus: opt.Corpus = None,
+    index: opt.Index = None,
+    host: opt.Host = "127.0.0.1",
+    port: opt.Port = None,
+    root_path: opt.RootPath = "/",
+) -> None:
+    """Show a page to ask, compare and look inside with, until Ctrl-C."""
+    note("Loading the models and what is searched; the page's address follows.")
+    from minqa.app import corpora, work
+    from minqa.app.browser import build, serve  # Gradio takes seconds to import
+
+    models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
+    searches = work.load_models(models, shipped=True)
+    splitter = searches[0].encoder
+    searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
+    address = serve(build(searches), host, port, root_path)
+    print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
+    if host not in ("127.0.0.1", "localhost", "::1"):
+        note(f"Everyone who can reach this machine at {host} can use the page: it asks no password.")
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        note("minqa: stopped.")
+        os._exit(130)  # without waiting for a thread that computes
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of what --json prints."""
+    print(files("minqa.views").joinpath("schema.json").read_text("utf-8"))

@@ -1,18 +1,68 @@
-"""What is said on stderr: notes of one line, and how far a long task is."""
+"""What is said on stderr: notes of one line, and how far a long task is. And Ctrl-C, which is never lost."""
 
 import signal
 import sys
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from minqa.views.text import one_line
+
+_pressed = threading.Event()  # Ctrl-C, since the command began
+_deferred = threading.Event()  # whether it waits for the next step of a task, which leaves nothing half done
 
 
 def note(sentence: str) -> None:
     """Print a sentence on a line of stderr."""
-    print(one_line(sentence), file=sys.stderr)
+    print(one_line(sentence), file=sys.stderr, flush=True)
+
+
+def check_pressed() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C was pressed."""
+    if _pressed.is_set():
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def ctrl_c() -> Iterator[None]:
+    """Within, Ctrl-C raises KeyboardInterrupt, wherever it falls, and at the end at the latest.
+
+    Python drops an exception that is raised in a destructor or a callback, as while JAX is imported or
+    collects garbage; it is raised again.
+    """
+
+    def interrupt(*_: object) -> None:
+        _pressed.set()
+        if not _deferred.is_set():
+            raise KeyboardInterrupt
+
+    def again() -> None:
+        if running:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def dropped(unraisable: Any) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
+            threading.Timer(0.05, again).start()  # after the destructor
+        else:
+            default_hook(unraisable)
+
+    running = True
+
+    _pressed.clear()
+    default_hook, sys.unraisablehook = sys.unraisablehook, dropped
+    default = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+        check_pressed()
+    except Exception:
+        check_pressed()  # a library has made another exception of it
+        raise
+    finally:
+        running = False
+        signal.signal(signal.SIGINT, default)
+        sys.unraisablehook = default_hook
 
 
 @contextmanager
@@ -26,37 +76,26 @@ def progress(task_name: str, total: int = 0, unit: str = "passages") -> Iterator
 
     rate_column = TextColumn("{task.fields[rate]}")
     columns = (TextColumn(task_name), BarColumn(), TaskProgressColumn(), rate_column, TimeRemainingColumn())
-    # A KeyboardInterrupt raised while JAX collects garbage is lost, so Ctrl-C only sets a flag.
-    pressed, done = False, 0
-    recent = deque([(time.monotonic(), 0)], maxlen=64)
-
-    def interrupt(*_: object) -> None:
-        nonlocal pressed
-        pressed = True
+    bar = Progress(*columns, console=Console(stderr=True))
+    task, done, start = bar.add_task(task_name, total=None, rate=""), 0, time.monotonic()
 
     def advance(more: int, part: float | None = None) -> None:
         nonlocal done
         done += more
-        recent.append((time.monotonic(), done))
-        (since, before), (now, _) = recent[0], recent[-1]
-        rate = (done - before) / max(now - since, 1e-3)
         part = done / max(total, 1) if part is None else part
         bar.start()  # not earlier: until there is work to show, an error stands alone
         if not more and part > bar.tasks[task].completed:
             bar.reset(task)  # what was there already says nothing about the time left
+        rate = done / max(time.monotonic() - start, 1e-3)
         shown = f"{done:,} {unit}, {rate:,.0f}/s" if done and unit else ""
         bar.update(task, completed=part, total=1 if part else None, rate=shown)
-        if pressed:
-            raise KeyboardInterrupt
+        check_pressed()
 
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task(task_name, total=None, rate="")
-    default = signal.signal(signal.SIGINT, interrupt)
+    _deferred.set()
     try:
         yield advance
-        if pressed:
-            raise KeyboardInterrupt
+        check_pressed()
     finally:
+        _deferred.clear()
         if bar.live.is_started:
             bar.stop()
-        signal.signal(signal.SIGINT, default)

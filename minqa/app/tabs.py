@@ -6,42 +6,26 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-from minqa.answers.spans import Answerer
-from minqa.ask import RERANK_STORED, Index, ask
+from minqa.app.work import Search
+from minqa.ask import RERANK_STORED
 from minqa.clock import Clock
 from minqa.encoder import WEIGHTS, Encoder, Weights
 from minqa.inside.compare import Answer, compare
-from minqa.inside.saliency import saliency
 from minqa.text import InputError, well_formed
 from minqa.views import look
-from minqa.views.html import html, html_comparison, safe, title_of, word_matrix
-from minqa.views.terminal import described, unknown_note
+from minqa.views.answers import Answers, described, notes
+from minqa.views.text import format_duration, printable
+from minqa.views.view import Listing
 
 # If the token vectors of a layer are not stored, so many candidates can be embedded within a second.
 MAX_PASSAGES_EMBEDDED = 30
-PASSAGES_SEARCHED_FOR_UNITS = 128
 # The longest question and text that the page takes.
 MAX_CHARACTERS = 2000
 EMPTY = '<p class="empty">Type a question, or click one of the examples.</p>'
-
-
-@dataclass(frozen=True, eq=False)
-class Search:
-    """An encoder, what is searched with it, and what finds answers."""
-
-    encoder: Encoder
-    index: Index
-    answerer: Answerer | None
-
-    def rerank(self, state: "State") -> int:
-        """How many candidates are read closely, at most as many as takes a second."""
-        layer = replace(self.encoder, layer=state.layer).layer_number
-        stored = self.index.token_vectors is not None and layer == self.encoder.num_layers
-        most = RERANK_STORED if stored else MAX_PASSAGES_EMBEDDED
-        return most if state.rerank < 0 else state.rerank if stored else min(state.rerank, most)
 
 
 @dataclass(frozen=True)
@@ -96,16 +80,15 @@ class Tabs:
 
     def __init__(self, searches: Sequence[Search]):
         models = [search.encoder.model for search in searches]
-        kinds = [kind for model in models for kind in getattr(model, "UNITS", ())]
         self.searches = searches
         self.names: list[str] = []  # of the models, each different
         for search in searches:
             name = search.encoder.name
             self.names.append(name if name not in self.names else f"{name} ({len(self.names) + 1})")
-        self.rerank = searches[0].rerank(State())
+        self.rerank = _rerank(searches[0], State())
         self.layers = max(search.encoder.num_layers for search in searches)
         self.heads_per_layer = max(getattr(model, "num_heads", 1) for model in models)
-        self.kinds = list(dict.fromkeys(kinds))  # of units
+        self.kinds = [*dict.fromkeys(kind for model in models for kind in getattr(model, "UNITS", ()))]
         self._units_lock = threading.Lock()  # two visitors do not search for the same units
 
     def show(self, parameters: Mapping[str, Any]) -> str:
@@ -128,56 +111,56 @@ class Tabs:
         return f'<div class="tab" data-address="{safe(state.address)}">{shown}</div>'
 
     def ask(self, state: State) -> str:
-        if not state.q.strip():
-            return EMPTY
-        search, blocks = self._search(state.model), []
-        with Clock() as clock:
-            answer = _answer(search, state)
-            for rank, result in enumerate(answer.results, 1):
-                shown = " open" if str(rank) in state.map.split(".") else ""
-                summary = "<summary>Every word with every word</summary>"
-                more = f"<details data-rank={rank}{shown}>{summary}{word_matrix(result.heat_map)}</details>"
-                if state.influence:
-                    more += _influence(answer.encoder, state.q, result.heat_map.passage.text)
-                title = f"{rank}  {title_of(result.passage)}"
-                blocks.append(html(result, title, word=state.word, more=more))
-        return "".join(blocks) + _made(state, [answer], search, clock)
+        return self._answers(state, [state.model or self.names[0]])
 
     def compare(self, state: State) -> str:
-        if len(self.searches) < 2:
+        if len(self.names) < 2:
             return (
                 '<p class="empty">One model is loaded, and there is none to compare it with. Start the page '
                 f"with another: <code>uv run minqa app --model {safe(self.names[0])} --model "
                 "path/or/hub-id</code>. The README says where to get an ELMo, or how to train one.</p>"
             )
+        name = state.model or self.names[0]
+        other = state.other or next(other for other in self.names if other != name)
+        return self._answers(replace(state, layer=-1), [name, other])
+
+    def _answers(self, state: State, names: Sequence[str]) -> str:
+        """What the models of these names find, and below it how."""
         if not state.q.strip():
             return EMPTY
-        state = replace(state, layer=-1)
-        name = state.model or self.names[0]
-        names = [name, state.other or next(other for other in self.names if other != name)]
         searches = [self._search(name) for name in names]
-        with Clock() as clock:
-            answers = [_answer(search, state) for search in searches]
-            blocks = [html_comparison(names, comparison) for comparison in compare(state.q, answers)]
-        return "".join(blocks) + _made(state, answers, searches[0], clock)
+        clock = Clock()
+        answers = [_ask(search, state, clock) for search in searches]
+        with clock:
+            view = Answers(names, compare(state.q, answers))
+        texts = [one.passage.text for one in view.comparisons if state.influence]
+        more = [_influence(answers[0].encoder, state.q, text) for text in texts]
+        shown = view.html(word=state.word, opened=state.map.split("."), more=more)
+        passages = f"{len(searches[0].index.passages):,} passages, {_rerank(searches[0], state)} read closely"
+        lines = [f"{passages}, {format_duration(sum(clock.seconds.values()))}"]
+        for answer in answers:
+            shown += "".join(f'<p class="note">{safe(sentence)}</p>' for sentence in notes(answer))
+            lines.append(described(answer.encoder, answer.answerer))
+        return shown + _foot(state, lines)
 
     def heads(self, state: State) -> str:
         encoder, text = self._search(state.model).encoder, _checked(state.text)
         if state.changed.strip():
             words = (state.first, state.second)
-            views = look.look_at_flip(encoder, text, _checked(state.changed), state.source, words)
+            view = look.flipped(encoder, text, _checked(state.changed), state.source, words)
         else:
-            views = look.look_at_heads(encoder, text, (max(state.layer, 1), state.head), grid=True)
-        return "".join(view.html() for view in views) + _foot(state, [encoder.name])
+            view = look.heads(encoder, text, (max(state.layer, 1), state.head), grid=True)
+        return view.html() + _foot(state, [encoder.name])
 
     def units(self, state: State) -> str:
         search, text, kind = self._search(state.model), _checked(state.text), state.kind or None
-        listing, chosen = None, [(state.layer if state.layer >= 0 else 1, state.unit)]
+        found, chosen = "", [(state.layer if state.layer >= 0 else 1, state.unit)]
         if state.unit < 0:
             with self._units_lock:
                 listing, chosen = _search_units(search, state.feature, kind)
-        views = [listing, *look.look_at_units(search.encoder, text, chosen, kind=kind)]
-        return "".join(view.html() for view in views if view) + _foot(state, [search.encoder.name])
+            found = listing.html()
+        view = look.shaded_by_units(search.encoder, text, chosen, kind)
+        return found + view.html() + _foot(state, [search.encoder.name])
 
     def _search(self, name: str) -> Search:
         """The search with the model of this name; the first if there is no name."""
@@ -187,13 +170,16 @@ class Tabs:
 
 
 @cache
-def _search_units(
-    search: Search, feature: str, kind: str | None
-) -> tuple[look.Listing, list[tuple[int, int]]]:
+def _search_units(search: Search, feature: str, kind: str | None) -> tuple[Listing, list[tuple[int, int]]]:
     """The units that follow a feature, searched once: it takes seconds and depends on no text."""
-    rows = range(min(PASSAGES_SEARCHED_FOR_UNITS, len(search.index.passages)))
-    texts = [search.index.passages[row].text for row in rows]
-    return look.search_units(search.encoder, texts, feature, kind=kind)
+    passages = search.index.passages
+    rows = range(min(look.PASSAGES_READ_FOR_UNITS, len(passages)))
+    return look.search_units(search.encoder, [passages[row].text for row in rows], feature, kind)
+
+
+def safe(text: str) -> str:
+    """Text of any origin as HTML that shows it."""
+    return escape(printable(text))
 
 
 def error_html(sentence: str) -> str:
@@ -209,34 +195,29 @@ def _checked(text: str, what: str = "text") -> str:
     return text
 
 
-def _answer(search: Search, state: State) -> Answer:
+def _rerank(search: Search, state: State) -> int:
+    """How many candidates are read closely, at most as many as takes a second."""
+    layer = replace(search.encoder, layer=state.layer).layer_number
+    stored = search.index.token_vectors is not None and layer == search.encoder.num_layers
+    most = RERANK_STORED if stored else MAX_PASSAGES_EMBEDDED
+    return most if state.rerank < 0 else state.rerank if stored else min(state.rerank, most)
+
+
+def _ask(search: Search, state: State, clock: Clock) -> Answer:
     _checked(state.q, "question")
     if state.weights not in WEIGHTS:
         raise InputError(f"There are no weights {state.weights}: there are {', '.join(WEIGHTS)}.")
     if not 1 <= state.k <= 20 or state.rerank > 200:
         raise InputError("The page shows 1 to 20 passages, out of at most 200 that are read closely.")
     encoder = replace(search.encoder, layer=state.layer, weights=state.weights)
-    encoder = replace(encoder, statistics=search.index.statistics)
-    rerank, answerer = search.rerank(state), search.answerer
-    results = ask(encoder, state.q, search.index, k=state.k, rerank=rerank, answerer=answerer)
-    return Answer(encoder, results, answerer)
+    return replace(search, encoder=encoder, clock=clock).ask(state.q, state.k, _rerank(search, state))
 
 
 def _influence(encoder: Encoder, query: str, passage: str) -> str:
     try:
-        return "".join(view.html() for view in look.influence(saliency(encoder, query, passage)))
+        return look.influence(encoder, query, passage).html()
     except InputError as error:  # about this passage alone
         return error_html(str(error))
-
-
-def _made(state: State, answers: Sequence[Answer], search: Search, clock: Clock) -> str:
-    """Below answers: words that a model does not know, and how the answers were made."""
-    notes = [unknown_note(made.encoder.name, [made.results[0].heat_map.query]) for made in answers]
-    passages = f"{len(search.index.passages):,} passages, {search.rerank(state)} read closely"
-    lines = [f"{passages}, {sum(clock.seconds.values()) * 1000:.0f} ms"]
-    lines += [described(made.encoder, made.answerer) for made in answers]
-    shown = "".join(f'<p class="note">{safe(sentence)}</p>' for sentence in notes if sentence)
-    return shown + _foot(state, lines)
 
 
 def _foot(state: State, lines: Sequence[str]) -> str:

@@ -1,61 +1,77 @@
-"""Numbers → colours: one scale for every picture, so that two pictures can be compared."""
+"""Numbers → colours, and the legend that says so; two pictures on one scale can be compared."""
 
-import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 
 from minqa.heatmap import HeatMap
-from minqa.views.text import Number, format_score
+from minqa.views.text import Number, format_activation, format_score
 
 # From warm to hot, for black text: legible on dark and light grounds alike, and told apart by lightness where
 # hues are not.
 SHADES = ("#fff3c4", "#ffe08a", "#ffc04d", "#ff9a2e", "#f26b1d")
 # From cool to cold, for numbers below zero: all kinds of colour vision tell orange from blue.
 COLD = ("#e1effb", "#bcdcf5", "#8cc3ee", "#5aa5e2", "#2f86d0")
-# The part of the scale, from the baseline to identity, that has no colour.
+# The part of the scale, from the baseline to identity, that has no colour; and of one around zero.
 UNSHADED = 0.3
+UNSHADED_AROUND_ZERO = 0.1
 
 
-def bounds(baseline: float, identical: float = 1.0) -> list[float]:
-    """The similarity at which each of the `SHADES` begins, from 0.3 of the way to identity."""
-    parts = [UNSHADED + (1 - UNSHADED) * step / len(SHADES) for step in range(len(SHADES))]
-    return [baseline + (identical - baseline) * part for part in parts]
+@dataclass(frozen=True)
+class Scale:
+    """A colour for each number from `low` to `high`, and a legend that says what the colours are."""
+
+    low: float
+    high: float
+    limits: Sequence[float]  # where each of the `SHADES` begins
+    ends: tuple[str, str]  # what the legend says at its start and its end
+    label: str  # what is coloured
+    signed: bool = False  # whether numbers below zero are cold
+
+    def colour(self, value: Number) -> str | None:
+        """The colour of a number: that of the last limit that it reaches."""
+        size = abs(float(value)) if self.signed else float(value)
+        steps = sum(size >= limit for limit in self.limits)
+        return (COLD if self.signed and value < 0 else SHADES)[steps - 1] if steps else None
+
+    def colours(self, values: Float[np.ndarray, " word"]) -> list[str | None]:
+        return [self.colour(value) for value in values.tolist()]
+
+    @property
+    def steps(self) -> list[tuple[str, str]]:
+        """The colours of the legend, with the number where each begins; none around zero."""
+        if self.signed:
+            return [(colour, "") for colour in (*COLD[::-1], *SHADES)]
+        return [*zip(SHADES, map(format_score, self.limits), strict=True)]
 
 
-def shade(value: Number, limits: Sequence[float]) -> str | None:
-    """The colour of a number: the last of the `SHADES` whose limit it reaches."""
-    steps = sum(value >= limit for limit in limits)
-    return SHADES[steps - 1] if steps else None
+def _limits(low: float, high: float, unshaded: float) -> list[float]:
+    parts = [unshaded + (1 - unshaded) * step / len(SHADES) for step in range(len(SHADES))]
+    return [low + (high - low) * part for part in parts]
 
 
-# The colour of a part of a whole, such as attention.
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.7)
-share = partial(shade, limits=SHARES)
+def similarity_scale(heat: HeatMap) -> Scale:
+    """Colours begin 0.3 of the way from the baseline to identity."""
+    low, high = heat.baseline, heat.identical
+    ends = f"baseline {format_score(low)}", f"{high:.3g} identical"
+    return Scale(low, high, _limits(low, high, UNSHADED), ends, "similarity, from baseline to identical")
 
 
-def shades(heat: HeatMap, similarity: Float[np.ndarray, " word"]) -> list[str | None]:
-    """The colour of each word on the scale of a heat map."""
-    limits = bounds(heat.baseline, heat.identical)
-    return [shade(value, limits) for value in similarity.tolist()]
+def signed_scale(values: Float[np.ndarray, " word"]) -> Scale:
+    """Five steps on either side of zero, from a tenth of the largest number."""
+    largest = float(np.abs(values).max(initial=0)) or 1.0
+    ends = format_activation(-largest), format_activation(largest)
+    limits = _limits(0, largest, UNSHADED_AROUND_ZERO)
+    return Scale(-largest, largest, limits, ends, "part of the row's largest", signed=True)
 
 
-def signed(value: Number, largest: float) -> str | None:
-    """The colour of a number around zero: five steps from a tenth of `largest`, cold below zero."""
-    part = abs(float(value)) / largest if largest > 0 else 0.0
-    steps = min(len(SHADES), math.ceil((part - 0.1) / 0.9 * len(SHADES))) if part > 0.1 else 0
-    return (SHADES if value > 0 else COLD)[steps - 1] if steps else None
+# Parts of a whole, such as attention.
+SHARES = Scale(0.0, 1.0, (0.05, 0.1, 0.2, 0.4, 0.7), ("none", "all"), "attention")
 
 
 def query_heat(heat: HeatMap) -> Float[np.ndarray, " query_word"]:
     """Contributions as similarities: baseline + (contribution - baseline · weight) / max weight."""
     above = heat.contributions - heat.baseline * heat.weights
     return heat.baseline + above / max(heat.weights.max(initial=0), np.float32(1e-9))
-
-
-def legend(heat: HeatMap) -> tuple[str, list[tuple[str, str]], str]:
-    """The start of the scale, each shade with the similarity where it begins, and the end of the scale."""
-    steps = zip(SHADES, map(format_score, bounds(heat.baseline, heat.identical)), strict=True)
-    return f"baseline {format_score(heat.baseline)}", list(steps), f"{heat.identical:.3g} identical"

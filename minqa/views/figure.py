@@ -1,21 +1,20 @@
-"""Heat maps, heads and units → Matplotlib figures, for papers."""
+"""Matrices of numbers → Matplotlib figures, for papers."""
 
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
 
-from minqa.heatmap import HeatMap
 from minqa.text import InputError
-from minqa.views.colours import COLD, SHADES
-from minqa.views.look import Head, Heads, Shading, View
-from minqa.views.text import format_activation, format_score, one_line
+from minqa.views.colours import COLD, SHADES, Scale
+from minqa.views.text import one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,107 +23,89 @@ FORMATS = (".png", ".svg", ".pdf")
 # A figure of more words is wider than viewers open.
 MAX_WORDS = 400
 SQUARE_INCHES = 0.28
+SMALL_INCHES = 0.95  # the side of a panel without names
 WARM = ("#ffffff", *SHADES, "#a83206")
 AROUND_ZERO = (*COLD[::-1], "#ffffff", *SHADES)
 
 
-class Panel(NamedTuple):
-    """A matrix to draw, with the names of its rows and columns; `limits` and `label` are of its colours."""
+@dataclass(frozen=True)
+class Panel:
+    """Numbers with a name for each row and each column; without names they are drawn small."""
 
-    values: Float[np.ndarray, "row column"]
+    title: str
     rows: Sequence[str]
     columns: Sequence[str]
-    limits: tuple[float, float]
-    label: str
-    title: str = ""
-    colours: Sequence[str] = WARM
+    values: Float[np.ndarray, "row column"]
+    scale: Scale
 
 
-def figure(heat: HeatMap, *, settings: str = "") -> "Figure":
-    """Every query word against every passage word, and the heat of the passage below.
+def draw(rows: Sequence[Sequence[Panel]], settings: str = "") -> "Figure":
+    """Rows of panels; rows of numbers about one text are one panel.
 
-    `settings` is a line at the bottom that says how it was made. Raises InputError if a text has more than
-    `MAX_WORDS` words.
+    `settings` is a line at the bottom that says how it was made. Raises InputError if there is nothing to
+    draw, or if a text has more than `MAX_WORDS` words.
     """
-    query = zip(heat.query.word_texts, heat.contributions, strict=True)
-    rows = [f"{word}  {format_score(contribution)}" for word, contribution in query]
-    rows += [f"heat, score {format_score(heat.score, 3)}"]
-    values = np.vstack([heat.word_similarity, heat.heat])
-    values = np.where(np.isfinite(values), values, np.nan)
-    label = "similarity, from baseline to identical"
-    panel = Panel(values, rows, heat.passage.word_texts, (heat.baseline, heat.identical), label)
-    drawn = _draw([panel], settings)
-    drawn.axes[0].axhline(len(rows) - 1, color="black", linewidth=1)
-    return drawn
-
-
-def views_figure(views: Sequence[View], *, settings: str = "") -> "Figure":
-    """The figure of all heads, or of single heads, or of shadings of one text; see `figure`."""
-    for view in views:
-        if isinstance(view, Heads):
-            return _draw_heads(view.attention.words, settings)
-    panels = [
-        Panel(view.weights, view.attention.parts, view.attention.parts, (0.0, 1.0), "attention", view.name)
-        for view in views
-        if isinstance(view, Head)
-    ]
-    if not panels:
-        shadings = [view for view in views if isinstance(view, Shading)]
-        values = np.stack([view.values / max(view.largest, 1e-9) for view in shadings])
-        rows = [f"{view.title}, up to ± {format_activation(view.largest)[1:]}" for view in shadings]
-        words, label = shadings[0].tokens.word_texts, "part of the row's largest"
-        panels = [Panel(values, rows, words, (-1.0, 1.0), label, colours=AROUND_ZERO)]
-    return _draw(panels, settings)
-
-
-def _draw(panels: Sequence[Panel], settings: str) -> "Figure":
-    """The panels one below the other, each with a colour bar."""
-    rows, columns = (max(len(panel[axis]) for panel in panels) for axis in (1, 2))
-    width, height = max(4.5, columns * SQUARE_INCHES + 2.4), rows * SQUARE_INCHES + 1.6
-    drawn = _new(max(rows, columns), width, height * len(panels), settings)
-    slanted = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
-    for panel, axes in zip(panels, drawn.subplots(len(panels), squeeze=False).flat, strict=True):
-        colours = _scale(panel.colours, *panel.limits)
-        squares = axes.pcolormesh(panel.values, **colours, edgecolors="white", linewidth=0.6)
-        for axis, names, style in ((axes.yaxis, panel.rows, {}), (axes.xaxis, panel.columns, slanted)):
-            # Without parse_math, a $ in a text is a $.
-            axis.set_ticks(np.arange(len(names)) + 0.5, [*map(one_line, names)], parse_math=False, **style)
-        axes.invert_yaxis()
-        axes.set_title(panel.title, fontsize=10)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        drawn.colorbar(squares, ax=axes, shrink=min(1, 2.5 / height), aspect=12).set_label(panel.label)
-    return drawn
-
-
-def _draw_heads(maps: Float[np.ndarray, "layer head part part"], settings: str) -> "Figure":
-    """A small map per head: layers down, heads across."""
-    layers, heads, words, _ = maps.shape
-    drawn = _new(words, heads * 0.9 + 0.6, layers * 0.95 + 0.5, settings)
-    for (layer, head), axes in np.ndenumerate(drawn.subplots(layers, heads, squeeze=False)):
-        axes.imshow(maps[layer, head], **_scale(WARM, 0.0, 1.0))
-        axes.set(xticks=[], yticks=[])
-        axes.set_title(f"{layer + 1}.{head}", fontsize=7, pad=2)
-    return drawn
-
-
-def _new(words: int, width: float, height: float, settings: str) -> "Figure":
-    """An empty figure, with a line at the bottom that says how it was made."""
     from matplotlib.figure import Figure
 
-    if words > MAX_WORDS:
+    rows = _joined(rows)
+    if not rows:
+        raise InputError("There is no matrix in this to draw: ask for --html.")
+    if max(max(panel.values.shape) for row in rows for panel in row) > MAX_WORDS:
         raise InputError(f"A figure holds at most {MAX_WORDS} words of a text: ask for --html.")
-    drawn = Figure(figsize=(width, height), layout="constrained")
+    width = max(sum(_inches(panel)[0] for panel in row) for row in rows)
+    heights = [max(_inches(panel)[1] for panel in row) for row in rows]
+    drawn = Figure(figsize=(width, sum(heights)), layout="constrained")
+    parts = drawn.subfigures(len(rows), squeeze=False, height_ratios=heights).flat
+    for part, row in zip(parts, rows, strict=True):
+        for axes, panel in zip(part.subplots(1, len(row), squeeze=False).flat, row, strict=True):
+            _draw(panel, axes)
     if settings:
         lines = "\n".join(wrap(one_line(settings), int(width * 16)))
-        drawn.supxlabel(lines, fontsize=7, color="0.4", parse_math=False)
+        drawn.text(0.5, 0, lines, ha="center", va="top", fontsize=7, color="0.4", parse_math=False)
     return drawn
 
 
-def _scale(colours: Sequence[str], low: float, high: float) -> dict[str, Any]:
+def _joined(rows: Sequence[Sequence[Panel]]) -> list[Sequence[Panel]]:
+    """Panels without a title that have the same columns become one."""
+    joined: list[Sequence[Panel]] = []
+    for row in rows:
+        panel, above = row[0], joined[-1][0] if joined else None
+        if panel.title or above is None or above.title or above.columns != panel.columns:
+            joined.append(row)
+        else:
+            values = np.vstack([above.values, panel.values])
+            joined[-1] = [replace(above, values=values, rows=[*above.rows, *panel.rows])]
+    return joined
+
+
+def _inches(panel: Panel) -> tuple[float, float]:
+    if not panel.rows:
+        return SMALL_INCHES, SMALL_INCHES
+    return max(4.5, len(panel.columns) * SQUARE_INCHES + 2.4), len(panel.rows) * SQUARE_INCHES + 1.6
+
+
+def _draw(panel: Panel, axes: Any) -> None:
     from matplotlib.colors import LinearSegmentedColormap
 
-    return {"cmap": LinearSegmentedColormap.from_list("minqa", colours), "vmin": low, "vmax": high}
+    colours = LinearSegmentedColormap.from_list("minqa", AROUND_ZERO if panel.scale.signed else WARM)
+    how = {"cmap": colours, "vmin": panel.scale.low, "vmax": panel.scale.high}
+    if not panel.rows:
+        axes.imshow(panel.values, **how)
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(panel.title, fontsize=7, pad=2)
+        return
+    values = np.where(np.isfinite(panel.values), panel.values, np.nan)
+    drawn = axes.pcolormesh(values, **how, edgecolors="white", linewidth=0.6)
+    slanted = {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}
+    for axis, names, style in ((axes.yaxis, panel.rows, {}), (axes.xaxis, panel.columns, slanted)):
+        # Without parse_math, a $ in a text is a $.
+        axis.set_ticks(np.arange(len(names)) + 0.5, [*map(one_line, names)], parse_math=False, **style)
+    axes.invert_yaxis()
+    axes.set_title(one_line(panel.title), fontsize=10, parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = axes.figure.colorbar(drawn, ax=axes, shrink=min(1, 2.5 / _inches(panel)[1]), aspect=12)
+    bar.set_label(panel.scale.label)
 
 
 def check_format(path: Path) -> None:

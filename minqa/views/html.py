@@ -1,24 +1,24 @@
-"""Results → HTML that needs nothing from elsewhere, for a file, a notebook or the app."""
+"""Views → HTML that needs nothing from elsewhere, for a file, a notebook or the app."""
 
 import json
 import math
 from base64 import b64encode
 from collections.abc import Sequence
-from functools import partial
 from hashlib import sha256
-from html import escape
 from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from minqa.ask import Result
 from minqa.heatmap import HeatMap
-from minqa.inside.compare import Comparison
 from minqa.spans import Span, heat_sentence, heat_span
 from minqa.text import InputError, Passage
 from minqa.tokens import Tokens
-from minqa.views.colours import SHADES, bounds, legend, query_heat, shade, shades, share
-from minqa.views.text import format_activation, format_percent, format_score, json_number, one_line, printable
+from minqa.views.colours import SHADES, SHARES, query_heat, similarity_scale
+from minqa.views.text import format_activation, format_score, json_number, one_line, phrase_parts, printable
 
 try:
     from jinja2 import Environment, StrictUndefined
@@ -28,63 +28,38 @@ except ImportError:
 TEMPLATES, STYLE, SCRIPT = (
     files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
 )
+# A matrix of more cells makes a page slow.
+MAX_CELLS = 20_000
 
 
-def document(heading: str, blocks: Sequence[str], settings: Sequence[str]) -> str:
-    """A whole page of HTML blocks; `settings` are lines at its end that say how it was made."""
+def document(heading: str, body: str, settings: Sequence[str]) -> str:
+    """A whole page around a view's HTML; `settings` are lines at its end that say how it was made."""
     script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode()  # no other script may run
-    return str(TEMPLATE.document(heading, blocks, settings, STYLE, SCRIPT, script_hash))
+    return str(TEMPLATE.document(heading, body, settings, STYLE, SCRIPT, script_hash))
 
 
-def html_results(results: Sequence[Result]) -> list[str]:
-    """A block per result, best first; see `html`."""
-    ranks = [f"{rank}  " if len(results) > 1 else "" for rank in range(1, len(results) + 1)]
-    return [
-        html(result, rank + title_of(result.passage)) for rank, result in zip(ranks, results, strict=True)
-    ]
-
-
-def html_comparison(names: Sequence[str], comparison: Comparison) -> str:
-    """One passage as several encoders see it, side by side."""
-    title = title_of(comparison.passage)
-    columns = zip(comparison.results, comparison.ranks, names, strict=True)
-    blocks = [html(result, f"{name}  {rank or '–'}  {title}") for result, rank, name in columns]
-    return f'<div class="side">{"".join(blocks)}</div>'
+def in_notebook(body: str) -> str:
+    """A view's HTML as notebooks show it."""
+    return f"<style>{STYLE}</style>{body}<script>{SCRIPT}</script>"
 
 
 def notebook(heat: HeatMap) -> str:
     """A heat map as notebooks show it."""
     passage = Passage("", heat.passage.text)
     result = Result(passage, math.nan, heat, heat_span(heat), heat_sentence(heat))
-    return f"<style>{STYLE}</style>{html(result, '')}<script>{SCRIPT}</script>"
+    return in_notebook(str(TEMPLATE.heat_map(result, "")))
 
 
-def html(result: Result, title: str, *, word: int = -1, more: str = "") -> str:
-    """The query, shaded by what each word contributes, above the passage, shaded by its heat.
-
-    Pointing at a query word shades the passage by that word alone, and a click keeps it so; a passage word
-    names its partner. Without scripts, colours and partners are there all the same.
-
-    Args:
-        word: the number of the query word that shades the passage at first, -1 for all of them.
-        more: HTML at the end of the block.
-    """
-    heat = result.heat_map
+def map_data(heat: HeatMap) -> str:
+    """What the page's script needs to know of a heat map, as JSON; see page.js."""
     data = {
         "rows": json_number(heat.word_similarity, 2),
         "heat": json_number(heat.heat, 3),
         "partner": heat.partners.tolist(),
-        "bounds": bounds(heat.baseline, heat.identical),
+        "bounds": similarity_scale(heat).limits,
         "shades": SHADES,
     }
-    return str(TEMPLATE.heat_map(result, title, json.dumps(data), word, more))
-
-
-def word_matrix(heat: HeatMap) -> str:
-    """Every query word against every passage word."""
-    colour = partial(shade, limits=bounds(heat.baseline, heat.identical))
-    values = heat.word_similarity.tolist()
-    return str(TEMPLATE.matrix(heat.query.word_texts, heat.passage.word_texts, values, colour))
+    return json.dumps(data)
 
 
 def marked(tokens: Tokens, **spans: Span | None) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -105,24 +80,13 @@ def marked(tokens: Tokens, **spans: Span | None) -> list[tuple[str, list[tuple[s
     return [(name, [(text, number) for _, text, number in group]) for name, group in groups]
 
 
-def phrase_parts(result: Result) -> tuple[str, str, str]:
-    """The answer or hot phrase in words: an arrow, its text and its number; or "", a sentence and ""."""
-    span = result.span
-    if span is None:
-        return "", "no plausible answer" if result.answered else "no phrase stands out", ""
-    probability, heat = span.probability, f"heat {format_score(span.score)}"
-    number = heat if probability is None else format_percent(probability)
-    return "→ ", printable(span.text), f"  {number}"
-
-
-def title_of(passage: Passage) -> str:
-    """The title of a passage, and of its section if it has one."""
-    return " · ".join(filter(None, [passage.title, passage.section]))
-
-
-def safe(text: str) -> str:
-    """Text of any origin as HTML that shows it."""
-    return escape(printable(text))
+def squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
+    """The squares of each colour in a map, as an SVG path."""
+    paths: dict[str, str] = {}
+    for i, j in np.argwhere(weights >= SHARES.limits[0]).tolist():
+        if colour := SHARES.colour(weights[i, j]):
+            paths[colour] = paths.get(colour, "") + f"M{j} {i}h1v1h-1z"
+    return paths
 
 
 _environment = Environment(
@@ -133,9 +97,10 @@ _environment = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals |= dict(legend=legend, marked=marked, phrase_parts=phrase_parts, share=share)
-_environment.globals |= dict(query_heat=query_heat, shades=shades)
+_environment.globals |= dict(marked=marked, phrase_parts=phrase_parts, map_data=map_data, squares=squares)
+_environment.globals |= dict(similarity_scale=similarity_scale, query_heat=query_heat)
+_environment.globals |= dict(SHARES=SHARES, MAX_CELLS=MAX_CELLS)
 _environment.filters |= {"score": format_score, "activation": format_activation}
 _environment.filters |= {"one_line": one_line, "is_finite": math.isfinite}
-# The macros of page.html.
+# The macros of page.html, among them one for each kind of view.
 TEMPLATE: Any = _environment.from_string(TEMPLATES).module

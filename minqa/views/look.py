@@ -1,170 +1,41 @@
-"""Heads, units and influence → coloured text for the terminal, HTML and plain data."""
+"""What there is to look at inside a model: its heads, its units, and what a score depends on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
+from minqa.embedding import embed
 from minqa.encoder import Encoder
+from minqa.heatmap import heat_map
+from minqa.inside.align import align, alignment_encoder
 from minqa.inside.features import FEATURES
 from minqa.inside.heads import Attention, attention, flip, head_scores
-from minqa.inside.saliency import Saliency
+from minqa.inside.saliency import saliency
 from minqa.inside.units import factors, find_units, units
 from minqa.text import InputError
-from minqa.tokens import Tokens
-from minqa.views.colours import COLD, SHADES, SHARES, share, signed
-from minqa.views.html import TEMPLATE
-from minqa.views.terminal import shaded, style
-from minqa.views.text import format_activation, format_score, json_number, one_line
+from minqa.views.colours import similarity_scale
+from minqa.views.text import format_score
+from minqa.views.view import Grid, Head, Heads, Listing, Shading, Stack
 
-# Words named below a shaded text, and beside a word that attends to them.
-WORDS_NAMED = 5
 HEADS_LISTED = 3
 FLIPS_LISTED = 10
 UNITS_SHADED = 3
+# Passages in which units are looked for that follow a feature.
+PASSAGES_READ_FOR_UNITS = 256
 _with_sign = partial(format_score, sign="+")
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A table of text: rows of as many cells as there are columns."""
-
-    heading: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-    def terminal(self) -> RenderableType:
-        table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-        for column in self.columns:
-            table.add_column(Text(one_line(column)))
-        for row in self.rows:
-            table.add_row(*[Text(one_line(cell)) for cell in row])
-        return Group(Text(one_line(self.heading), style="bold"), table, Text())
-
-    def html(self) -> str:
-        return str(TEMPLATE.listing(self))
-
-    def data(self) -> dict[str, Any]:
-        rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
-        return {"heading": self.heading, "rows": rows}
-
-
-@dataclass(frozen=True)
-class Shading:
-    """A text whose words are shaded by numbers around zero; `title` says what the numbers are."""
-
-    title: str
-    tokens: Tokens
-    values: Float[np.ndarray, " word"]
-
-    @property
-    def largest(self) -> float:
-        return float(np.abs(self.values).max(initial=0))
-
-    @property
-    def colours(self) -> list[str | None]:
-        return [signed(value, self.largest) for value in self.values.tolist()]
-
-    @property
-    def strongest(self) -> str:
-        """The words with the largest numbers of either sign, largest first."""
-        order = np.argsort(-np.abs(self.values), kind="stable")[:WORDS_NAMED]
-        words = self.tokens.word_texts
-        return "  ".join(f"{one_line(words[i])} {format_activation(float(self.values[i]))}" for i in order)
-
-    def terminal(self) -> RenderableType:
-        title, strongest = Text(one_line(self.title), style="bold"), Text(self.strongest, style="dim")
-        return Group(title, shaded(self.tokens.text, self.tokens.words, self.colours), strongest, Text())
-
-    def html(self) -> str:
-        return str(TEMPLATE.shading(self, [(colour, "\xa0") for colour in (*COLD[::-1], *SHADES)]))
-
-    def data(self) -> dict[str, Any]:
-        words, values = self.tokens.word_texts, json_number(self.values)
-        return {"title": self.title, "text": self.tokens.text, "words": words, "values": values}
-
-
-@dataclass(frozen=True)
-class Heads:
-    """All heads, a row per layer: a small map per head, from the part down to the part across."""
-
-    attention: Attention
-
-    def terminal(self) -> RenderableType:
-        heads = self.attention.words.shape[1]
-        return Text(f"One of them: --head LAYER.HEAD, with heads 0 to {heads - 1}.", style="dim")
-
-    def html(self) -> str:
-        maps = [[_squares(weights) for weights in layer] for layer in self.attention.words]
-        return str(TEMPLATE.heads(maps, len(self.attention.parts)))
-
-    def data(self) -> dict[str, Any]:
-        return {"parts": list(self.attention.parts), "attention": json_number(self.attention.words)}
-
-
-@dataclass(frozen=True)
-class Head:
-    """One head. Raises InputError if there is no such head."""
-
-    attention: Attention
-    layer: int
-    head: int
-
-    def __post_init__(self) -> None:
-        self.attention.place(self.layer, self.head)
-
-    @property
-    def weights(self) -> Float[np.ndarray, "part part"]:
-        return self.attention.words[self.attention.place(self.layer, self.head)]
-
-    @property
-    def name(self) -> str:
-        return f"layer {self.layer}, head {self.head}"
-
-    def terminal(self) -> RenderableType:
-        """What each word attends to."""
-        table = Table.grid(padding=(0, 2, 0, 0))
-        for part, row in zip(self.attention.parts, self.weights, strict=True):
-            targets = Text()
-            for place in np.argsort(-row, kind="stable")[:WORDS_NAMED]:
-                if colour := share(row[place]):
-                    targets.append(one_line(self.attention.parts[place]), style=style(colour))
-                    targets.append(f" {format_score(row[place])}  ", style="dim")
-            table.add_row(Text(one_line(part), style="bold"), Text("→", style="dim"), targets)
-        text = Text(one_line(self.attention.tokens.text), style="dim")
-        return Group(Text(self.name.capitalize(), style="bold"), text, table, Text())
-
-    def html(self) -> str:
-        """Arcs, and the matrix."""
-        return str(TEMPLATE.head(self))
-
-    def data(self) -> dict[str, Any]:
-        parts, weights = list(self.attention.parts), json_number(self.weights)
-        return {"layer": self.layer, "head": self.head, "parts": parts, "attention": weights}
-
-
-View: TypeAlias = Listing | Shading | Heads | Head
-
-
-def look_at_heads(
-    encoder: Encoder, text: str, head: tuple[int, int] | None = None, *, grid: bool = False
-) -> list[View]:
-    """All heads of a text and what they do; or one head, (layer, number); or, with `grid`, all of these.
+def heads(encoder: Encoder, text: str, head: tuple[int, int] | None = None, *, grid: bool = False) -> Stack:
+    """What the heads do in a text, and all of them; or one head, (layer, number); or, with `grid`, all these.
 
     Raises InputError if there is no such head, or as `attention`.
     """
     maps = attention(encoder, text)
-    chosen = [Head(maps, *head)] if head else []
-    if chosen and not grid:
-        return [*chosen]
+    if head and not grid:
+        return Stack(text, [Head.of(maps, *head)])
     listing = _list_scores(maps)
-    return [Heads(maps), *chosen, listing] if chosen else [listing, Heads(maps)]
+    return Stack(text, [Heads(maps), Head.of(maps, *head), listing] if head else [listing, Heads(maps)])
 
 
 def _list_scores(maps: Attention) -> Listing:
@@ -180,9 +51,9 @@ def _list_scores(maps: Attention) -> Listing:
     return Listing("What heads do: layer.head, and how much of its attention it gives", columns, rows)
 
 
-def look_at_flip(
+def flipped(
     encoder: Encoder, text_a: str, text_b: str, from_word: str | int, to_words: tuple[str | int, str | int]
-) -> list[View]:
+) -> Stack:
     """The heads whose attention moves between two texts, and the first of them on both. Raises as `flip`."""
     flips = flip(encoder, text_a, text_b, from_word, to_words)
     rows = []
@@ -193,22 +64,32 @@ def look_at_flip(
     columns = ("layer.head", "moved", f"to {words} in the first text", "in the second")
     listing = Listing(f"How far the attention of {from_word} moves between {words}", columns, rows)
     best = flips[0].layer, flips[0].head
-    return [listing, *(Head(attention(encoder, text), *best) for text in (text_a, text_b))]
+    return Stack(text_a, [listing, *(Head.of(attention(encoder, text), *best) for text in (text_a, text_b))])
 
 
-def look_at_units(
-    encoder: Encoder, text: str, chosen: Sequence[tuple[int, int]], *, kind: str | None = None
-) -> list[View]:
+def shaded_by_units(
+    encoder: Encoder, text: str, chosen: Sequence[tuple[int, int]], kind: str | None = None
+) -> Stack:
     """A text shaded by each of some units, (layer, number). Raises as `units`."""
     read = units(encoder, text, kind=kind)
-    return [Shading(f"{read.kind} unit {i}.{j}", read.tokens, read.unit(i, j)) for i, j in chosen]
+    return Stack(
+        text, [Shading(f"{read.kind} unit {i}.{j}", read.tokens, read.unit(i, j)) for i, j in chosen]
+    )
+
+
+def shaded_by_factors(encoder: Encoder, text: str, k: int, kind: str | None = None) -> Stack:
+    """A text shaded by each factor of its units. Raises as `units` and `factors`."""
+    read = units(encoder, text, kind=kind)
+    strengths = enumerate(factors(read, k).strength)
+    return Stack(
+        text, [Shading(f"factor {i} of {read.kind} units", read.tokens, row) for i, row in strengths]
+    )
 
 
 def search_units(
     encoder: Encoder,
     texts: Sequence[str],
     feature: str,
-    *,
     kind: str | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> tuple[Listing, list[tuple[int, int]]]:
@@ -228,25 +109,33 @@ def search_units(
     return listing, [(unit.layer, unit.number) for unit in best[:UNITS_SHADED]]
 
 
-def look_at_factors(encoder: Encoder, text: str, k: int, *, kind: str | None = None) -> list[View]:
-    """A text shaded by each factor of its units. Raises as `units` and `factors`."""
-    read = units(encoder, text, kind=kind)
-    strengths = enumerate(factors(read, k).strength)
-    return [Shading(f"factor {i} of {read.kind} units", read.tokens, values) for i, values in strengths]
+def influence(encoder: Encoder, query: str, passage: str) -> Stack:
+    """Both texts shaded by how much each word moves the score. Raises as `saliency`."""
+    moved = saliency(encoder, query, passage)
+    return Stack(query, [
+        Shading("Influence of the query's words on the score", moved.query, moved.query_words),
+        Shading("Influence of the passage's words", moved.passage, moved.passage_words),
+    ])  # fmt: skip
 
 
-def influence(saliency: Saliency) -> list[View]:
-    """Both texts shaded by how much each word moves the score."""
-    return [
-        Shading("Influence of the query's words on the score", saliency.query, saliency.query_words),
-        Shading("Influence of the passage's words", saliency.passage, saliency.passage_words),
+def aligned(encoder: Encoder, query: str, passage: str) -> Stack:
+    """The words of two texts that say the same, as `align` pairs them, and all similarities.
+
+    The encoder should be calibrated; it is compared at the layer that aligns best.
+    """
+    encoder = alignment_encoder(encoder)
+    [first] = embed(encoder, [query], role="query")
+    [second] = embed(encoder, [passage], role="passage")
+    heat = heat_map(first, second)
+    words, others = heat.query.word_texts, heat.passage.word_texts
+    pairs = [
+        (words[i], others[j], format_score(heat.word_similarity[i, j]), f"{i}-{j}") for i, j in align(heat)
     ]
-
-
-def _squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
-    """The squares of each colour in a map, as an SVG path."""
-    paths: dict[str, str] = {}
-    for i, j in np.argwhere(weights >= SHARES[0]).tolist():
-        if colour := share(weights[i, j]):
-            paths[colour] = paths.get(colour, "") + f"M{j} {i}h1v1h-1z"
-    return paths
+    listing = Listing(
+        "Words that say the same", ("first text", "second text", "similarity", "numbers"), pairs
+    )
+    scale = similarity_scale(heat)
+    return Stack(
+        query,
+        [listing, Grid("Similarities of all words", words, others, heat.word_similarity, scale, passage)],
+    )

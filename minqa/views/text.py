@@ -2,10 +2,15 @@
 
 import math
 import unicodedata
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
+
+from minqa.text import Passage
+
+if TYPE_CHECKING:
+    from minqa.ask import Result  # which imports JAX: the command line's first lines do without
 
 Number: TypeAlias = float | np.floating | int
 # Embeddings, overrides and isolates of writing direction.
@@ -43,11 +48,6 @@ def format_activation(value: Number) -> str:
     return f"{value:+.2g}" if math.isfinite(value) else "–"
 
 
-def format_percent(share: float) -> str:
-    """A probability, 0 to 1."""
-    return f"{share:.0%}"
-
-
 def format_duration(seconds: float) -> str:
     """Seconds, or milliseconds below one second."""
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
@@ -57,3 +57,18 @@ def json_number(value: Number | Float[np.ndarray, "..."], digits: int = 6) -> An
     """A number, or nested lists of an array's numbers, for JSON: rounded, and None where it is not finite."""
     rounded = np.round(np.asarray(value, float), digits)
     return np.where(np.isfinite(rounded), rounded.astype(object), np.array(None)).tolist()
+
+
+def title_of(passage: Passage) -> str:
+    """The title of a passage, and of its section if it has one."""
+    return " · ".join(filter(None, [passage.title, passage.section]))
+
+
+def phrase_parts(result: "Result") -> tuple[str, str, str]:
+    """The answer or hot phrase in words: an arrow, its text and its number; or "", a sentence and ""."""
+    span = result.span
+    if span is None:
+        return "", "no plausible answer" if result.answered else "no phrase stands out", ""
+    probability, heat = span.probability, f"heat {format_score(span.score)}"
+    number = heat if probability is None else f"{probability:.0%}"
+    return "→ ", printable(span.text), f"  {number}"

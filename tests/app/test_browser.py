@@ -13,7 +13,7 @@ import pytest
 from conftest import indexed, make_bert_folder, make_elmo_folder
 
 import minqa
-from minqa.app.tabs import Search
+from minqa.app.work import Search
 
 gradio = pytest.importorskip("gradio", reason="the extra app is not installed")
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -35,7 +35,7 @@ def address(tmp_path_factory):
     folder = tmp_path_factory.mktemp("app")
     encoders = [minqa.load(make_bert_folder(folder / "bert")), minqa.load(make_elmo_folder(folder / "elmo"))]
     searches = [
-        Search(one, indexed(one, TEXTS, folder / f"index{i}", store_tokens=True), None)
+        Search(one, index=indexed(one, TEXTS, folder / f"index{i}", store_tokens=True))
         for i, one in enumerate(encoders)
     ]
     page = build(searches)

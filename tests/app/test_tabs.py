@@ -7,7 +7,8 @@ import pytest
 from conftest import indexed, make_bert_folder, make_elmo_folder
 
 import minqa
-from minqa.app.tabs import Search, State, Tabs
+from minqa.app.tabs import State, Tabs
+from minqa.app.work import Search
 
 EVIL = "<script>war()</script> <img src=x onerror=war()> ${war()} {{war}} the world"
 TEXTS = ["the theory of relativity was developed", "a war of the world", EVIL, "who played 7 of 9 ?"]
@@ -20,7 +21,7 @@ def tabs(tmp_path_factory):
     encoders = [minqa.load(make_bert_folder(folder / "bert")), minqa.load(make_elmo_folder(folder / "elmo"))]
     return Tabs(
         [
-            Search(one, indexed(one, TEXTS, folder / f"index{i}", store_tokens=not i), None)
+            Search(one, index=indexed(one, TEXTS, folder / f"index{i}", store_tokens=not i))
             for i, one in enumerate(encoders)
         ]
     )
@@ -67,7 +68,7 @@ def test_settings_change_what_is_shown(tabs):
 
 def test_compare_sets_two_models_side_by_side(tabs):
     shown = show(tabs, "compare", q="the war", k=1)
-    assert shown.count('class="side"') in (1, 2) and shown.count('class="minqa"') == 2 * shown.count("side")
+    assert shown.count('class="side"') in (1, 2) and shown.count('class="minqa"') == 2 * shown.count('"side"')
     assert all(name in shown for name in tabs.names)
     alone = show(Tabs(tabs.searches[:1]), "compare", q="the war")
     assert "One model is loaded" in alone and "--model" in alone
@@ -123,7 +124,7 @@ def test_an_error_is_a_sentence_on_the_page(tabs, tab, state, sentence):
 
 
 def test_a_fault_of_ours_is_a_sentence_too(tabs, monkeypatch, capsys):
-    monkeypatch.setattr("minqa.app.tabs.ask", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("minqa.app.work.ask", lambda *_, **__: 1 / 0)
     assert "This went wrong inside minqa (ZeroDivisionError)" in show(tabs, q="war")
     assert "Traceback" in capsys.readouterr().err
 
@@ -132,7 +133,7 @@ def test_a_passage_without_a_word_has_no_influence_and_spoils_nothing(tabs, monk
     def refuse(*_, **__):
         raise minqa.InputError("The passage holds no word.")
 
-    monkeypatch.setattr("minqa.app.tabs.saliency", refuse)
+    monkeypatch.setattr("minqa.views.look.saliency", refuse)
     shown = show(tabs, q="the war", influence=True)
     assert shown.count("The passage holds no word.") == shown.count('<p class="passage">') == 3
 

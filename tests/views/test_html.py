@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 from test_heatmap import vectors
-from test_terminal import result
+from test_terminal import alone, result
 
 import minqa
 from minqa.heatmap import heat_map
@@ -37,7 +37,7 @@ def test_a_page_marks_spans_that_overlap():
     crossing = replace(
         result(text, np.eye(5, 2)), span=Span("ran. It", 6, 13, 1.0), sentence=Span("A fox ran.", 0, 10, 1.0)
     )
-    page = html.document("fox", html.html_results([crossing]), ["settings"])
+    page = html.document("fox", alone([crossing]).html(), ["settings"])
     assert "<p>→ ran. It  heat 1.00</p>" in page
     passage = re.sub(r"</?b[^>]*>", "", page[page.index('<p class="passage">') :].split("</p>")[0])
     assert passage.endswith(
@@ -50,7 +50,7 @@ def test_a_word_without_weight_is_never_a_partner():
     """Fault 4: "?" resembles all of the passage here, and was named for most of its words."""
     query = vectors("who ran ?", [[1, 0], [0, 1], [3, 4]])
     heat = heat_map(query, vectors("the fox ran off .", [[3, 4], [4, 3], [0, 1], [1, 2], [3, 4]]))
-    page = html.html(replace(result("fox", [[1, 0]]), heat_map=heat), "")
+    page = alone([replace(result("fox", [[1, 0]]), heat_map=heat)]).html()
     assert data_of(page)["partner"] == [1, 0, 1, 1, -1]
     partners = [
         ("ran", "0.80", "the"),
@@ -75,7 +75,7 @@ def test_real_words_never_have_a_question_mark_as_partner(minilm):
 
 def test_a_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone():
     evil = result(f"fox {EVIL}", np.ones((1 + len(EVIL.split()), 2)), title=EVIL)
-    page = html.document(EVIL, html.html_results([evil, evil]), [EVIL, EVIL])
+    page = html.document(EVIL, alone([evil, evil]).html(), [EVIL, EVIL])
     assert page.count("<script") == 1 and page.count("</style>") == 1
     script = page.split("<script>")[1].split("</script>")[0]
     assert script == html.SCRIPT
@@ -89,7 +89,7 @@ def test_a_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone():
 
 def test_the_text_of_a_passage_is_all_there():
     text = "  The fox,\n\nwho ran\t(fast) – it's \U0001f98a <b>!"
-    shown = html.html(result(text, np.ones((len(text.split()), 2))), "")
+    shown = alone([result(text, np.ones((len(text.split()), 2)))]).html()
     passage = shown[shown.index('<p class="passage">') + len('<p class="passage">') :].split("</p>")[0]
     assert standard_html.unescape(re.sub(r"<[^>]*>", "", passage)) == text.replace("\t", " ")
 
@@ -103,20 +103,20 @@ def test_an_empty_word_of_a_list_keeps_its_place():
 def test_what_is_not_finite_is_null_in_the_data():
     heat = result("fox .", np.eye(2)).heat_map
     rows = np.where(np.eye(1, 2) > 0, heat.word_similarity, -np.inf).astype(np.float32)
-    shown = html.html(replace(result("fox .", np.eye(2)), heat_map=replace(heat, word_similarity=rows)), "")
+    shown = alone([replace(result("fox .", np.eye(2)), heat_map=replace(heat, word_similarity=rows))]).html()
     assert data_of(shown)["rows"] == [[1.0, None]] and data_of(shown)["heat"][1] is None
-    assert 'title="fox · . –"' in html.word_matrix(replace(heat, word_similarity=rows))
+    assert 'title="fox · . –"' in shown
 
 
 def test_a_scale_says_where_it_begins_and_ends():
-    shown = html.html(result("fox", [[1, 0]], baseline=0.23), "")
+    shown = alone([result("fox", [[1, 0]], baseline=0.23)]).html()
     assert "baseline 0.23" in shown and "1 identical" in shown and "what unrelated texts reach" in shown
 
 
 def test_a_notebook_needs_neither_matplotlib_nor_the_terminal():
     program = (
         "import sys, minqa.views.html; "
-        "absent = 'matplotlib', 'minqa.views.terminal', 'minqa.views.look'; "
+        "absent = 'matplotlib', 'minqa.views.terminal', 'rich'; "
         "sys.exit(any(name in sys.modules for name in absent))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -11,8 +11,8 @@ from test_heatmap import made_tokens
 import minqa
 from minqa.inside.heads import Attention
 from minqa.views import look
-from minqa.views.colours import COLD, SHADES, share, signed
-from minqa.views.look import Head, Heads, Listing, Shading
+from minqa.views.colours import COLD, SHADES, SHARES, signed_scale
+from minqa.views.view import Grid, Head, Heads, Listing, Shading
 
 TIRED = "The animal didn't cross the street because it was too tired."
 WIDE = "The animal didn't cross the street because it was too wide."
@@ -39,12 +39,15 @@ def printed(view, **console):
 
 
 def test_colours_of_numbers_around_zero():
-    assert [signed(value, 10.0) for value in (0.0, 1.0, -1.0)] == [None] * 3
-    assert signed(1.1, 10.0) == SHADES[0] and signed(10.0, 10.0) == SHADES[-1]
-    assert signed(-1.1, 10.0) == COLD[0] and signed(-10.0, 10.0) == COLD[-1] and signed(0.0, 0.0) is None
-    steps = [signed(value, 1.0) for value in np.linspace(0.11, 1, 90).tolist()]
+    ten = signed_scale(np.array([3.0, -10.0]))
+    assert [ten.colour(value) for value in (0.0, 0.9, -0.9)] == [None] * 3
+    assert ten.colour(1.1) == SHADES[0] and ten.colour(10.0) == SHADES[-1]
+    assert ten.colour(-1.1) == COLD[0] and ten.colour(-10.0) == COLD[-1]
+    assert signed_scale(np.zeros(2)).colour(0.0) is None
+    steps = [signed_scale(np.ones(1)).colour(value) for value in np.linspace(0.11, 1, 90).tolist()]
     assert list(dict.fromkeys(steps)) == list(SHADES)
-    assert [share(weight) for weight in (0.04, 0.05, 0.7, 1.0)] == [None, SHADES[0], SHADES[-1], SHADES[-1]]
+    shares = [SHARES.colour(weight) for weight in (0.04, 0.05, 0.7, 1.0)]
+    assert shares == [None, SHADES[0], SHADES[-1], SHADES[-1]]
 
 
 @pytest.fixture
@@ -67,21 +70,22 @@ def test_a_shaded_text_says_the_same_everywhere(shading):
 
 def test_a_heads_map_is_drawn_as_arcs_and_as_a_matrix():
     maps = np.array([[1, 0, 0, 0], [0.7, 0, 0.3, 0], [0, 0.96, 0.04, 0], [0, 0, 0, 1]])
-    head = Head(planted(["the", "fox"], maps), 1, 0)
+    attention = planted(["the", "fox"], maps)
+    head = Head.of(attention, 1, 0)
     html = head.html()
     assert html.count("<path") == 3 and html.count('class="before"') == 2 and html.count("<circle") == 2
     assert re.search(r'<td style="background:#\w+" title="fox · the 0.96">', html)
     assert "fox → the 0.96" in " ".join(printed(head).split())
     assert "0.04" not in printed(head)
-    assert head.data()["attention"][1][2] == 0.3
+    assert head.data()["values"][1][2] == 0.3
     with pytest.raises(
         minqa.InputError, match="There is no head 1 in layer 1: layers are 1 to 1, heads 0 to 0"
     ):
-        Head(head.attention, 1, 1)
+        Head.of(attention, 1, 1)
 
 
 def test_the_grid_has_a_map_for_each_head(tiny):
-    [listing, heads] = look.look_at_heads(tiny, "the war of the world")
+    [listing, heads] = look.heads(tiny, "the war of the world").views
     assert heads.html().count("<svg") == 8 and 'data-layer="2" data-head="3"' in heads.html()
     assert np.shape(heads.data()["attention"]) == (2, 4, 7, 7)
     scores = minqa.head_scores([heads.attention])
@@ -92,29 +96,29 @@ def test_the_grid_has_a_map_for_each_head(tiny):
 
 
 def test_a_flip_is_listed_and_its_best_head_drawn(minilm):
-    [listing, first, second] = look.look_at_flip(minilm, TIRED, WIDE, "it", ("animal", "street"))
+    [listing, first, second] = look.flipped(minilm, TIRED, WIDE, "it", ("animal", "street")).views
     best = minqa.flip(minilm, TIRED, WIDE, "it", ("animal", "street"))[0]
     assert listing.rows[0][:2] == (f"{best.layer}.{best.head}", f"{best.moved:+.2f}")
-    assert (first.layer, first.head) == (second.layer, second.head) == (best.layer, best.head)
-    assert len(listing.rows) == 10 and first.attention.tokens.text == TIRED
+    assert first.title == second.title == f"layer {best.layer}, head {best.head}"
+    assert len(listing.rows) == 10 and (first.text, second.text) == (TIRED, WIDE)
 
 
 def test_units_are_looked_for_and_at(either):
     texts = ["the 2 wars", "who played 7 of it", "a theory of 5 worlds", "9 to the 1"]
     listing, chosen = look.search_units(either, texts, "number")
-    shadings = look.look_at_units(either, "3 of the world", chosen)
+    shadings = look.shaded_by_units(either, "3 of the world", chosen).views
     found = minqa.find_units(either, texts, minqa.FEATURES["number"])
     assert len(listing.rows) == 10 and len(shadings) == 3
     assert listing.rows[0][0] == f"{found[0].layer}.{found[0].number}"
     expected = minqa.units(either, "3 of the world").unit(found[0].layer, found[0].number)
     np.testing.assert_allclose(shadings[0].values, expected, atol=1e-6)
-    assert len(look.look_at_factors(either, "3 of the world", 2)) == 2
+    assert len(look.shaded_by_factors(either, "3 of the world", 2).views) == 2
     with pytest.raises(minqa.InputError, match="There is no feature colour: there are position, quotes"):
         look.search_units(either, texts, "colour")
 
 
 def test_influence_shades_both_texts(tiny):
-    [query, passage] = look.influence(minqa.saliency(tiny, "who developed it", "the theory"))
+    [query, passage] = look.influence(tiny, "who developed it", "the theory").views
     assert query.tokens.text == "who developed it" and passage.tokens.text == "the theory"
 
 
@@ -125,7 +129,8 @@ def test_foreign_text_is_shown_as_text(tiny):
         Listing(EVIL, (EVIL,), [(EVIL,)]),
         Shading(EVIL, tokens, np.linspace(-1, 1, len(tokens.words)).astype(np.float32)),
         Heads(maps),
-        Head(maps, 1, 0),
+        Head.of(maps, 1, 0),
+        Grid(EVIL, (EVIL,), (EVIL,), np.ones((1, 1)), SHARES, EVIL),
     ]
     for view in views:
         html = view.html()

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_heatmap import vectors
-from test_terminal import result
+from test_terminal import alone, result
 
 from minqa.heatmap import heat_map
 from minqa.views import html
-from minqa.views.look import Shading
+from minqa.views.view import Shading
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -28,9 +28,9 @@ def page(tmp_path_factory):
         vectors("the fox ran off .", [[3, 4], [4, 3], [0, 1], [1, 2], [3, 4]]),
     )
     influence = Shading("Influence", heat.passage, np.array([1, -1, 0.5, 0, 0], np.float32)).html()
-    block = html.html(replace(result("fox", [[1, 0]]), heat_map=heat), "T", more=influence)
+    block = alone([replace(result("fox", [[1, 0]]), heat_map=heat)]).html(more=[influence])
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(html.document("who ran ?", [block], ["settings"]), "utf-8")
+    path.write_text(html.document("who ran ?", block, ["settings"]), "utf-8")
     with sync_api.sync_playwright() as playwright:
         flags = [f"--{flag}" for flag in ("no-sandbox", "disable-gpu", "disable-background-networking")]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)

@@ -12,11 +12,12 @@ from test_tokens import ANY_TEXT
 import minqa
 from minqa.ask import Result
 from minqa.heatmap import heat_map
-from minqa.inside.compare import Comparison
+from minqa.inside import compare as compare_module
+from minqa.inside.compare import Answer, Comparison
 from minqa.spans import Span, heat_sentence, heat_span
 from minqa.text import Passage
-from minqa.views import terminal
-from minqa.views.colours import SHADES, bounds, shade
+from minqa.views.answers import Answers, described, notes
+from minqa.views.colours import SHADES, similarity_scale
 from minqa.views.text import format_duration, format_score, json_number, one_line, printable
 
 
@@ -32,12 +33,26 @@ def fox():
     return result("the red fox ran", [[0, 1], [1, 1], [1, 0], [-1, 1]])
 
 
+def alone(results):
+    """What one model found."""
+    ranked = enumerate(results, 1)
+    return Answers(["model"], [compare_module._compare([rank], [result]) for rank, result in ranked])
+
+
 def render(results, *, marks=False):
     """With colours, or with the marks that stand for them."""
-    console = Console(width=200, force_terminal=not marks, color_system=None if marks else "truecolor")
+    return show(alone(results), marks=marks, width=200)
+
+
+def show(view, *, marks, width):
+    console = Console(width=width, force_terminal=not marks, color_system=None if marks else "truecolor")
     with console.capture() as capture:
-        console.print(terminal.terminal(results, marks=marks))
+        console.print(view.terminal(marks=marks))
     return capture.get()
+
+
+def scale(fox, baseline, identical=1.0):
+    return similarity_scale(replace(fox.heat_map, baseline=baseline, identical=identical))
 
 
 def test_the_hotter_the_word_the_darker_its_shade(fox):
@@ -50,15 +65,18 @@ def test_the_hotter_the_word_the_darker_its_shade(fox):
     assert "the" in shown and not any(code + "the" in shown for code in codes)
 
 
-def test_colours_begin_above_the_baseline_and_end_at_identity():
-    assert [shade(heat, bounds(0.5)) for heat in (-np.inf, 0.0, 0.5, 0.64)] == [None] * 4
-    assert shade(0.66, bounds(0.5)) == SHADES[0]
-    assert shade(0.99, bounds(0.5)) == shade(1.0, bounds(0.5)) == SHADES[-1]
-    assert [shade(limit, bounds(0.2)) for limit in bounds(0.2)] == list(SHADES)
+def test_colours_begin_above_the_baseline_and_end_at_identity(fox):
+    half = scale(fox, 0.5)
+    assert [half.colour(heat) for heat in (-np.inf, 0.0, 0.5, 0.64)] == [None] * 4
+    assert half.colour(0.66) == SHADES[0]
+    assert half.colour(0.99) == half.colour(1.0) == SHADES[-1]
+    low = scale(fox, 0.2)
+    assert [low.colour(limit) for limit in low.limits] == list(SHADES)
 
 
 def test_another_similarity_has_a_scale_that_ends_elsewhere(fox):
-    assert [shade(value, bounds(-9.0, 30.0)) for value in (2, 3, 30)] == [None, SHADES[0], SHADES[-1]]
+    wide = scale(fox, -9.0, 30.0)
+    assert [wide.colour(value) for value in (2, 3, 30)] == [None, SHADES[0], SHADES[-1]]
     shown = render([replace(fox, heat_map=replace(fox.heat_map, baseline=-9.0, identical=30.0))])
     assert "baseline -9.00" in shown and " 2.70 " in shown and "30 identical" in shown
     assert "48;2" not in shown[: shown.index("baseline")], "all is below 2.7"
@@ -71,11 +89,11 @@ def passage_part(shown):
 
 def test_a_cold_passage_has_no_colour_and_no_picture_depends_on_the_next(fox):
     cold = result("grey wolf", [[0.2, 1], [0.1, 1]], query="fox")
-    alone = passage_part(render([cold]))
-    assert "48;2" not in alone
+    single = passage_part(render([cold]))
+    assert "48;2" not in single
     together = passage_part(render([fox, cold]))
     assert "48;2" not in together[together.index("grey") - 20 :]
-    line = next(line for line in alone.splitlines() if "grey" in line)
+    line = next(line for line in single.splitlines() if "grey" in line)
     assert line in together
 
 
@@ -94,12 +112,7 @@ def comparison(rows, cold):
 
 
 def render_comparison(comparisons, *, marks, width=100):
-    answers = [[comparison.results[0] for comparison in comparisons], []]
-    console = Console(width=width, force_terminal=not marks, color_system=None if marks else "truecolor")
-    names = ["first", "\x1b[31msecond"]
-    with console.capture() as capture:
-        console.print(terminal.terminal_comparison(names, answers, comparisons, marks=marks))
-    return capture.get()
+    return show(Answers(["first", "\x1b[31msecond"], comparisons), marks=marks, width=width)
 
 
 def test_each_encoder_has_a_column_and_a_scale_of_its_own():
@@ -116,20 +129,22 @@ def test_each_encoder_has_a_column_and_a_scale_of_its_own():
 
 def test_rankings_stand_above_several_passages():
     rows = [[0, 1], [1, 1], [1, 0], [-1, 1]]
-    plain = render_comparison([comparison(rows, rows)] * 2, marks=True)
+    both = comparison(rows, rows)
+    both = [both, replace(both, ranks=(2, None))]
+    plain = render_comparison(both, marks=True)
     head = plain[: plain.index("[[")].splitlines()
     assert head[1].startswith("1  T  ") and head[2].startswith("2  T  ")
     assert "both: red, fox" in plain
-    narrow = render_comparison([comparison(rows, rows)] * 2, marks=True, width=20)
+    narrow = render_comparison(both, marks=True, width=20)
     assert narrow.count("fox") >= 4 and max(map(len, narrow.splitlines())) <= 20
 
 
 def test_columns_lose_nothing_of_a_text_without_spaces():
     text = "速度很快的汽车在高速公路上" * 5 + "automobile" * 9
-    alone = result(text, [[1, 0]])
-    words, heat = alone.heat_map.passage.words, alone.heat_map.heat
+    single = result(text, [[1, 0]])
+    words, heat = single.heat_map.passage.words, single.heat_map.heat
     hot = np.ones((2, 1), bool)
-    both = Comparison(alone.passage, [alone] * 2, (1, 1), words, np.stack([heat] * 2), hot, 1.0)
+    both = Comparison(single.passage, [single] * 2, (1, 1), words, np.stack([heat] * 2), hot, 1.0)
     shown = render_comparison([both], marks=True, width=40)
     assert all(shown.count(char) >= 2 * text.count(char) for char in set(text))
 
@@ -188,18 +203,25 @@ def unknown(text, *words):
     return replace(tokens, unknown=np.array([word in words for word in text.split()], bool))
 
 
-def test_words_that_the_model_does_not_know_are_named():
-    assert terminal.unknown_note("tiny", [unknown("the fox"), unknown("! fox", "!")]) is None
+def unknown_note(tiny, *texts):
+    """What is said of these texts, the first being the query, the others passages."""
+    heats = [replace(result("fox", [[1, 0]]).heat_map, query=texts[0], passage=text) for text in texts]
+    results = [replace(result("fox", [[1, 0]]), heat_map=heat) for heat in heats]
+    return notes(Answer(replace(tiny, name="tiny"), results), passages_too=True)
+
+
+def test_words_that_the_model_does_not_know_are_named(tiny):
+    assert unknown_note(tiny, unknown("the fox"), unknown("! fox", "!")) == []
     texts = [unknown("the แมว ?", "แมว", "?"), unknown("หมา and แมว", "หมา", "แมว")]
-    assert terminal.unknown_note("tiny", texts) == (
+    assert unknown_note(tiny, *texts) == [
         "tiny does not know the words แมว, หมา: they match only words spelled the same."
-    )
-    assert terminal.unknown_note("tiny", texts[:1]) == (
+    ]
+    assert unknown_note(tiny, texts[0]) == [
         "tiny does not know the word แมว: it matches only words spelled the same."
-    )
+    ]
     many = unknown("a b c d e f g", *"abcdefg")
-    assert "the words a, b, c, d, e and 2 more: they" in terminal.unknown_note("tiny", [many])
-    assert "\x1b" not in terminal.unknown_note("tiny", [unknown("\x1b[31mx", "\x1b[31mx")])
+    assert "the words a, b, c, d, e and 2 more: they" in unknown_note(tiny, many)[0]
+    assert "\x1b" not in unknown_note(tiny, unknown("\x1b[31mx", "\x1b[31mx"))[0]
 
 
 def test_the_line_of_settings_changes_with_whatever_changes_a_result(tiny):
@@ -209,7 +231,7 @@ def test_the_line_of_settings_changes_with_whatever_changes_a_result(tiny):
         minqa.calibrate(tiny, ["the world war", "a theory of war"]),
     ]
     encoders += [replace(encoders[1], **changes) for changes in ({"layer": 1}, {"weights": "none"})]
-    lines = [terminal.described(encoder) for encoder in encoders]
+    lines = [described(encoder) for encoder in encoders]
     assert "layer 2 · centring none · weights none · window 24 · neighbours 0.1 · spans by heat" in lines[0]
     assert "weights idf" in lines[1] and "statistics of 2 passages" in lines[1]
     assert lines[1].rpartition(" · ")[0] == lines[2].rpartition(" · ")[0]

@@ -1,0 +1,206 @@
+"""What commands share: the models, their answers, and the form in which these are shown."""
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import platformdirs
+from rich.console import Console, Group
+
+from minqa.answers.reader import load_reader
+from minqa.answers.span_head import load_span_head
+from minqa.answers.spans import Answerer
+from minqa.app.progress import note
+from minqa.ask import Index, ask
+from minqa.clock import Clock, step
+from minqa.encoder import Encoder, Weights
+from minqa.files.loading import DEMO_MODEL, load
+from minqa.inside.compare import Answer, read
+from minqa.text import InputError, Passage
+from minqa.views.answers import Answers, described, notes
+from minqa.views.figure import check_format, picture
+from minqa.views.terminal import faint, print_view
+from minqa.views.text import format_duration
+from minqa.views.view import View
+
+NOTHING = Index((), ())
+# On CPU each device holds a copy of the model.
+MAX_DEVICES = 8
+
+
+def set_up(folder: Path | None) -> Path:
+    """Make every core a device, so that batches run side by side; return the cache folder.
+
+    JAX keeps compiled code there, if it can be written.
+    """
+    if "JAX_NUM_CPU_DEVICES" not in os.environ:
+        with suppress(RuntimeError):  # JAX runs already, as in a notebook
+            jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MAX_DEVICES))
+    folder = folder or platformdirs.user_cache_path("minqa")
+    with suppress(OSError):  # whoever needs to write will say so
+        (folder / "compiled").mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    return folder
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """An encoder, what finds answers, and what is searched with them; the clock has what each step took."""
+
+    encoder: Encoder
+    answerer: Answerer | None = None
+    index: Index = NOTHING  # nothing, where single texts are read
+    clock: Clock = field(default_factory=Clock)
+
+    def ask(self, question: str, k: int, rerank: int | None) -> Answer:
+        """Search the index."""
+        encoder = replace(self.encoder, statistics=self.index.statistics)
+        with self.clock:
+            results = ask(encoder, question, self.index, k=k, rerank=rerank, answerer=self.answerer)
+        return Answer(encoder, results, self.answerer)
+
+    def read(self, question: str, passage: str) -> Answer:
+        """Read one text instead."""
+        with self.clock:
+            results = read(self.encoder, question, [Passage("", passage)], answerer=self.answerer)
+        return Answer(self.encoder, results, self.answerer)
+
+
+def load_models(
+    names: Sequence[str] | None,
+    *,
+    layer: int = -1,
+    weights: Weights = "idf",
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
+    reader: str | None = None,
+    shipped: bool = False,
+) -> list[Search]:
+    """Each model, before any work begins, with its reader or, if `shipped`, the head for it.
+
+    A prompt takes the place of the model's own.
+    """
+    searches, given = [], {"query": query_prompt, "document": passage_prompt}
+    prompts = {name: prompt for name, prompt in given.items() if prompt}
+    for name in names or [DEMO_MODEL]:
+        with Clock() as clock, step("load"):
+            encoder = load(name)
+            encoder = replace(encoder, layer=layer, weights=weights, prompts={**encoder.prompts, **prompts})
+        encoder.layer_number  # noqa: B018, it raises InputError if there is no such layer
+        searches.append(Search(encoder, clock=clock))
+    if reader:
+        answerer: Answerer = load_span_head(reader) if Path(reader).is_file() else load_reader(reader)
+        for search in searches:
+            answerer.check_encoder(search.encoder)
+        return [replace(search, answerer=answerer) for search in searches]
+    head = load_span_head() if shipped else None
+    fits = [head if head and head.encoder == search.encoder.fingerprint else None for search in searches]
+    return [replace(search, answerer=fit) for search, fit in zip(searches, fits, strict=True)]
+
+
+def load_to_look(text: str, models: Sequence[str] | None, cache: Path | None, output: "Output") -> Encoder:
+    """The one model that is looked into."""
+    require(text=text)
+    if len(models or []) > 1:
+        raise InputError("One model is looked into at a time: name one --model.")
+    output.check()
+    set_up(cache)
+    return load_models(models)[0].encoder
+
+
+def require(**texts: str) -> None:
+    """Raise InputError if one of these texts, by its name, is empty."""
+    for name, text in texts.items():
+        if not text.strip():
+            raise InputError(f"The {name} is empty.")
+
+
+class Output(NamedTuple):
+    """In which forms a view is asked for, other than the terminal's."""
+
+    json: bool = False
+    html: Path | None = None
+    png: Path | None = None
+
+    def check(self) -> "Output":
+        """Raise InputError if a file cannot be written: before the work, not after it."""
+        if self.html:
+            import minqa.views.html  # noqa: F401, it says what it needs
+        if self.png:
+            check_format(self.png)
+        for path in filter(None, (self.html, self.png)):
+            write_file(path, None)
+        return self
+
+    def show(
+        self, view: View, heading: str, models: Sequence[dict[str, Any]], sentences: Sequence[str] = ()
+    ) -> None:
+        """Show a view in each form; `models` says of each how it was asked, and what that took."""
+        settings = [model.get("settings", model["model"]) for model in models]
+        if self.html:
+            from minqa.views.html import document  # which needs Jinja2, as nothing else does
+
+            write_file(self.html, document(heading, view.html(), [*settings, *sentences]).encode("utf-8"))
+        if self.png:
+            write_file(self.png, picture(view.figure(settings[0]), self.png))
+        if self.json:
+            print(json.dumps({**view.data(), "models": models}))
+        else:
+            console, seconds = Console(), [model.get("seconds", {}) for model in models]
+            totals = [
+                (model["model"], sum(steps.values())) for model, steps in zip(models, seconds, strict=True)
+            ]
+            steps = totals if len(models) > 1 else seconds[0].items()
+            times = [f"{name} {format_duration(spent)}" for name, spent in steps]
+            if console.color_system:  # break lines only between the items
+                times = [item.replace(" ", "\xa0") for item in times]
+            below = map(faint, filter(None, [*settings, " · ".join(times)]))
+            print_view(Group(view.terminal(marks=not console.color_system), *below))
+        for sentence in sentences:
+            note(sentence)
+
+    def show_answers(self, question: str, answers: Sequence[Answer], searches: Sequence[Search]) -> None:
+        """Show what each search has answered."""
+        models, sentences = list[dict[str, Any]](), list[str]()
+        view = Answers.of(question, answers)
+        for answer, search in zip(answers, searches, strict=True):
+            settings = described(answer.encoder, answer.answerer)
+            seconds = {name: round(spent, 6) for name, spent in search.clock.seconds.items()}
+            models.append({"model": answer.encoder.name, "settings": settings, "seconds": seconds})
+            if searched := len(search.index.passages):
+                models[-1] |= {"searched": searched, "complete": search.index.complete}
+            sentences += notes(answer, passages_too=not searched)
+        self.show(view, question, models, sentences)
+
+
+def write_file(path: Path, content: bytes | None) -> None:
+    """Write a file whole, or leave what was there; without content only try. Raises InputError."""
+    path = path.resolve()
+    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} cannot be written: it is there, and is no file.")
+        partial.write_bytes(content or b"")
+        if content is not None:
+            partial.replace(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be written ({getattr(error, 'strerror', error)}).") from error
+    finally:
+        with suppress(OSError, ValueError):
+            partial.unlink(missing_ok=True)
+
+
+def check_folder(path: Path) -> None:
+    """Raise InputError if a folder is not there and cannot be made, or cannot be written."""
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        why = "may not be written" if there.is_dir() else "is a file"
+        raise InputError(f"{path} cannot be written: {there} {why}.")

@@ -1,0 +1,213 @@
+"""Answers of one model or several to one question, passage by passage; one model is a comparison of one."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import chain, compress
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from minqa.answers.spans import Answerer
+from minqa.ask import Result
+from minqa.encoder import Encoder
+from minqa.heatmap import NEIGHBOURS, WINDOW
+from minqa.inside.compare import Answer, Comparison, compare
+from minqa.spans import Span
+from minqa.views.colours import query_heat, similarity_scale
+from minqa.views.figure import Panel
+from minqa.views.terminal import heading, legend, shaded, side_by_side, style
+from minqa.views.text import format_score, json_number, one_line, phrase_parts, title_of
+from minqa.views.view import View
+
+MAX_TITLE_CHARACTERS = 40
+MAX_UNKNOWN_WORDS = 5
+
+
+@dataclass(frozen=True)
+class Answers(View):
+    """What each model found, and how each sees what any of them found.
+
+    The colours of a passage begin above the model's baseline and end at identity, so that any two pictures of
+    one model can be compared. That is for the eye only: numbers are never rescaled.
+    """
+
+    names: Sequence[str]  # of the models
+    comparisons: Sequence[Comparison]  # of each passage
+
+    @classmethod
+    def of(cls, question: str, answers: Sequence[Answer]) -> "Answers":
+        """From what `ask` or `read` returned for each model."""
+        return cls([answer.encoder.name for answer in answers], compare(question, answers))
+
+    def title(self, comparison: Comparison, column: int) -> str:
+        """What stands above a passage as one model sees it: the model's name, the rank and the title."""
+        name = self.names[column] if len(self.names) > 1 else ""
+        rank = f"{comparison.ranks[column] or '–'}" if len(self.comparisons) > 1 else ""
+        return "  ".join(filter(None, [name, rank, title_of(comparison.passage)]))
+
+    def terminal(self, *, marks: bool = False) -> RenderableType:
+        """The passages, one column per model; with `marks` the answer or hot phrase stands in [[ ]]."""
+        several, blocks = len(self.names) > 1, list[RenderableType]()
+        if several and len(self.comparisons) > 1:
+            rankings = [self._ranking(column) for column in range(len(self.names))]
+            blocks += [side_by_side(self.names, rankings), Text()]
+        for comparison in self.comparisons:
+            columns = [_lines(result, comparison, i, marks) for i, result in enumerate(comparison.results)]
+            title = title_of(comparison.passage)
+            if several:
+                ranks = [rank or "–" if len(self.comparisons) > 1 else "score" for rank in comparison.ranks]
+                entries = map(_entry, ranks, [""] * len(ranks), comparison.results)
+                columns = [[entry, *lines] for entry, lines in zip(entries, columns, strict=True)]
+                blocks += [heading(title)] if title else []
+                blocks += [side_by_side(self.names, columns), _agreement(comparison), Text()]
+            else:
+                entry = _entry(comparison.ranks[0] or "–", title, comparison.results[0])
+                blocks += [entry, Padding(Group(*columns[0]), (0, 0, 1, 3))]
+        if not several and not marks:
+            blocks += [legend(similarity_scale(self.comparisons[0].results[0].heat_map)), Text()]
+        return Group(*blocks)
+
+    def _ranking(self, column: int) -> list[Text]:
+        """A model's own answers, best first."""
+        own = [(one.ranks[column], one) for one in self.comparisons if one.ranks[column]]
+        return [
+            _entry(rank, one_line(title_of(one.passage) or one.passage.text, MAX_TITLE_CHARACTERS), result)
+            for rank, one in sorted(own, key=lambda entry: entry[0] or 0)
+            for result in [one.results[column]]
+        ]
+
+    def panels(self) -> list[list[Panel]]:
+        """Every query word against every passage word, and the heat of the passage below."""
+        return [
+            [_panel(result, self.title(comparison, column))]
+            for comparison in self.comparisons
+            for column, result in enumerate(comparison.results)
+        ]
+
+    def data(self) -> dict[str, Any]:
+        shown = []
+        for comparison in self.comparisons:
+            text, heat = comparison.passage.text.rstrip(), json_number(comparison.heat.T)
+            words = _words(text, comparison.words, heat=heat, hot=comparison.hot.T.tolist())
+            article = {**comparison.passage._asdict(), "text": text, "words": words}
+            numbers = [*map(_numbers, comparison.ranks, comparison.results)]
+            shown.append(article | {"agreement": json_number(comparison.agreement), "by_model": numbers})
+        return {"query": self.comparisons[0].results[0].heat_map.query.text, "results": shown}
+
+
+def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
+    """One line that says how a result was made; it ends in a hash of all of it, to quote next to numbers."""
+    statistics = encoder.statistics
+    line = (
+        f"layer {encoder.layer_number} · centring {encoder.centring} · "
+        f"weights {encoder.weights if statistics else 'none'} · window {WINDOW} · neighbours {NEIGHBOURS} · "
+        f"{f'answers of {answerer.name}' if answerer else 'spans by heat'} · "
+        f"statistics of {statistics.documents if statistics else 0:,} passages · minqa {version('minqa')}"
+    )
+    fingerprints = encoder.fingerprint, answerer and answerer.fingerprint
+    frequency = sorted(statistics.frequency.items()) if statistics else []
+    digest = hashlib.sha256(f"{fingerprints} {line} {frequency}".encode()).hexdigest()
+    return f"{encoder.name} · {line} · {digest[:8]}"
+
+
+def notes(answer: Answer, *, passages_too: bool = False) -> list[str]:
+    """What there is to know about how a model read the query, and the passages if they are the user's."""
+    encoder, query = answer.encoder, answer.results[0].heat_map.query
+    texts = [query, *(result.heat_map.passage for result in answer.results if passages_too)]
+    sentences = []
+    found = [compress(tokens.word_texts, tokens.unknown & tokens.is_word) for tokens in texts]
+    if unknown := [*dict.fromkeys(chain.from_iterable(found))]:
+        named, more = ", ".join(unknown[:MAX_UNKNOWN_WORDS]), len(unknown) - MAX_UNKNOWN_WORDS
+        words, match = ("word", "it matches") if len(unknown) == 1 else ("words", "they match")
+        rest = f" and {more:,} more" if more > 0 else ""
+        named = f"{encoder.name} does not know the {words} {named}{rest}"
+        sentences.append(one_line(f"{named}: {match} only words spelled the same."))
+    if len(query.windows) > 1 and not passages_too:
+        most, part = encoder.tokenizer.max_tokens, "end" if query.pooled_window else "beginning"
+        sentences.append(
+            f"The query is longer than the {most} tokens that {encoder.name} reads at once; its {part} alone "
+            "picks the candidates."
+        )
+    return sentences
+
+
+def _entry(rank: object, title: str, result: Result) -> Text:
+    title = f"{one_line(title)}  " if title else ""
+    return Text.assemble((f"{rank}  ", "dim"), (title, "bold"), (format_score(result.heat_map.score), "dim"))
+
+
+def _lines(result: Result, comparison: Comparison, column: int, marks: bool) -> list[Text]:
+    """The query's words with what each contributes, the passage, and the answer or hot phrase."""
+    heat, span, query = result.heat_map, result.span, Text()
+    scale = similarity_scale(heat)
+    colours = scale.colours(query_heat(heat))
+    for word, contribution, colour in zip(heat.query.word_texts, heat.contributions, colours, strict=True):
+        if contribution and np.isfinite(contribution):
+            query.append(one_line(word), style=style(colour))
+            query.append(f" {format_score(contribution)}  ", style="dim")
+    passage = shaded(heat.passage.text, comparison.words, scale.colours(comparison.heat[column]))
+    if result.sentence:
+        passage.stylize("italic", result.sentence.start, result.sentence.end)
+    if span and marks:
+        before, inside, after = passage.divide([span.start, span.end])
+        passage = Text.assemble(before, "[[", inside, "]]", after)
+    elif span:
+        passage.stylize("bold underline", span.start, span.end)
+    arrow, text, number = phrase_parts(result)
+    phrase = Text.assemble((arrow, "dim"), (text, "bold" if span else "dim italic"), (number, "dim"))
+    return [query, passage, phrase]
+
+
+def _agreement(comparison: Comparison) -> Text:
+    """The words that are hot to all models, and how their heats correlate."""
+    hot = comparison.words[comparison.hot.all(0)].tolist()
+    words = dict.fromkeys(one_line(comparison.passage.text[start:end]).lower() for start, end in hot)
+    everyone = "both" if len(comparison.results) == 2 else "all"
+    correlation = f"  correlation {format_score(comparison.agreement)}"
+    return Text.assemble((f"{everyone}: ", "dim"), ", ".join(words) or "–", (correlation, "dim"))
+
+
+def _panel(result: Result, title: str) -> Panel:
+    """The words of both texts with their similarities, and the heat as the last row."""
+    heat = result.heat_map
+    query = zip(heat.query.word_texts, heat.contributions, strict=True)
+    rows = [f"{word}  {format_score(contribution)}" for word, contribution in query]
+    rows += ["", f"heat, score {format_score(heat.score, 3)}"]
+    values = np.vstack([heat.word_similarity, np.full_like(heat.heat, np.nan), heat.heat])
+    return Panel(title, rows, heat.passage.word_texts, values, similarity_scale(heat))
+
+
+def _words(text: str, places: Int[np.ndarray, "word 2"], **columns: list[Any]) -> list[dict[str, Any]]:
+    rows = zip(places.tolist(), *columns.values(), strict=True)
+    return [
+        {"text": text[start:end], "start": start, "end": end, **dict(zip(columns, values, strict=True))}
+        for (start, end), *values in rows
+    ]
+
+
+def _numbers(rank: int | None, result: Result) -> dict[str, Any]:
+    heat = result.heat_map
+    columns = {"weight": json_number(heat.weights), "contribution": json_number(heat.contributions)}
+    return {
+        "rank": rank,
+        "score": json_number(heat.score),
+        "cosine": json_number(result.cosine),
+        "contributions": _words(heat.query.text, heat.query.words, **columns),
+        "truncated": len(heat.passage.windows) > 1,
+        "answered": result.answered,
+        "span": _span(result.span),
+        "sentence": _span(result.sentence),
+    }
+
+
+def _span(span: Span | None) -> dict[str, Any] | None:
+    if span is None:
+        return None
+    values = asdict(span).items()
+    return {name: json_number(value) if isinstance(value, float) else value for name, value in values}
