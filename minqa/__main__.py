@@ -1,8 +1,5 @@
 """`python -m minqa` is the command line."""
 
-import sys
+from minqa.app.cli import main
 
-if __name__ == "__main__":
-    from minqa.app.cli import main
-
-    sys.exit(main())
+raise SystemExit(main())

@@ -112,9 +112,8 @@ def packs(model: Callable) -> bool:
 
 def pack(tokens: Sequence[Tokens], several: bool) -> Iterator[list[Window]]:
     """The windows in each row: the longest that is left and, if several may share it, what still fits."""
-    left = sorted(
-        Window(length, i, j) for i, text in enumerate(tokens) for j, length in enumerate(text.windows)
-    )
+    windows = ((i, j, length) for i, text in enumerate(tokens) for j, length in enumerate(text.windows))
+    left = sorted(Window(length, i, j) for i, j, length in windows)
     while left:
         row = [left.pop()]
         room = max(ROW_TOKENS, padded_length(row[0].length, steps=1)) - row[0].length

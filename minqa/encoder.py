@@ -162,8 +162,7 @@ def fingerprint(model: Any, tokenizer: TextTokenizer, described: Any) -> str:
     digest.update(tokenizer.backend.to_str().encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         array = np.ascontiguousarray(leaf)
-        digest.update(
-            f"{jax.tree_util.keystr(path).removesuffix('.value')} {array.dtype} {array.shape}\n".encode()
-        )
+        name = jax.tree_util.keystr(path).removesuffix(".value")
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -119,18 +119,12 @@ class TextTokenizer:
 
     def _tokens(self, text, words, word, ids, windows, in_prompt) -> Tokens:
         known = word if ids.ndim > 1 else np.where(ids == self._unknown_id, -1, word)
-        return Tokens(
-            text=text,
-            ids=ids,
-            word=word,
-            words=words,
-            keys=tuple(self._key(text[start:end]) for start, end in words.tolist()),
-            unknown=_has(word, len(words)) & ~_has(known, len(words)),
-            prompt_tokens=int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0,
-            windows=tuple(map(len, windows)),
-            pooled_window=len(windows) - 1 if self._truncates_left else 0,
-            types=np.array([kind for window in windows for kind in window.type_ids], np.int32),
-        )
+        keys = tuple(self._key(text[start:end]) for start, end in words.tolist())
+        unknown = _has(word, len(words)) & ~_has(known, len(words))
+        types = np.array([kind for window in windows for kind in window.type_ids], np.int32)
+        prompt_tokens = int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0
+        lengths, pooled = tuple(map(len, windows)), len(windows) - 1 if self._truncates_left else 0
+        return Tokens(text, ids, word, words, keys, unknown, lengths, types, prompt_tokens, pooled)
 
     def _windows(self, encoding: Encoding) -> list[Encoding]:
         windows = [encoding, *encoding.overflowing]

@@ -235,9 +235,8 @@ def test_an_index_of_ones_own_is_made_described_and_searched(run, bert_folder, c
     status, printed, _ = cli_without_cache("index-info", out)
     assert status == 0 and "6 of at most 30 tokens" in printed and "3 articles in 1 shards" in printed
     assert re.search(r"complete +yes\nchecksums +all agree", printed)
-    assert (
-        run("index", corpus, "--out", out, "--model", bert_folder, "--every", "4", "--offset", "1")[0] == 0
-    ), "there are none"
+    shared = run("index", corpus, "--out", out, "--model", bert_folder, "--every", "4", "--offset", "1")
+    assert shared[0] == 0, "there are none"
     status, printed, _ = run("ask", "war theory", "--index", out, "--json")  # the model is the index's own
     answer = parsed(printed)
     [model] = answer["models"]
