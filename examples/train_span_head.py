@@ -147,7 +147,7 @@ class HeadTask:
         return mark(example.answers, *self.passages[example.passage].tokens.words.T)
 
     def batch(self, examples):
-        batch = pair(*self._vectors(examples), steps=2)
+        batch = pair(*self._vectors(examples))
         return batch, targets(map(self.marks, examples), batch.mask.shape)
 
     def answer(self, model, examples):

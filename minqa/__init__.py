@@ -18,6 +18,7 @@ _NAMES = {
     "heatmap": "HeatMap heat_map rank",
     "spans": "Span heat_sentence heat_span",
     "ask": "Index Result",
+    "files.compiled": "cache",
     "files.loading": "load load_elmo",
     "files.saving": "save",
     "answers.reader": "Reader answer load_reader",

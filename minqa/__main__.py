@@ -1,5 +1,6 @@
 """`python -m minqa` is the command line."""
 
-from minqa.app.cli import main
+if __name__ == "__main__":
+    from minqa.app.cli import main
 
-raise SystemExit(main())
+    raise SystemExit(main())

@@ -160,12 +160,12 @@ def _call(model, *arrays, **wanted):
     return model(*arrays, **wanted)
 
 
-def padded_length(length: int, steps: int = 8) -> int:
-    """The length that arrays are padded to: a multiple of 1/steps of the next power of two, at least 16.
+def padded_length(length: int, steps: int = 8, least: int = 16) -> int:
+    """The length that arrays are padded to: a multiple of 1/steps of the next power of two, and of `least`.
 
     Each is one more shape to compile: 16 up to 512 in 8 steps, 6 in 1 step.
     """
-    step = max(16, 2 ** (max(length, 1) - 1).bit_length() // steps)
+    step = max(least, 2 ** (max(length, 1) - 1).bit_length() // steps)
     return -(-max(length, 1) // step) * step
 
 

@@ -16,6 +16,7 @@ from minqa.tokens import Tokens, comparable
 # The best of benchmarks/quality.py for ranking passages and showing where they echo a query.
 WINDOW = 24
 NEIGHBOURS = 0.1
+PASSAGE_WORDS = 128  # to whose multiples passages are padded: most are shorter, and share one shape
 WORDS_AT_ONCE = 32768  # of passages, which bounds the memory
 # English words without content of their own, and what BERT's tokenizer leaves of contractions.
 FUNCTION_WORDS = frozenset(
@@ -142,7 +143,7 @@ def window_for(window: int, query: Tokens) -> int:
 def _contributions(query, passages, similarity, window, neighbours) -> jax.Array:
     """`maxsim` over words, float32 [passage, query word], padded to few shapes."""
     size = padded_length(len(query.words), steps=1)
-    length = padded_length(max(len(passage.words) for passage in passages), steps=min(8, len(passages)))
+    length = padded_length(max(len(passage.words) for passage in passages), least=PASSAGE_WORDS)
     pairs = [comparable(query.tokens, passage.tokens) for passage in passages]
     return maxsim(
         pad(query.words, size),
@@ -158,8 +159,10 @@ def _contributions(query, passages, similarity, window, neighbours) -> jax.Array
 
 def _similarities(query, passage, pairs, similarity) -> Float[np.ndarray, "_ _"]:
     """Of pairs that are not comparable, the similarity to a vector of zeros, as the padding is."""
-    padded = [pad(vectors, padded_length(len(vectors) + 1, steps=1)) for vectors in (query, passage)]
-    values = np.asarray(_compiled(*padded, similarity=similarity))[: len(query)]
+    query_length = padded_length(len(query), steps=1)
+    length = padded_length(len(passage) + 1, least=PASSAGE_WORDS)
+    values = _compiled(pad(query, query_length), pad(passage, length), similarity=similarity)
+    values = np.asarray(values)[: len(query)]
     return np.where(pairs, values[:, : len(passage)], values[:, -1:])
 
 

@@ -23,6 +23,7 @@ from minqa.embedding import Vectors
 from minqa.encoder import Encoder
 from minqa.files.checkpoint import dump, load_parameters
 from minqa.files.weights import read_safetensors
+from minqa.heatmap import PASSAGE_WORDS
 from minqa.similarity import cosine, sliding_max
 from minqa.spans import MAX_SPAN_WORDS, Span
 from minqa.text import InputError
@@ -45,13 +46,10 @@ class QuestionPassageBatch(NamedTuple):
     comparable: Bool[Array | np.ndarray, "batch question_word word"]  # see `tokens.comparable`
 
 
-def pair(
-    questions: Sequence[Vectors], passages: Sequence[Vectors], *, steps: int = 1
-) -> QuestionPassageBatch:
-    """The n-th question with the n-th passage, padded as `padded_length` does in so many `steps`."""
-    rows, words = (
-        padded_length(max(len(text.words) for text in texts), steps) for texts in (questions, passages)
-    )
+def pair(questions: Sequence[Vectors], passages: Sequence[Vectors]) -> QuestionPassageBatch:
+    """The n-th question with the n-th passage, padded to few lengths."""
+    rows = padded_length(max(len(text.words) for text in questions), steps=1)
+    words = max(PASSAGE_WORDS, padded_length(max(len(text.words) for text in passages), least=32))
     tokens = [
         (question.tokens, passage.tokens) for question, passage in zip(questions, passages, strict=True)
     ]
@@ -207,7 +205,7 @@ def read_answers(
     """
     if not passages:
         return []
-    size = max(1, WORDS_AT_ONCE // padded_length(max(len(text.words) for text in passages), steps=1))
+    size = max(1, WORDS_AT_ONCE // padded_length(max(len(text.words) for text in passages)))
     # All blocks are begun before one is waited for.
     blocks = [
         _read(head, pair(questions[i : i + size], passages[i : i + size]), k=k + 1, max_length=max_length)

@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version as version_of
 from importlib.resources import files
 from typing import Annotated, Any
@@ -97,7 +98,7 @@ def show_version(
 
 @app.command()
 def ask(
-    words: opt.Words,
+    words: opt.Words = None,
     k: opt.K = 3,
     rerank: opt.Rerank = None,
     corpus: opt.Corpus = None,
@@ -113,21 +114,34 @@ def ask(
     html: opt.Html = None,
     png: opt.Png = None,
 ) -> None:
-    """Find the passages that echo a query, and show where they do."""
+    """Find the passages that echo a query, and show where they do.
+
+    Without a query one question after another is read from the terminal, until Ctrl-D.
+    """
     from minqa.app import corpora, work
     from minqa.ask import check_question
+    from minqa.clock import Clock
 
-    question, output = " ".join(words), work.Output(json, html, png)
-    work.require(query=question)
+    question, output = " ".join(words or ()), work.Output(json, html, png)
+    asks_once = bool(words) or not sys.stdin.isatty()
+    if asks_once:
+        work.require(query=question)
     output.check()
     models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
     how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
     searches = work.load_models(models, layer=layer, weights=weights, shipped=True, **how)
-    for search in searches:
+    for search in searches if asks_once else ():
         check_question(search.encoder, question)  # before a corpus is embedded for it
     splitter = searches[0].encoder
     searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
-    output.show_answers(question, [search.ask(question, k, rerank) for search in searches], searches)
+    for typed in [question] if asks_once else work.typed("Question: "):
+        try:
+            output.show_answers(typed, [search.ask(typed, k, rerank) for search in searches], searches)
+        except InputError as error:
+            if asks_once:
+                raise
+            note(str(error))
+        searches = [replace(search, clock=Clock()) for search in searches]
     corpora.note_what_is_left(searches, index, corpus)
 
 

@@ -53,7 +53,9 @@ def option(parser: Callable[[str], Any], metavar: str, help: str, *names: str) -
     return Option(*names, parser=parser, metavar=metavar, help=help)
 
 
-Words = Annotated[list[str], Argument(metavar="QUERY...", help="What to look for; quotes are not needed.")]
+Words = Annotated[
+    list[str] | None, Argument(metavar="QUERY...", help="What to look for; quotes are not needed.")
+]
 Query = Annotated[str, Argument(metavar="QUERY", help="The text to look for.")]
 PassageText = Annotated[str, Argument(metavar="PASSAGE", help="The text to find it in.")]
 Text = Annotated[str, Argument(metavar="TEXT", help="What the model reads.")]

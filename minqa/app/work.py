@@ -2,8 +2,7 @@
 
 import json
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from minqa.app.progress import note
 from minqa.ask import Index, ask
 from minqa.clock import Clock, step
 from minqa.encoder import Encoder, Weights
+from minqa.files.compiled import cache as keep_compiled
 from minqa.files.loading import DEMO_MODEL, load
 from minqa.inside.compare import Answer, read
 from minqa.text import InputError, Passage
@@ -44,10 +44,7 @@ def set_up(folder: Path | None) -> Path:
             jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MAX_DEVICES))
     folder = folder or platformdirs.user_cache_path("minqa")
     with suppress(OSError):  # whoever needs to write will say so
-        (folder / "compiled").mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-        warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+        keep_compiled(folder / "compiled")
     return folder
 
 
@@ -121,6 +118,15 @@ def require(**texts: str) -> None:
     for name, text in texts.items():
         if not text.strip():
             raise InputError(f"The {name} is empty.")
+
+
+def typed(prompt: str) -> Iterator[str]:
+    """What is typed, line by line, until Ctrl-D."""
+    with suppress(EOFError):
+        while True:
+            if (line := input(prompt)).strip():
+                yield line
+    print()
 
 
 class Output(NamedTuple):

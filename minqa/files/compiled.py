@@ -1,0 +1,18 @@
+"""Compiled code, kept from one process to the next."""
+
+import warnings
+from pathlib import Path
+
+import jax
+
+
+def cache(folder: str | Path) -> None:
+    """Keep what JAX compiles in a folder: a later process reads it there instead of compiling it again.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
