@@ -52,8 +52,7 @@ class Bert(nnx.Module):
 
     UNITS = ("feed-forward", "hidden")
     BATCH_TOKENS = MappingProxyType({"cpu": 512, "accelerator": 16384})
-    packs = True  # several texts in a row
-    compiles_itself = True
+    packs = compiles_itself = True
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.config = config

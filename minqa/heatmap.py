@@ -159,10 +159,9 @@ def _contributions(query, passages, similarity, window, neighbours) -> jax.Array
 
 def _similarities(query, passage, pairs, similarity) -> Float[np.ndarray, "_ _"]:
     """Of pairs that are not comparable, the similarity to a vector of zeros, as the padding is."""
-    query_length = padded_length(len(query), steps=1)
     length = padded_length(len(passage) + 1, least=PASSAGE_WORDS)
-    values = _compiled(pad(query, query_length), pad(passage, length), similarity=similarity)
-    values = np.asarray(values)[: len(query)]
+    padded = pad(query, padded_length(len(query), steps=1)), pad(passage, length)
+    values = np.asarray(_compiled(*padded, similarity=similarity))[: len(query)]
     return np.where(pairs, values[:, : len(passage)], values[:, -1:])
 
 

@@ -29,6 +29,7 @@ class Unused:
 
 
 @given(LENGTHS, st.booleans())
+@settings(max_examples=30)
 def test_batches_hold_every_window_once_in_few_shapes(tiny, lengths, packs):
     tokens = tiny.tokenize(["a " * length for length in lengths])
     shapes, seen = set(), []
