@@ -11,7 +11,8 @@ import minqa
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COURSE = (ROOT / "examples" / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README + COURSE, re.DOTALL)
 
 
 def test_the_python_block_runs_as_it_stands(minilm, leads, capsys):
