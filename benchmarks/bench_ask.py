@@ -1,16 +1,16 @@
 """A whole question in a running process, warm, step by step."""
 
 import numpy as np
-import pytest
 
 import minqa
+from benchmarks.harness import sweep
 from minqa.ask import ask
 from minqa.clock import Clock
 
 TEXTS = 128
 
 
-@pytest.mark.parametrize("stored", [True, False])
+@sweep(stored=[True, False])
 def bench_ask(compare, benchmark, tmp_path, stored):
     encoder, head, passages = minqa.load(), minqa.load_span_head(), minqa.demo_passages()
     rows = np.random.default_rng(0).permutation(len(passages))[:TEXTS]
@@ -25,15 +25,10 @@ def bench_ask(compare, benchmark, tmp_path, stored):
             calls.append(clock.seconds)
             return ask(encoder, "What did people trade along the rivers?", index, k=3, answerer=head)
 
-    compare(
-        question,
-        {},
-        what=f"ask, token vectors {'stored' if stored else 'embedded again'}",
-        size=f"{TEXTS} leads",
-        rate=1,
-        rate_of="questions",
-    )
+    how = "stored" if stored else "embedded again"
+    what, size = f"ask, token vectors {how}", f"{TEXTS} leads"
+    compare(question, what=what, size=size, rate=1, rate_of="questions")
     warm = calls[2:]
     benchmark.extra_info["steps"] = {
-        name: float(np.median([call[name] for call in warm])) for name in warm[0]
+        step: float(np.median([call[step] for call in warm])) for step in warm[0]
     }

@@ -1,10 +1,13 @@
 """ELMo at the released size beside the same arithmetic in PyTorch, with random weights."""
 
+from functools import lru_cache
+
 import jax
 import numpy as np
-import pytest
 from flax import nnx
 
+from benchmarks.harness import agree_to, sweep, torch_device
+from minqa.batches import Batch, run_model
 from minqa.elmo import Elmo, ElmoConfig, boundaries
 from minqa.files.elmo import spell
 
@@ -24,22 +27,19 @@ RELEASED = ElmoConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def model():
-    return Elmo(RELEASED, rngs=nnx.Rngs(0))
-
-
-@pytest.fixture(scope="module")
-def peer(model):
-    return TorchElmo(model, pytest.importorskip("torch"))
+@lru_cache(maxsize=1)
+def model_of(dtype):
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), Elmo(RELEASED, rngs=nnx.Rngs(0)))
 
 
 class TorchElmo:
     """The model above, written plainly with PyTorch's own functions, for texts of equal length."""
 
-    def __init__(self, model, torch):
-        self.torch, self.functions = torch, torch.nn.functional
-        self.device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    def __init__(self, model):
+        import torch
+
+        self.torch, self.functions, self.device = torch, torch.nn.functional, torch_device()
+        self.dtype = getattr(torch, str(model.words.characters.embedding.dtype))
         torch.backends.cudnn.allow_tf32 = False  # full float32 on both sides
         words = model.words
         self.table = self.tensor(np.pad(words.characters.embedding, ((1, 0), (0, 0))))
@@ -63,7 +63,8 @@ class TorchElmo:
         ]
 
     def tensor(self, x):
-        return self.torch.tensor(np.ascontiguousarray(x), device=self.device)
+        x = np.ascontiguousarray(x, np.float32)
+        return self.torch.tensor(x, device=self.device, dtype=self.dtype)
 
     def linear(self, layer):
         return self.tensor(np.transpose(layer.kernel)), self.tensor(layer.bias)
@@ -73,9 +74,7 @@ class TorchElmo:
             start, end = self.torch.tensor(boundaries(), device=self.device)
             row = ids.shape[0], 1, -1
             top = self.read(self.torch.cat([start.expand(*row), ids, end.expand(*row)], 1))[:, 1:-1]
-        if self.device == "cuda":
-            self.torch.cuda.synchronize()
-        return top
+            return top.float().cpu().numpy()
 
     def read(self, ids):
         torch, functions = self.torch, self.functions
@@ -126,32 +125,39 @@ def operations(batch, token):
     return 2 * (encoder + lstms) * batch * (token + 2)
 
 
-def memory_read(token):
+def memory_read(dtype, token):
     """Bytes of the weights, read again for every word of a text, whatever the batch."""
     dim, cells = RELEASED.projection_dim, RELEASED.lstm_dim
-    return 4 * RELEASED.num_layers * 2 * (dim * 4 * cells + cells * dim) * (token + 2)
+    weights = RELEASED.num_layers * 2 * (dim * 4 * cells + cells * dim)
+    return weights * np.dtype(dtype).itemsize * (token + 2)
 
 
-@pytest.mark.parametrize("batch", [1, 32])
-@pytest.mark.parametrize("token", [24, 128])
-def bench_elmo(compare, quick, model, peer, batch, token):
-    if quick and token == 128:
-        pytest.skip("not measured with --quick")
-    ids = words(batch, token)
-    mask, inputs = np.ones((batch, token), bool), peer.torch.tensor(ids, device=peer.device)
+@sweep(
+    dtype=["float32"], shape=[(1, 24), (32, 24), (1, 128), (32, 128)], quick={"shape": [(1, 24), (32, 24)]}
+)
+def bench_elmo(compare, dtype, shape):
+    model, ids = model_of(dtype), words(*shape)
+    segments = np.ones(shape, np.int32)
+    batch = Batch(ids, segments, *[np.zeros(shape, np.int32)] * 2, segments)
+    on_device = jax.device_put(batch)
 
-    def ours():
-        with jax.default_matmul_precision("highest"):
-            return model(ids, mask).hidden[-1].block_until_ready()
+    def in_pytorch():
+        peer = TorchElmo(model)
+        return lambda: peer(peer.torch.tensor(ids, device=peer.device))
 
-    np.testing.assert_allclose(ours(), peer(inputs).cpu(), atol=1e-4)
+    def run(model, batch):
+        return run_model(model, batch).hidden[-1]
+
     compare(
-        ours,
-        {"PyTorch": lambda: peer(inputs)},
+        lambda: np.asarray(run(model, batch).astype("float32")),
+        {"PyTorch": in_pytorch},
+        device=lambda: run(model, on_device),
+        agree=agree_to(atol={"float32": 1e-4, "bfloat16": 0.02}[dtype]),
         what="ELMo, released size",
-        size=f"{batch} × {token} words",
-        operations=operations(batch, token),
-        read=memory_read(token),
-        rate=batch * token,
+        size="{} × {} words".format(*shape),
+        dtype=dtype,
+        operations=operations(*shape),
+        read=memory_read(dtype, shape[1]),
+        rate=shape[0] * shape[1],
         rate_of="words",
     )

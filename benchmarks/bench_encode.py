@@ -1,11 +1,9 @@
-"""Encoding beside PyTorch and ONNX Runtime, by shape; texts end to end beside sentence-transformers.
-
-MiniLM has its real weights; BERT-base and BERT-large have random ones, which cost the same.
-"""
+"""Encoding beside PyTorch and ONNX Runtime, by shape; texts end to end beside sentence-transformers."""
 
 import tempfile
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import jax
@@ -13,192 +11,181 @@ import numpy as np
 import pytest
 
 import minqa
-from benchmarks.harness import texts_of
-from minqa.batches import padded_length
+from benchmarks.harness import (
+    LeftOut,
+    agree_on_directions,
+    agree_to,
+    load_model,
+    padding,
+    sweep,
+    texts_of,
+    torch_device,
+)
+from minqa.batches import as_batch
+from minqa.bert import Bert
+from minqa.devices import lay_out, local_mesh
+from minqa.embedding import encode
+from minqa.files.bert import TENSORS
+from minqa.files.checkpoint import dump
 from minqa.files.loading import DEMO_MODEL, model_folder
 
-SIZES = {
-    "BERT-base": dict(hidden_size=768, num_hidden_layers=12, num_attention_heads=12, intermediate_size=3072),
-    "BERT-large": dict(
-        hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
-    ),
-}
-SHAPES = [(1, 16), (1, 128), (8, 64), (32, 128), (8, 384)]
 LEADS = 1024
 
 
-class Pair:
-    """One BERT in minqa and in transformers."""
-
-    def __init__(self, name, folder, dtype):
-        torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-        if name in SIZES:
-            torch.manual_seed(0)
-            config = transformers.BertConfig(**SIZES[name])
-            model = transformers.BertModel(config, add_pooling_layer=False)
-            model.save_pretrained(folder)
-            transformers.BertTokenizerFast.from_pretrained(model_folder(DEMO_MODEL)).save_pretrained(folder)
-        else:
-            folder = model_folder(DEMO_MODEL)
-        self.folder = folder
-        self.encoder = minqa.load(folder, dtype=dtype)
-        longest = max(token for _, token in SHAPES)
-        self.encoder = replace(self.encoder, tokenizer=replace(self.encoder.tokenizer, max_tokens=longest))
-        device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-        self.device, self.dtype = torch.device(device), getattr(torch, dtype)
-        self.peer = self.load_peer("sdpa").to(self.device, self.dtype)
-        if device == "cuda":
-            self.peer = torch.compile(self.peer)
-
-    def load_peer(self, attention):
-        from transformers import BertModel
-
-        options = {"attn_implementation": attention, "add_pooling_layer": False}
-        return BertModel.from_pretrained(self.folder, **options).eval()
-
-    def operations(self, batch, token):
-        config = self.peer.config
-        dim, wide = config.hidden_size, config.intermediate_size
-        each = 4 * dim * dim + 2 * dim * wide + 2 * token * dim
-        return 2 * config.num_hidden_layers * batch * token * each
-
-    def weights_read(self):
-        """Bytes of every layer's weights."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self.encoder.model.layers))
+@lru_cache(maxsize=1)  # as models are large
+def encoder_of(name, dtype):
+    encoder = load_model(name, dtype)
+    if not isinstance(encoder.model, Bert):
+        pytest.skip(f"{name} is no BERT")
+    return replace(encoder, pooling=minqa.Pooling(normalize=True))
 
 
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory):
-    """Models, made on demand; only the last is kept, as they are large."""
-    kept: dict[tuple[str, str], Pair] = {}
-
-    def pair(name, dtype):
-        if (name, dtype) not in kept:
-            kept.clear()
-            kept[name, dtype] = Pair(name, tmp_path_factory.mktemp(name), dtype)
-        return kept[name, dtype]
-
-    return pair
+def operations(config, lengths):
+    """Floating-point operations in the matrix products for texts of these lengths."""
+    dim, wide = config.hidden_size, config.intermediate_size
+    each = 4 * dim * dim + 2 * dim * wide + 2 * lengths * dim
+    return float(2 * config.num_hidden_layers * (lengths * each).sum())
 
 
-def in_pytorch(pair, ids):
+@lru_cache(maxsize=1)
+def torch_bert(name, dtype, attention):
+    """The same model in transformers."""
+    import torch
+    from transformers import AutoModel, BertConfig
+
+    encoder = encoder_of(name, dtype)
+    config = BertConfig(**asdict(encoder.model.config))
+    model = AutoModel.from_config(config, attn_implementation=attention, add_pooling_layer=False)
+    tensors = dump(encoder.model, TENSORS).items()
+    model.load_state_dict({name: torch.tensor(tensor.astype(np.float32)) for name, tensor in tensors})
+    return model.eval()
+
+
+def in_pytorch(name, dtype, ids):
     import torch
 
-    inputs = {"input_ids": torch.tensor(ids).long().to(pair.device)}
+    device = torch_device()
+    model = torch_bert(name, dtype, "sdpa").to(device, getattr(torch, dtype))
+    model = torch.compile(model) if device == "cuda" else model
+    inputs = {"input_ids": torch.tensor(ids, device=device).long()}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
 
     def call():
         with torch.inference_mode():
-            hidden = pair.peer(**inputs).last_hidden_state
+            hidden = model(**inputs).last_hidden_state
             return torch.nn.functional.normalize(hidden.float().mean(1), dim=-1).cpu().numpy()
 
     return call
 
 
-def in_onnx_runtime(pair, ids):
-    """ONNX Runtime on a graph exported here, after its BERT optimizer; None if it is not installed."""
-    try:
-        import onnxruntime
-        import torch
-        from onnxruntime.transformers.optimizer import optimize_model
-    except ImportError:
-        return None
-    if not hasattr(pair, "session"):
-        model, names = pair.load_peer("eager"), ["ids", "mask", "types"]
-
-        class Graph(torch.nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.model = model
-
-            def forward(self, ids, mask, types):
-                return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
-
-        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            path = str(Path(folder) / "model.onnx")
-            example = torch.ones(2, 16, dtype=torch.int64)
-            free = {name: {0: "batch", 1: "token"} for name in [*names, "hidden"]}
-            torch.onnx.export(
-                *(Graph().eval(), (example, example, 0 * example), path),
-                **dict(input_names=names, output_names=["hidden"], dynamic_axes=free, dynamo=False),
-            )
-            config = model.config
-            heads = {"num_heads": config.num_attention_heads, "hidden_size": config.hidden_size}
-            optimize_model(path, model_type="bert", opt_level=1, **heads).save_model_to_file(path)
-            pair.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def in_onnx_runtime(name, dtype, ids):
+    """ONNX Runtime on a graph exported here, after its BERT optimizer."""
+    if jax.default_backend() != "cpu" or dtype != "float32":
+        raise LeftOut("in float32 on the CPU alone")
+    session = onnx_session(name)
     inputs = {"ids": ids.astype(np.int64), "mask": np.ones(ids.shape, np.int64)}
     inputs["types"] = np.zeros(ids.shape, np.int64)
 
     def call():
-        pooled = pair.session.run(None, inputs)[0].mean(1)
+        pooled = session.run(None, inputs)[0].mean(1)
         return pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
 
     return call
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["MiniLM", *SIZES])
-def bench_encode(compare, pairs, quick, name, dtype, shape):
-    batch, token = shape
-    slow = (name == "BERT-base") + (dtype == "bfloat16")
-    if quick and (name == "BERT-large" or slow == 2 or (slow and batch * token > 128)):
-        pytest.skip("not measured with --quick")
-    pair = pairs(name, dtype)
-    tokens = texts_of(batch, token)
+@lru_cache(maxsize=1)
+def onnx_session(name):
+    import onnxruntime
+    import torch
+    from onnxruntime.transformers.optimizer import optimize_model
+
+    config, names = encoder_of(name, "float32").model.config, ["ids", "mask", "types"]
+
+    class Graph(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = torch_bert(name, "float32", "eager")
+
+        def forward(self, ids, mask, types):
+            return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = str(Path(folder) / "model.onnx")
+        example = torch.ones(2, 16, dtype=torch.int64)
+        free = {name: {0: "batch", 1: "token"} for name in [*names, "hidden"]}
+        torch.onnx.export(
+            *(Graph().eval(), (example, example, 0 * example), path),
+            **dict(input_names=names, output_names=["hidden"], dynamic_axes=free, dynamo=False),
+        )
+        heads = {"num_heads": config.num_attention_heads, "hidden_size": config.hidden_size}
+        optimize_model(path, model_type="bert", opt_level=1, **heads).save_model_to_file(path)
+        return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@sweep(
+    model=["minilm", "bert-base", "bert-large"],
+    dtype=["float32", "bfloat16"],
+    shape=[(1, 16), (1, 128), (8, 64), (32, 128), (8, 384)],
+    quick={"model": ["minilm"], "shape": [(1, 16), (1, 128), (32, 128)]},
+)
+def bench_encode(compare, model, dtype, shape):
+    """End to end `embed_pooled` packs the texts; on the device they are a batch of just this shape."""
+    encoder, (batch, token) = encoder_of(model, dtype), shape
+    config = encoder.model.config
+    if token > config.max_position_embeddings:
+        pytest.skip(f"{model} reads at most {config.max_position_embeddings} tokens")
+    tokens = texts_of(batch, token, config.vocab_size)
+    arrays, mesh = as_batch(tokens, shape=shape), local_mesh()
+    devices = 1 if batch % mesh.size else mesh.size
+    weights, arrays = (
+        lay_out(encoder.model, arrays, mesh) if devices > 1 else jax.device_put((encoder.model, arrays))
+    )
     ids = np.stack([text.ids for text in tokens])
-    encoder = replace(pair.encoder, pooling=minqa.Pooling(normalize=True))
-    ours = lambda: minqa.embed_pooled(encoder, tokens)  # noqa: E731
-    peers, absent = {"PyTorch": in_pytorch(pair, ids)}, []
-    if dtype == "bfloat16":
-        absent.append("ONNX Runtime (no bfloat16 on CPU)")
-    elif jax.default_backend() != "cpu":
-        absent.append("ONNX Runtime (CPU only here)")
-    elif onnx := in_onnx_runtime(pair, ids):
-        peers["ONNX Runtime"] = onnx
-    else:
-        absent.append("ONNX Runtime (not installed)")
-    for call in peers.values():
-        np.testing.assert_allclose(ours(), call(), atol=1e-4 if dtype == "float32" else 0.05)
     compare(
-        ours,
-        peers,
-        what=f"encode, {name}",
+        lambda: minqa.embed_pooled(encoder, tokens),
+        {
+            "PyTorch": partial(in_pytorch, model, dtype, ids),
+            "ONNX Runtime": partial(in_onnx_runtime, model, dtype, ids),
+        },
+        device=lambda: encode(weights, arrays, layers=(), pooling=encoder.pooling)[1],
+        agree=agree_to(atol=2e-5) if dtype == "float32" else agree_on_directions,
+        what=f"encode, {encoder.name}",
         size=f"{batch} × {token}",
         dtype=dtype,
-        operations=pair.operations(batch, token),
-        read=pair.weights_read(),
-        absent=absent,
+        operations=operations(config, np.full(batch, token)),
+        read=sum(leaf.nbytes for leaf in jax.tree.leaves(encoder.model.layers)),
+        devices=1 if jax.default_backend() == "cpu" else devices,  # one machine, however it is divided
         rate=batch * token,
         rate_of="tokens",
+        padding=padding(encoder, tokens),
     )
 
 
-def bench_embed_texts(compare, quick):
+@sweep(number=[LEADS], quick={"number": [LEADS // 8]})
+def bench_embed_texts(compare, number):
     """Texts → pooled vectors, tokenizing included."""
-    peer = pytest.importorskip("sentence_transformers")
-    model = peer.SentenceTransformer(str(model_folder(DEMO_MODEL)))
     encoder, passages = minqa.load(), minqa.demo_passages()
-    number = LEADS // 8 if quick else LEADS
     rows = np.random.default_rng(0).permutation(len(passages))[:number]
     texts = [passages[row].text for row in rows]
-    ours = lambda: minqa.embed_pooled(encoder, encoder.tokenize(texts))  # noqa: E731
-    theirs = lambda: model.encode(texts, show_progress_bar=False)  # noqa: E731
-    np.testing.assert_allclose(ours(), theirs(), atol=1e-5)
-    lengths = np.array([text.windows[0] for text in encoder.tokenize(texts)])
-    config = model[0].auto_model.config
-    dim, wide = config.hidden_size, config.intermediate_size
-    each = 4 * dim * dim + 2 * dim * wide + 2 * lengths * dim  # of the tokens, without their padding
-    operations = 2 * config.num_hidden_layers * (lengths * each).sum()
-    padding = sum(map(padded_length, lengths.tolist())) / lengths.sum() - 1
+    tokens = encoder.tokenize(texts)
+    lengths = np.array([text.windows[0] for text in tokens])
+
+    def in_sentence_transformers():
+        from sentence_transformers import SentenceTransformer
+
+        model = SentenceTransformer(str(model_folder(DEMO_MODEL)), device=torch_device())
+        return lambda: model.encode(texts, show_progress_bar=False)
+
     compare(
-        ours,
-        {"sentence-transformers": theirs},
-        what="embed Wikipedia leads, MiniLM, end to end",
+        lambda: minqa.embed_pooled(encoder, encoder.tokenize(texts)),
+        {"sentence-transformers": in_sentence_transformers},
+        agree=agree_to(atol=1e-5),
+        what="embed Wikipedia leads, MiniLM",
         size=f"{number:,} texts, {lengths.sum():,} tokens",
-        operations=float(operations),
+        operations=operations(encoder.model.config, lengths),  # of the tokens, without their padding
+        devices=1 if jax.default_backend() == "cpu" else jax.local_device_count(),
         rate=int(lengths.sum()),
         rate_of="tokens",
-        padding=padding,
+        padding=padding(encoder, tokens),
     )

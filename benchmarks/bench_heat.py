@@ -1,13 +1,16 @@
-"""MaxSim beside PyTorch and NumPy, and heat maps: from vectors, cosines included."""
+"""MaxSim beside PyTorch and NumPy; ranking and heat maps from vectors, cosines included."""
+
+from functools import partial
 
 import jax
 import numpy as np
-import pytest
 
 import minqa
+from benchmarks.harness import agree_to, needs_cpu, sweep, torch_device
+from minqa.heatmap import NEIGHBOURS, WINDOW
 
 DIM = 384
-QUERY, LENGTH = 16, 150
+QUERY = 16
 
 
 def text_of(words, rng):
@@ -15,67 +18,81 @@ def text_of(words, rng):
     return minqa.Vectors.of(["w"] * words, rng.standard_normal((words, DIM), np.float32))
 
 
-@pytest.mark.parametrize("candidates", [50, 1000])
-def bench_maxsim(compare, candidates):
-    torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(0)
-    query = rng.standard_normal((QUERY, DIM), np.float32)
-    passages = rng.standard_normal((candidates, LENGTH, DIM), np.float32)
-    weights, mask = np.full(QUERY, 1 / QUERY, np.float32), np.ones(passages.shape[:2], bool)
-    on_device = jax.device_put((query, weights, passages, mask))
-    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-    tensors = [torch.tensor(array, device=device) for array in (query, weights, passages)]
+def arrays_of(query, passages):
+    """What `maxsim` takes, on the device."""
+    words = np.stack([passage.words for passage in passages])
+    return jax.device_put((query.words, query.weights, words, np.ones(words.shape[:2], bool)))
 
-    def ours():
-        return np.asarray(minqa.maxsim(*on_device).sum(1))
+
+def work(shape):
+    """Operations, and bytes read, of comparing a query with passages [passage, word]."""
+    number, words = shape
+    return {"operations": 2.0 * QUERY * number * words * DIM, "read": 4 * number * words * DIM}
+
+
+@sweep(shape=[(50, 150), (1000, 150)])
+def bench_maxsim(compare, shape):
+    """Of vectors of length 1, whose dot products are cosines, for all."""
+    rng = np.random.default_rng(0)
+    query, passages = (rng.standard_normal((*size, DIM), np.float32) for size in ((QUERY,), shape))
+    query, passages = (array / np.linalg.norm(array, axis=-1, keepdims=True) for array in (query, passages))
+    weights, mask = np.full(QUERY, 1 / QUERY, np.float32), np.ones(shape, bool)
+    on_device = jax.device_put((query, weights, passages, mask))
+    score = partial(minqa.maxsim, similarity=minqa.dot)
 
     def in_pytorch():
-        with torch.inference_mode():
-            words, texts = (torch.nn.functional.normalize(tensors[i], dim=-1) for i in (0, 2))
-            return ((texts @ words.T).amax(1) @ tensors[1]).cpu()
+        import torch
+
+        device = torch_device()
+        words, parts, texts = (torch.tensor(each, device=device) for each in (query, weights, passages))
+
+        def call():
+            with torch.inference_mode():
+                return ((texts @ words.T).amax(1) @ parts).cpu().numpy()
+
+        return call
 
     def in_numpy():
-        words, texts = (array / np.linalg.norm(array, axis=-1, keepdims=True) for array in (query, passages))
-        return (texts @ words.T).max(1) @ weights
+        needs_cpu()
+        return lambda: (passages @ query.T).max(1) @ weights
 
-    peers = {"PyTorch": in_pytorch, "NumPy": in_numpy}
-    for peer in peers.values():
-        np.testing.assert_allclose(ours(), peer(), atol=1e-5)
     compare(
-        ours,
-        peers,
+        lambda: np.asarray(score(*on_device).sum(1)),
+        {"PyTorch": in_pytorch, "NumPy": in_numpy},
+        device=lambda: score(*on_device),
+        agree=agree_to(atol=1e-5),
         what=f"MaxSim, a query of {QUERY}",
-        size=f"{candidates:,} × {LENGTH}",
-        operations=2.0 * QUERY * candidates * LENGTH * DIM,
-        read=passages.nbytes,
-        rate=candidates,
+        size="{:,} × {}".format(*shape),
+        **work(shape),
+        rate=shape[0],
         rate_of="passages",
     )
 
 
-def bench_rank(compare):
-    """MaxSim with window and neighbours, from the vectors of texts."""
+def rank_and_look(compare, shape, ours, **shown):
+    """From the vectors of texts, with window and neighbours."""
     rng = np.random.default_rng(0)
-    query, passages = text_of(QUERY, rng), [text_of(LENGTH, rng) for _ in range(50)]
+    query, passages = text_of(QUERY, rng), [text_of(shape[1], rng) for _ in range(shape[0])]
+    arrays = arrays_of(query, passages)
     compare(
-        lambda: minqa.rank(query, passages),
-        {},
-        what="rank, as `ask` does",
-        size=f"50 × {LENGTH} words",
-        rate=50,
-        rate_of="passages",
+        lambda: ours(query, passages),
+        device=lambda: minqa.maxsim(*arrays, window=WINDOW, neighbours=NEIGHBOURS),
+        **shown,
+        **work(shape),
+        rate=shape[0],
     )
 
 
-@pytest.mark.parametrize("batch", [1, 32])
-def bench_heat_map(compare, batch):
-    rng = np.random.default_rng(0)
-    query, passages = text_of(QUERY, rng), [text_of(384, rng) for _ in range(batch)]
-    compare(
-        lambda: [minqa.heat_map(query, passage) for passage in passages],
-        {},
-        what=f"heat map, a query of {QUERY}",
-        size=f"{batch} × 384 tokens",
-        rate=batch,
-        rate_of="maps",
+@sweep(shape=[(50, 150)])
+def bench_rank(compare, shape):
+    shown = dict(what="rank, as `ask` does", size="{} × {} words".format(*shape), rate_of="passages")
+    rank_and_look(compare, shape, minqa.rank, **shown)
+
+
+@sweep(shape=[(1, 384), (32, 384)])
+def bench_heat_map(compare, shape):
+    """On the device the scores of all maps at once."""
+    shown = dict(what=f"heat map, a query of {QUERY}", size="{} × {} tokens".format(*shape), rate_of="maps")
+    rank_and_look(
+        compare, shape, lambda query, texts: [minqa.heat_map(query, text) for text in texts], **shown
     )

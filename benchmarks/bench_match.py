@@ -1,99 +1,105 @@
 """Exact search beside FAISS, PyTorch and NumPy."""
 
+from functools import lru_cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import minqa
+from benchmarks.harness import LeftOut, needs_cpu, sweep, torch_device
+from minqa.similarity import prepare
 
 DIM = 384
 # PyTorch and NumPy, which hold all scores at once, are left out above this.
 MAX_PEER_SCORES = 2**28
+# Of the passages that a peer finds in float32.
+LEAST_RECALL = {"float32": 0.999, "bfloat16": 0.98, "int8": 0.95}
 
 
-@pytest.fixture(scope="module")
-def corpora():
-    """So many seeded vectors of length 1; only the last corpus is kept."""
-    kept: dict[int, np.ndarray] = {}
-
-    def corpus(number):
-        if number not in kept:
-            kept.clear()
-            rng = np.random.default_rng(0)
-            vectors = rng.standard_normal((number, DIM), np.float32)
-            kept[number] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        return kept[number]
-
-    return corpus
+@lru_cache(maxsize=1)
+def corpus(number):
+    """So many seeded vectors of several lengths."""
+    return np.random.default_rng(0).standard_normal((number, DIM), np.float32)
 
 
-def others(vectors, queries, k):
-    """The peers that are installed, and why others are absent."""
-    peers, absent = {}, []
-    try:
-        import faiss
-    except ImportError:
-        absent.append("FAISS (not installed)")
-    else:
-        index = faiss.IndexFlatIP(DIM)
-        index.add(vectors)
-        peers["FAISS flat"] = lambda: index.search(queries, k)[1]
+def normalized(vectors):
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def in_faiss(vectors, queries, k):
+    needs_cpu()  # faiss-cpu, at least
+    import faiss
+
+    index = faiss.IndexFlatIP(DIM)
+    index.add(vectors)
+    return lambda: index.search(queries, k)[1]
+
+
+def in_pytorch(vectors, queries, k):
+    import torch
+
     if len(queries) * len(vectors) > MAX_PEER_SCORES:
-        return peers, [*absent, "PyTorch and NumPy (all scores at once)"]
-    try:
-        import torch
-    except ImportError:
-        absent.append("PyTorch (not installed)")
-    else:
-        device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-        passages, questions = (torch.tensor(array, device=device) for array in (vectors, queries))
-        peers["torch.topk"] = lambda: torch.topk(questions @ passages.T, k).indices.cpu()
+        raise LeftOut("all scores at once")
+    passages, queries = (torch.tensor(array, device=torch_device()) for array in (vectors, queries))
+    return lambda: torch.topk(queries @ passages.T, k).indices.cpu().numpy()
 
-    def in_numpy():
+
+def in_numpy(vectors, queries, k):
+    needs_cpu()
+    if len(queries) * len(vectors) > MAX_PEER_SCORES:
+        raise LeftOut("all scores at once")
+
+    def call():
         scores = queries @ vectors.T
         best = np.argpartition(-scores, k, axis=1)[:, :k]
         return np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1)), 1)
 
-    return peers | {"NumPy": in_numpy}, absent
+    return call
 
 
-@pytest.mark.parametrize("k", [10, 100])
-@pytest.mark.parametrize("batch", [1, 32, 1024])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
-@pytest.mark.parametrize("number", [10_000, 100_000, 1_000_000])
-def bench_match(compare, corpora, quick, number, dtype, batch, k):
-    if quick and (number == 1_000_000 or batch == 1024 or k == 100):
-        pytest.skip("not measured with --quick")
-    vectors = corpora(number)
-    rng = np.random.default_rng(1)  # queries like some passage, as questions are
-    queries = vectors[rng.integers(0, number, batch)] + rng.standard_normal((batch, DIM), np.float32) / 20
-    stored = jax.device_put(vectors)
-    if dtype != "float32":
-        stored = minqa.quantize(stored)[0] if dtype == "int8" else stored.astype(jnp.bfloat16)
-    similarity = minqa.dot if dtype == "float32" else minqa.cosine  # which needs no scale
-    on_device = jax.device_put(queries)
+@sweep(
+    passages=[10_000, 100_000, 1_000_000],
+    dtype=["float32", "bfloat16", "int8"],
+    queries=[1, 32, 1024],
+    k=[10],
+    similarity=["dot", "cosine"],
+    quick={"passages": [10_000, 100_000], "queries": [1, 32]},
+)
+def bench_match(compare, passages, dtype, queries, k, similarity):
+    """Vectors of length 1 by dot product; any others, prepared, by cosine."""
+    if similarity == "dot" and dtype == "int8":
+        pytest.skip("vectors in 8 bits have lost their length")
+    vectors, rng = corpus(passages), np.random.default_rng(1)
+    # Queries are like some passage, as questions are.
+    questions = vectors[rng.integers(0, passages, queries)] + rng.standard_normal((queries, DIM), np.float32)
+    directions, questions = normalized(vectors), normalized(questions)
+    stored = jnp.asarray(directions if similarity == "dot" else vectors)
+    stored = minqa.quantize(stored)[0] if dtype == "int8" else stored.astype(dtype)
+    searched = stored if similarity == "dot" else prepare(stored)
+    search = partial(minqa.match, passages=searched, k=k, similarity=getattr(minqa, similarity))
+    on_device = jax.device_put(questions)
+    recalls = []
 
-    def ours():
-        return jax.device_get(minqa.match(on_device, stored, k=k, similarity=similarity))[1]
+    def agree(ours, theirs):
+        rows = zip(ours.tolist(), theirs.tolist(), strict=True)
+        recalls.append(float(np.mean([len({*row} & {*expected}) / k for row, expected in rows])))
+        assert recalls[-1] >= LEAST_RECALL[dtype], recalls
 
-    peers, absent = others(vectors, queries, k)
-    best, recall = ours().tolist(), 1.0
-    for name, peer in peers.items():
-        pairs = zip(best, np.asarray(peer()).tolist(), strict=True)
-        recall = min(recall, np.mean([len({*rows} & {*expected}) / k for rows, expected in pairs]))
-        assert recall > (0.999 if dtype == "float32" else 0.9), (name, recall)
+    peers = {"FAISS flat": in_faiss, "PyTorch": in_pytorch, "NumPy": in_numpy}
     compare(
-        ours,
-        peers,
-        what=f"match, k {k}",
-        size=f"{batch:,} × {number:,}",
+        lambda: np.asarray(search(questions)[1]),
+        {name: partial(make, directions, questions, k) for name, make in peers.items()},
+        device=lambda: search(on_device),
+        agree=agree,
+        what=f"match, k {k}, {similarity}",
+        size=f"{queries:,} × {passages:,}",
         dtype=dtype,
         computed_in="float32",
-        operations=2.0 * batch * number * DIM,
+        operations=2.0 * queries * passages * DIM,
         read=stored.nbytes,
-        absent=absent,
-        rate=batch,
+        rate=queries,
         rate_of="queries",
-        recall=float(recall),
+        recalls=recalls,
     )

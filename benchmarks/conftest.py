@@ -1,46 +1,51 @@
-"""Options and fixtures of the benchmarks; see README, "Speed"."""
+"""Fixtures of the benchmarks, and what they write of the machine; see README.md in this folder."""
 
 import os
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import jax
 import pytest
 
-from benchmarks.harness import measure_ceilings, race
+from benchmarks.__main__ import MEASURED, SWEPT, text
+from benchmarks.harness import measure_ceilings, missing_accelerator, race
 
 PACKAGES = (
     "minqa jax jaxlib flax numpy torch transformers sentence-transformers onnxruntime faiss-cpu"
 ).split()
-
 # The load of the machine before the run, in cores.
 LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
-if not jax.config.jax_platforms or "cpu" in jax.config.jax_platforms:
-    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))  # as the command line does
-
 
 def pytest_addoption(parser):
-    parser.addoption("--quick", action="store_true", help="few sizes and rounds: 5 minutes on 2 cores")
+    group = parser.getgroup("minqa")
+    for name, how in (SWEPT | MEASURED).items():
+        group.addoption(f"--{name}", **how)
 
 
-@pytest.fixture(scope="session")
-def quick(request):
-    return request.config.getoption("quick")
+def pytest_configure():
+    if not jax.config.jax_platforms or "cpu" in jax.config.jax_platforms:
+        jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))  # as the command line does
 
 
-@pytest.fixture(scope="session")
-def ceilings(request, quick):
-    """Measured before anything else."""
-    request.config.ceilings = measure_ceilings(quick=quick)
-    return request.config.ceilings
+def pytest_sessionstart():
+    if sentence := missing_accelerator():
+        pytest.exit(sentence, returncode=1)
+
+
+def pytest_generate_tests(metafunc):
+    option = metafunc.config.getoption
+    for name, values in getattr(metafunc.function, "sweep", ({}, {}))[option("quick")].items():
+        given = option(name) if name in SWEPT else None
+        metafunc.parametrize(name, given or values, ids=lambda value: Path(text(value)).name)
 
 
 @pytest.fixture
-def compare(benchmark, ceilings, quick):
-    """`harness.race` with this run's ceilings."""
-    return partial(race, benchmark, ceilings=ceilings, quick=quick)
+def compare(benchmark, request):
+    """`harness.race`, as the options ask for it."""
+    return partial(race, benchmark, request.config.option)
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -55,13 +60,18 @@ def pytest_benchmark_update_machine_info(config, machine_info):
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "cores": os.cpu_count(),
-        "load": LOAD,
         "versions": versions,
         "settings": {name: os.environ.get(name) for name in ("XLA_FLAGS", "OMP_NUM_THREADS")},
         "quick": config.getoption("quick"),
     }
+    # What differs from run to run would make every saved run one of another machine.
+    machine_info["cpu"] = {key: value for key, value in machine_info["cpu"].items() if "hz" not in key}
 
 
-def pytest_benchmark_update_json(config, benchmarks, output_json):
-    if hasattr(config, "ceilings"):
-        output_json["ceilings"] = asdict(config.ceilings)
+def pytest_benchmark_update_json(config, output_json):
+    """Measure the ceilings last, so that no row's peak of memory is theirs."""
+    if not hasattr(config, "ceilings"):
+        config.ceilings = measure_ceilings(quick=config.getoption("quick"))
+    output_json |= {"ceilings": asdict(config.ceilings), "load": LOAD}
+    for row in output_json["benchmarks"]:
+        row["extra_info"] |= config.ceilings.judge(row["extra_info"])

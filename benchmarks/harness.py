@@ -1,15 +1,27 @@
-"""What every benchmark shares: ceilings of the machine, and a race of minqa against its peers."""
+"""What every benchmark shares: sizes to sweep, the machine's ceilings, and a race of minqa with its peers."""
 
+import re
+import resource
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tokenizers
+from flax import nnx
+from tokenizers.models import WordLevel
 
+import minqa
+from minqa.batches import cut
+from minqa.bert import Bert, BertConfig
 from minqa.clock import Clock, step
+from minqa.devices import by_device, local_mesh
 from minqa.tokens import Tokens, tokens_of_words
 
 # With --quick and without: the seconds that all rounds of a race may take, and the fewest and most rounds.
@@ -19,11 +31,56 @@ ROUNDS = {True: (3, 15), False: (5, 31)}
 PAUSE_SECONDS = 0.02
 # Calls that take less than this together are called once more before each is timed: a pause cools caches.
 SHORT_SECONDS = 0.5
+# Hidden size, layers, heads and feed-forward size of models with random weights, which cost the same.
+MODELS = {"minilm": (384, 6, 12, 1536), "bert-base": (768, 12, 12, 3072), "bert-large": (1024, 24, 16, 4096)}
+# TFLOP/s of dense products in bfloat16 and float32, from the vendors' data sheets, by JAX's name for the
+# device. float32 is without TF32, as minqa multiplies. V100 and T4 have no bfloat16, TPUs no float32.
+PEAK_TFLOPS = {
+    r"NVIDIA A100.*": (312, 19.5),
+    r"NVIDIA H100 PCIe": (756, 51),
+    r"NVIDIA H[12]00 NVL": (835, 60),
+    r"NVIDIA H(100 80GB HBM3|200)": (989, 67),
+    r"NVIDIA L4": (121, 30.3),
+    r"Tesla T4": (None, 8.1),
+    r"Tesla V100-PCIE.*": (None, 14),
+    r"Tesla V100-SXM2.*": (None, 15.7),
+    r"TPU v4": (275, None),
+    r"TPU v5( lite|e)": (197, None),
+    r"TPU v5p?": (459, None),
+    r"TPU v6( lite|e)": (918, None),
+}
+# Packages by which JAX finds an accelerator, and the extras that install them.
+PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
+
+
+class LeftOut(Exception):
+    """Why a peer does not take part."""
+
+
+def sweep(quick: Mapping[str, Sequence] | None = None, **values: Sequence) -> Callable:
+    """Run a benchmark with all combinations of these values, or of fewer with --quick, or of the user's."""
+
+    def mark(benchmark):
+        benchmark.sweep = values, values | (quick or {})
+        return benchmark
+
+    return mark
+
+
+def missing_accelerator() -> str | None:
+    """A sentence, if JAX was installed for an accelerator but uses the CPU, and nobody asked for that."""
+    extras = [extra for package, extra in PLUGINS.items() if find_spec(package)]
+    if not extras or jax.default_backend() != "cpu" or (jax.config.jax_platforms or "").startswith("cpu"):
+        return None
+    return (
+        f"minqa[{', '.join(extras)}] is installed, but JAX finds no such device and would use the CPU: look "
+        "for the driver (nvidia-smi, tpu-info), or set JAX_PLATFORMS=cpu if the CPU is what you mean."
+    )
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the machine can do at best, measured in the same run.
+    """What one device can do at best, measured in the same run.
 
     Attributes:
         products: operations per second of the fastest matrix product, by dtype.
@@ -35,15 +92,21 @@ class Ceilings:
     memory: float
     dispatch: float
 
-    def least_seconds(self, operations: float, read: float, dtype: str) -> tuple[float, str]:
-        """The least time that so many operations and bytes take, and which of them bounds it."""
+    def judge(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The least time that a row's work takes by what bounds it, as a share of the time that it took.
+
+        A share above 1 is none: that ceiling was measured too low.
+        """
+        if not (row.get("operations") or row.get("read")):
+            return {"share": None, "bound": None}
         bounds = {
-            "matrix product": operations / self.products[dtype],
-            "memory": read / self.memory,
+            "matrix product": row["operations"] / row["devices"] / self.products[row["computed_in"]],
+            "memory": row["read"] / self.memory,
             "dispatch": self.dispatch,
         }
         bound = max(bounds, key=lambda name: bounds[name])
-        return bounds[bound], bound
+        share = bounds[bound] / (row["device"] or row["median"])
+        return {"share": share if share <= 1 else None, "bound": bound}
 
 
 def measure_ceilings(*, quick: bool) -> Ceilings:
@@ -51,12 +114,11 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
 
     def best(call: Callable) -> float:
         jax.block_until_ready(call())
-        return min(seconds(lambda: jax.block_until_ready(call())) for _ in range(rounds))
+        return min(device_seconds(call) for _ in range(rounds))
 
-    on_cpu = jax.default_backend() == "cpu"
     # Rows, inputs and outputs as they occur in MiniLM, BERT-base and BERT-large, and a square.
     shapes = [(512, 384, 1536), (512, 1536, 384), (512, 768, 3072), (512, 1024, 4096), (2048, 2048, 2048)]
-    if not on_cpu:
+    if jax.default_backend() != "cpu":
         shapes = [(12288, 1024, 4096), (12288, 4096, 1024), (8192, 8192, 8192)]
     product = jax.jit(lambda x, y: jnp.matmul(x, y.T, precision="highest"))
     products = {}
@@ -66,7 +128,7 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
             x, y = jnp.ones((rows, inputs), dtype), jnp.ones((outputs, inputs), dtype)
             rates.append(2 * rows * inputs * outputs / best(lambda x=x, y=y: product(x, y)))
         products[dtype] = max(rates)
-    array = jnp.ones((2**18 if on_cpu else 2**20, 1024))  # 1 GiB: some caches hold half of that
+    array = jnp.ones((2**18, 1024))  # 1 GiB: some caches hold half of that
     reads = (jax.jit(lambda x: x.max(0)), jax.jit(lambda x: x @ x[0]))
     memory = max(array.nbytes / best(lambda read=read: read(array)) for read in reads)
     nothing, small = jax.jit(lambda x: x + 1), jnp.zeros(8)
@@ -74,10 +136,77 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
     return Ceilings(products, memory, dispatch)
 
 
-def texts_of(batch: int, token: int) -> list[Tokens]:
+def peak_flops(device_kind: str, dtype: str) -> float | None:
+    """Operations per second of a device, as its vendor states them; None if they are not known."""
+    found = [peaks for name, peaks in PEAK_TFLOPS.items() if re.fullmatch(name, device_kind)]
+    peak = dict(zip(("bfloat16", "float32"), *found, strict=True)).get(dtype) if found else None
+    return peak and peak * 1e12
+
+
+def load_model(name: str, dtype: str) -> minqa.Encoder:
+    """One of `MODELS` with random weights, or the encoder in a folder or on the hub."""
+    if name not in MODELS:
+        return minqa.load(name, dtype=dtype)
+    config = BertConfig(30522, *MODELS[name], max_position_embeddings=512, type_vocab_size=2)
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        scale = "scale" in jax.tree_util.keystr(path)  # of a layer norm
+        return jnp.asarray(scale + rng.standard_normal(leaf.shape, np.float32) / 50, dtype)
+
+    model = jax.eval_shape(lambda: Bert(config, rngs=nnx.Rngs(0)))
+    tokenizer = minqa.TextTokenizer(tokenizers.Tokenizer(WordLevel({"[UNK]": 0}, "[UNK]")), 512)
+    return minqa.Encoder(jax.tree_util.tree_map_with_path(fill, model), tokenizer, name=name)
+
+
+def texts_of(batch: int, token: int, vocabulary: int = 30000) -> list[Tokens]:
     """Texts of so many random tokens for a BERT."""
-    rows = np.random.default_rng(0).integers(1000, 30000, (batch, token)).astype(np.int32)
+    rows = np.random.default_rng(0).integers(0, vocabulary, (batch, token)).astype(np.int32)
     return [replace(tokens_of_words(["w"] * token), ids=row) for row in rows]
+
+
+def padding(encoder: minqa.Encoder, tokens: Sequence[Tokens]) -> float:
+    """How many more tokens the batches of these texts compute, relative to the texts' own."""
+    shapes = [shape for _, shape in cut(encoder.model, encoder.tokenizer, tokens, local_mesh().size)]
+    return sum(rows * width for rows, width in shapes) / sum(sum(text.windows) for text in tokens) - 1
+
+
+def torch_device() -> str:
+    """PyTorch's name for the device that JAX uses. Raises LeftOut if PyTorch cannot use it."""
+    import torch
+
+    backend = jax.default_backend()
+    if backend == "gpu" and not torch.cuda.is_available():
+        raise LeftOut("this build of PyTorch has no CUDA")
+    if backend not in ("cpu", "gpu"):
+        raise LeftOut(f"not on {backend.upper()}")
+    return "cuda" if backend == "gpu" else "cpu"
+
+
+def needs_cpu() -> None:
+    """For peers that know no accelerator: raises LeftOut if minqa uses one."""
+    if jax.default_backend() != "cpu":
+        raise LeftOut("on the CPU alone")
+
+
+def gather(peers: Mapping[str, Callable[[], Callable]]) -> tuple[dict[str, Callable], list[str]]:
+    """The calls that peers make, and the peers that are left out, with their reasons."""
+    calls, absent = {}, []
+    for name, make in peers.items():
+        try:
+            calls[name] = make()
+        except (LeftOut, ImportError) as reason:
+            absent.append(f"{name} ({reason if isinstance(reason, LeftOut) else 'not installed'})")
+    return calls, absent
+
+
+def agree_to(*, atol: float) -> Callable[[Any, Any], None]:
+    return lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=atol)
+
+
+def agree_on_directions(ours: Any, theirs: Any) -> None:
+    """Vectors of length 1, computed in 16 bits."""
+    np.testing.assert_allclose(np.sum(np.asarray(ours) * np.asarray(theirs), 1), 1, atol=2e-4)
 
 
 def seconds(call: Callable) -> float:
@@ -86,50 +215,79 @@ def seconds(call: Callable) -> float:
     return time.perf_counter() - start
 
 
+def device_seconds(call: Callable) -> float:
+    """Seconds of a call whose inputs and results stay on the device: an accelerator gets several in a row."""
+    number = by_device(cpu=1, accelerator=8)
+    return seconds(lambda: jax.block_until_ready([call() for _ in range(number)][-1])) / number
+
+
+def peak_memory() -> int:
+    """Bytes: the most that a device held so far; on CPU, the most of the process."""
+    held = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(held) or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def record(call: Callable, options: Namespace, name: str) -> None:
+    """Write a profiler's trace of a call, and the programs that it was compiled to."""
+    if options.profile:
+        with jax.profiler.trace(str(options.profile / name)):
+            jax.block_until_ready([call() for _ in range(3)])
+    if options.hlo:
+        jax.clear_caches()
+        jax.block_until_ready(call())
+        programs = jax.local_devices()[0].client.live_executables()
+        texts = [module.to_string() for program in programs for module in program.hlo_modules()]
+        options.hlo.mkdir(parents=True, exist_ok=True)
+        (options.hlo / f"{name}.txt").write_text("\n\n".join(texts), "utf-8")
+
+
 def race(
     benchmark: Any,
+    options: Namespace,
     ours: Callable[[], Any],
-    peers: Mapping[str, Callable[[], Any]],
+    peers: Mapping[str, Callable[[], Callable]] | None = None,
     *,
-    ceilings: Ceilings,
-    quick: bool,
     what: str,
     size: str,
+    device: Callable[[], Any] | None = None,
+    agree: Callable[[Any, Any], Any] | None = None,
     dtype: str = "float32",
     computed_in: str | None = None,
     operations: float = 0,
     read: float = 0,
-    absent: Iterable[str] = (),
+    devices: int = 1,
     **facts: Any,
 ) -> None:
     """Time a call in turn with its peers, and record what the report shows.
 
-    Every call must wait for its own result. The first one is timed apart, as is the compiling in it.
+    The first call is timed apart, as is the compiling in it.
 
     Args:
         benchmark: pytest-benchmark's fixture.
-        ours: what is measured.
-        peers: the same by other means, by name; answers are compared before this is called.
-        ceilings: of the machine.
-        quick: whether to take few rounds.
-        what: the row's name in the report.
-        size: the row's size.
+        options: the user's; see `benchmarks.__main__`.
+        ours: what is measured, end to end: it takes and returns what lies in the host's memory.
+        peers: by name, what makes a call that does the same by other means, or raises LeftOut.
+        what, size: the row's name and size in the report.
+        device: the same without moving anything to or from the device; its result need not be waited for.
+        agree: raises AssertionError if a peer's answer is not ours.
         dtype: of vectors or weights in memory.
         computed_in: the dtype that they are multiplied in, if it is another.
         operations: floating-point operations, in matrix products.
-        read: bytes that must be read once.
-        absent: peers that are left out, with the reason.
+        read: bytes that each device must read once.
+        devices: how many accelerators share the operations.
         facts: anything else to be recorded.
     """
-    jax.clear_caches()  # of programs that were compiled to compare answers
+    jax.clear_caches()  # of programs that prepared the inputs
+    peak_before = peak_memory()
     with Clock() as clock, step("first"):
         first = seconds(ours)
-    for call in peers.values():
-        call()
-    once = seconds(ours) + sum(seconds(call) for call in peers.values())
-    fewest, most = ROUNDS[quick]
-    rounds = int(np.clip(BUDGET_SECONDS[quick] / once, fewest, most))
-    times: dict[str, list[float]] = {name: [] for name in peers}
+    calls, absent = gather(peers or {}) if options.peers else ({}, [])
+    for call in calls.values():
+        agree(ours(), call())
+    once = seconds(ours) + sum(map(seconds, calls.values()))
+    rounds = int(np.clip(BUDGET_SECONDS[options.quick] / once, *ROUNDS[options.quick]))
+    times: dict[str, list[float]] = {name: [] for name in calls}
 
     def wake(call: Callable) -> None:
         time.sleep(PAUSE_SECONDS)
@@ -137,34 +295,34 @@ def race(
             call()
 
     def in_turn() -> None:
-        for name, call in peers.items():
+        for name, call in calls.items():
             wake(call)
             times[name].append(seconds(call))
         wake(ours)
 
     benchmark.pedantic(ours, setup=in_turn, rounds=rounds)
-    stats = benchmark.stats.stats
-    least, bound = ceilings.least_seconds(operations, read, computed_in or dtype)
-    medians = {name: float(np.median(each)) for name, each in times.items()}
+    median, spread = benchmark.stats.stats.median, benchmark.stats.stats.iqr
+    # The first of these may still be compiled.
+    on_device = [device_seconds(device) for _ in range(rounds + 1)][1:] if device else []
+    rate = operations / np.median(on_device or median)
+    known = peak_flops(jax.devices()[0].device_kind, computed_in or dtype)
+    peak = (options.peak_tflops * 1e12 if options.peak_tflops else known or 0) * devices
     benchmark.extra_info |= facts | {
-        "what": what,
-        "size": size,
-        "dtype": dtype,
-        "rounds": rounds,
+        **dict(what=what, size=size, dtype=dtype, computed_in=computed_in or dtype, rounds=rounds),
+        **dict(operations=operations, read=read, devices=devices, first=first, absent=absent),
         "compile": clock.seconds["compile"],
-        "first": first,
-        "median": stats.median,
-        "spread": stats.iqr / stats.median,
-        "peers": medians,
-        "absent": list(absent),
-        "operations": operations,
-        "read": read,
-        "share": least / stats.median if operations or read else None,
-        "bound": bound if operations or read else None,
+        "median": median,
+        "spread": spread / median,
+        "device": float(np.median(on_device)) if device else None,
+        "peak_memory": peak_memory(),
+        "earlier_peak": peak_before,  # of the process, before this row
+        "flops": rate or None,
+        "mfu": rate / peak if rate and peak else None,
+        "peers": {name: float(np.median(each)) for name, each in times.items()},
     }
-    if medians:
-        best = min(medians, key=lambda name: medians[name])
-        low, high = np.percentile(times[best], [25, 75])
-        spread = float(high - low) / medians[best]
-        benchmark.extra_info |= {"best_peer": best, "peer_spread": spread}
-        benchmark.extra_info["ratio"] = medians[best] / stats.median
+    if times:
+        best = min(times, key=lambda name: np.median(times[name]))
+        low, middle, high = np.percentile(times[best], [25, 50, 75])
+        spread = float((high - low) / middle)
+        benchmark.extra_info |= dict(best_peer=best, peer_spread=spread, ratio=float(middle / median))
+    record(device or ours, options, benchmark.name)

@@ -1,71 +1,13 @@
-"""Run the benchmarks; print one table, and write a roofline and all figures.
+"""What the benchmarks recorded, as one table and a roofline.
 
-uv run --group bench python -m benchmarks.report --quick
+`python -m benchmarks.report --quick` measures all of it first, as `python -m benchmarks all` does.
 """
 
-import argparse
-import json
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-HERE = Path(__file__).parent
-COLUMNS = ("what", "size", "dtype", "minqa", "spread", "rounds", "per second", "first call", "compile")
-COLUMNS += ("best peer", "its spread", "ratio", "of the ceiling")
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report",
-        description="Run the benchmarks, best on an idle machine: a table, a roofline and JSON.",
-        epilog="Times are medians; spread is their interquartile range, relative to them. A ratio above "
-        "1 says that minqa is faster than the best peer. Of the ceiling: the least time that matrix product, "
-        "memory or dispatch allow, as measured in the same run, relative to the time taken.",
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="few sizes and rounds: 5 minutes on 2 idle cores"
-    )
-    parser.add_argument(
-        "--only",
-        metavar="EXPRESSION",
-        help="some of encode, embed, match, maxsim, rank, heat_map, spans, span_head, elmo, ask, batch, "
-        "length, corpus, devices, as pytest -k: 'match or maxsim'",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("report"),
-        help="folder for report.json and roofline.png, in place of earlier ones (default: report)",
-    )
-    options = parser.parse_args()
-    out = options.out.resolve()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        print(f"--out {options.out} cannot be a folder: {error.strerror}.", file=sys.stderr)
-        return 1
-    with tempfile.TemporaryDirectory() as aside:
-        path = Path(aside) / "report.json"
-        command = [sys.executable, "-m", "pytest", str(HERE), "-v", f"--benchmark-json={path}"]
-        command += [
-            "--benchmark-columns=median,iqr,rounds",
-            "-W",
-            "ignore::pytest_benchmark.logger.PytestBenchmarkWarning",
-        ]
-        command += ["--quick"] * options.quick + (["-k", options.only] if options.only else [])
-        status = subprocess.run(command, stdout=sys.stderr, cwd=HERE.parent).returncode
-        content = path.read_bytes() if path.is_file() else b""
-    if not content:
-        print("No benchmark was measured; earlier figures stay. pytest's reason is above.", file=sys.stderr)
-        return status or 1
-    (out / "report.json").write_bytes(content)
-    report = json.loads(content)
-    print(markdown(report))
-    (out / "roofline.png").unlink(missing_ok=True)
-    drawn = draw(report, out / "roofline.png")
-    print(f"All figures are in {out / 'report.json'}. {drawn}", file=sys.stderr)
-    return status
+COLUMNS = ("what", "size", "dtype", "end to end", "device", "per second", "first call", "compile")
+COLUMNS += ("peak memory", "FLOP/s", "MFU", "of the ceiling", "best peer", "ratio")
 
 
 def markdown(report: dict) -> str:
@@ -75,9 +17,9 @@ def markdown(report: dict) -> str:
     quick = ", --quick" if machine["quick"] else ""
     place = f"{name_of(machine)}, {machine['cores']} cores, {machine['devices']} JAX devices"
     lines = [f"{report['datetime'][:10]}{quick}: {place}; {versions}."]
-    if machine["load"] > 0.5 * machine["cores"]:
+    if report["load"] > 0.5 * machine["cores"]:
         lines.append(
-            f"The machine was busy when this began (load {machine['load']:.1f}): figures may be far off."
+            f"The machine was busy when this began (load {report['load']:.1f}): figures may be far off."
         )
     if ceilings := report.get("ceilings"):
         products = ", ".join(
@@ -90,13 +32,6 @@ def markdown(report: dict) -> str:
         )
     lines += ["", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows if "what" in row]
-    if machine["backend"] == "cpu" and any(
-        row.get("what", "").startswith(("encode", "match")) for row in rows
-    ):
-        empty = ["not measured: no accelerator", *["–"] * (len(COLUMNS) - 4)]
-        lines.append(
-            f"| {' | '.join(['BERT-large; match', '32 × 384; 1 × 1,000,000', 'bfloat16', *empty])} |"
-        )
     lines += [""] + [steps(row) for row in rows if "steps" in row]
     for row in rows:
         if "growth" in row:
@@ -112,16 +47,25 @@ def markdown(report: dict) -> str:
 
 
 def cells(row: dict) -> list[str]:
-    recall = f", recall {row['recall']:.3f}" if "recall" in row else ""
-    peer = ("–", "–", "–")
+    recall = f", recall {min(row['recalls']):.3f}" if row.get("recalls") else ""
+    padding = f", {row['padding']:.0%} padding" if "padding" in row else ""
+    ceiling = "–" if row["share"] is None else f"{row['share']:.0%} of {row['bound']}"
+    if row["share"] is None and row["bound"]:
+        ceiling = f"faulty ceiling: {row['bound']}"  # it took less time than is possible
+    # What an earlier row reached may hide what this one needed.
+    memory = f"{'≤ ' * (row['peak_memory'] <= row['earlier_peak'])}{row['peak_memory'] / 2**20:,.0f} MiB"
+    peer = "–"
     if name := row.get("best_peer"):
-        peer = f"{name} {duration(row['peers'][name])}", f"± {row['peer_spread']:.0%}", f"{row['ratio']:.2f}"
-    share = "–" if row["share"] is None else f"{row['share']:.0%} of {row['bound']}"
+        peer = f"{name} {duration(row['peers'][name])} ± {row['peer_spread']:.0%}"
     return [
-        *(row["what"], row["size"], row["dtype"] + recall, duration(row["median"]), f"± {row['spread']:.0%}"),
-        str(row["rounds"]),
+        *(row["what"], row["size"] + padding, row["dtype"] + recall),
+        f"{duration(row['median'])} ± {row['spread']:.0%}",
+        duration(row["device"]) if row["device"] else "–",
         f"{row['rate'] / row['median']:,.0f} {row['rate_of']}",
-        *(duration(row["first"]), duration(row["compile"]), *peer, share),
+        *(duration(row["first"]), duration(row["compile"]), memory),
+        f"{row['flops'] / 1e9:,.0f} G" if row["flops"] else "–",
+        ("faulty peak" if row["mfu"] > 1 else f"{row['mfu']:.1%}") if row["mfu"] else "–",
+        *(ceiling, peer, f"{row['ratio']:.2f}" if "ratio" in row else "–"),
     ]
 
 
@@ -169,7 +113,7 @@ def draw(report: dict, path: Path) -> str:
     kinds = {"encode": "o", "match": "s", "MaxSim": "^", "ELMo": "D"}
     for row, x in zip(rows, intensities, strict=True):
         kind = next((kind for kind in kinds if row["what"].startswith(kind)), "encode")
-        y = row["operations"] / row["median"] / 1e9
+        y = row["flops"] / 1e9
         axes.plot(x, y, kinds[kind], color=colours[row["dtype"]], ms=7, alpha=0.8)
         if row["peers"]:
             peer = row["operations"] / row["peers"][row["best_peer"]] / 1e9
@@ -191,4 +135,6 @@ def draw(report: dict, path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from benchmarks.__main__ import main
+
+    sys.exit(main(["all", *sys.argv[1:]]))

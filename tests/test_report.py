@@ -1,19 +1,27 @@
-"""The benchmarks' arithmetic: who wins by how much, what bounds a call, what the table says."""
+"""The benchmarks' arithmetic and options: who wins by how much, what bounds a call, what the table says."""
 
 import time
+from argparse import Namespace
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.harness import Ceilings, race
+from benchmarks import __main__ as command
+from benchmarks import conftest, harness
+from benchmarks.harness import Ceilings, LeftOut, peak_flops, race
 from benchmarks.report import draw, markdown
 
 CEILINGS = Ceilings({"float32": 1e9, "bfloat16": 2e9}, memory=1e8, dispatch=1e-5)
+OPTIONS = dict(quick=True, peers=True, peak_tflops=None, profile=None, hlo=None)
 
 
 class Stopwatch:
     """Stands in for pytest-benchmark's fixture."""
+
+    name = "bench_rest[1]"
 
     def __init__(self):
         self.extra_info = {}
@@ -29,40 +37,185 @@ class Stopwatch:
         self.stats = SimpleNamespace(stats=SimpleNamespace(median=float(median), iqr=float(high - low)))
 
 
-def run(**options):
+def rest(seconds, answer=None):
+    """What makes a call that takes so long."""
+
+    def call():
+        time.sleep(seconds)
+        return answer
+
+    return lambda: call
+
+
+def left_out():
+    raise LeftOut("on the CPU alone")
+
+
+def run(options=None, **facts):
     stopwatch = Stopwatch()
-    peers = {"slow": lambda: time.sleep(0.06), "slower": lambda: time.sleep(0.1)}
-    shown = {"what": "rest", "size": "1", "rate": 1, "rate_of": "rests"}
-    race(stopwatch, lambda: time.sleep(0.03), peers, ceilings=CEILINGS, quick=True, **shown | options)
-    return stopwatch.extra_info
+    peers = {"slow": rest(0.06, 1), "slower": rest(0.1, 1), "absent": left_out}
+    facts = {"what": "rest", "size": "1", "rate": 1, "rate_of": "rests", "peers": peers} | facts
+    given = Namespace(**OPTIONS | (options or {}))
+    race(stopwatch, given, rest(0.03, 1)(), agree=harness.agree_to(atol=0), **facts)
+    return stopwatch.extra_info | CEILINGS.judge(stopwatch.extra_info)
 
 
 def test_a_race_is_against_the_best_peer_and_the_nearest_ceiling():
-    facts = run(operations=1e6, read=1e6)
-    assert facts["best_peer"] == "slow"
-    assert facts["ratio"] == pytest.approx(2, rel=0.2)
-    assert facts["bound"] == "memory"  # 10 ms, where the products take 1
-    assert facts["share"] == pytest.approx(1 / 3, rel=0.2)
-    assert facts["first"] > 0.03 > facts["compile"]
+    row = run(operations=1e6, read=1e6)
+    assert row["best_peer"] == "slow" and row["absent"] == ["absent (on the CPU alone)"]
+    assert row["ratio"] == pytest.approx(2, rel=0.2)
+    assert row["bound"] == "memory"  # 10 ms, where the products take 1
+    assert row["share"] == pytest.approx(1 / 3, rel=0.2)
+    assert row["first"] > 0.03 > row["compile"]
+    assert row["device"] is None and row["mfu"] is None and row["peak_memory"] > 2**20
+
+
+def test_the_device_is_timed_apart_and_its_rate_is_compared_with_a_peak():
+    row = run({"peak_tflops": 1e-6, "peers": False}, device=rest(0.01)(), operations=5e3, devices=2)
+    assert row["device"] == pytest.approx(0.01, rel=0.5) and row["median"] > 0.03
+    assert row["mfu"] == pytest.approx(0.25, rel=0.5)  # 5,000 operations in 10 ms, of 2 × 1 MFLOP/s
+    assert not row["peers"] and not row["absent"]
+
+
+def test_a_peer_with_another_answer_stops_the_race():
+    with pytest.raises(AssertionError):
+        run(peers={"slow": rest(0, 1), "wrong": rest(0, 2)})
+
+
+def test_what_was_compiled_is_written(tmp_path):
+    double = jax.jit(lambda x: x + x)
+    run({"hlo": tmp_path, "peers": False}, device=lambda: double(np.ones(123, np.float32)))
+    assert "f32[123]" in (tmp_path / "bench_rest[1].txt").read_text("utf-8")
 
 
 @pytest.mark.parametrize(
-    ("operations", "read", "dtype", "least"),
+    ("operations", "read", "dtype", "device", "expected"),
     [
-        (2e9, 0, "float32", (2, "matrix product")),
-        (2e9, 0, "bfloat16", (1, "matrix product")),
-        (1e6, 1e8, "float32", (1, "memory")),
-        (1, 1, "float32", (1e-5, "dispatch")),
+        (2e9, 0, "float32", 4, (0.5, "matrix product")),
+        (2e9, 0, "bfloat16", 4, (0.25, "matrix product")),
+        (1e6, 1e8, "float32", 2, (0.5, "memory")),
+        (1, 1, "float32", 1e-4, (0.1, "dispatch")),
+        (2e9, 0, "float32", 1.9, (None, "matrix product")),  # faster than possible
+        (0, 0, "float32", 1, (None, None)),
     ],
 )
-def test_the_least_time_is_that_of_what_bounds(operations, read, dtype, least):
-    assert CEILINGS.least_seconds(operations, read, dtype) == least
+def test_the_share_is_that_of_what_bounds(operations, read, dtype, device, expected):
+    row = dict(operations=operations, read=read, computed_in=dtype, device=device, devices=1, median=9)
+    assert tuple(CEILINGS.judge(row).values()) == (pytest.approx(expected[0]), expected[1])
+
+
+def test_peaks_are_those_of_the_very_device():
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12
+    assert peak_flops("NVIDIA H100 80GB HBM3", "bfloat16") == 989e12
+    assert peak_flops("NVIDIA H100 PCIe", "float32") == 51e12
+    assert peak_flops("TPU v5 lite", "bfloat16") == 197e12
+    assert peak_flops("TPU v5", "bfloat16") == 459e12
+    unknown = [
+        ("NVIDIA L40S", "bfloat16"),
+        ("Tesla T4", "bfloat16"),
+        ("TPU v4", "float32"),
+        ("cpu", "float32"),
+    ]
+    assert not any(peak_flops(*known) for known in unknown)
+
+
+def test_peers_run_where_minqa_does_or_not_at_all(monkeypatch):
+    assert harness.torch_device() == "cpu" and harness.needs_cpu() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(LeftOut, match="no CUDA"):
+        harness.torch_device()
+    with pytest.raises(LeftOut, match="on the CPU alone"):
+        harness.needs_cpu()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert harness.torch_device() == "cuda"
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    with pytest.raises(LeftOut, match="not on TPU"):
+        harness.torch_device()
+
+
+def test_an_accelerator_that_is_asked_for_and_missing_is_noticed(monkeypatch):
+    assert harness.missing_accelerator() is None
+    monkeypatch.setattr(harness, "find_spec", lambda name: name == "jax_cuda12_plugin")
+    sentence = harness.missing_accelerator()
+    assert sentence.startswith("minqa[cuda12] is installed") and "JAX_PLATFORMS=cpu" in sentence
+    with pytest.raises(pytest.exit.Exception, match="no such device"):
+        conftest.pytest_sessionstart()
+    with monkeypatch.context() as context:
+        context.setattr(jax, "default_backend", lambda: "gpu")
+        assert harness.missing_accelerator() is None
+    monkeypatch.setattr(harness.jax, "config", SimpleNamespace(jax_platforms="cpu"))
+    assert harness.missing_accelerator() is None
+
+
+def commands(monkeypatch, *arguments):
+    """What a command line runs."""
+    ran = []
+    monkeypatch.setattr(
+        command.subprocess, "run", lambda line, **_: ran.append(line) or Namespace(returncode=0)
+    )
+    assert command.main(arguments) == 1  # as nothing is measured
+    return ran[0]
+
+
+def test_options_become_those_of_pytest(monkeypatch, tmp_path, capsys):
+    line = commands(
+        monkeypatch,
+        *("encode", "--model", "bert-large", "--shape", "1x128,32x384", "--dtype", "bfloat16"),
+        *("--save", "mine", "--compare", "--profile", str(tmp_path), "--peak-tflops", "0.5"),
+    )
+    assert line[3].endswith("bench_encode.py::bench_encode")
+    expected = {"--model=bert-large", "--shape=1x128,32x384", "--dtype=bfloat16", "--peak-tflops=0.5"}
+    expected |= {"--benchmark-save=mine", "--benchmark-compare", f"--profile={tmp_path}"}
+    assert expected <= {*line} and "--peers" not in line
+    assert "earlier figures stay" in capsys.readouterr().err
+
+
+def test_all_of_it_is_raced_with_peers(monkeypatch, tmp_path):
+    line = commands(monkeypatch, "all", "--quick", "--only", "match", "--out", str(tmp_path / "report"))
+    assert {"--quick", "--peers", "-k", "match"} <= {*line} and line[3].endswith("benchmarks")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["encode", "--shape", "32y384"], "must be batch x length"),
+        (["encode", "--shape", "1x128,0x3"], "must be batch x length"),
+        (["match", "--dtype", "float64"], "must be float32, bfloat16"),
+        (["match", "--passages", "many"], "must be how many are searched, a whole number"),
+        (["encode", "--peak-tflops", "0"], "must be a number above 0"),
+        (["match", "--shape", "1x128"], "unrecognized arguments"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(arguments, reason, capsys):
+    with pytest.raises(SystemExit):
+        command.main(arguments)
+    assert reason in capsys.readouterr().err
+
+
+def test_a_sweep_is_the_users_or_the_quick_one_or_all():
+    @harness.sweep(shape=[(1, 2), (3, 4)], dtype=["float32"], quick={"shape": [(1, 2)]})
+    def bench(shape, dtype):
+        pass
+
+    def generated(**given):
+        drawn = {}
+        options = {**dict.fromkeys(command.SWEPT), "quick": False, **given}
+        config = SimpleNamespace(getoption=options.get)
+        metafunc = SimpleNamespace(
+            function=bench, config=config, parametrize=lambda name, values, ids: drawn.update({name: values})
+        )
+        conftest.pytest_generate_tests(metafunc)
+        return drawn
+
+    assert generated() == {"shape": [(1, 2), (3, 4)], "dtype": ["float32"]}
+    assert generated(quick=True) == {"shape": [(1, 2)], "dtype": ["float32"]}
+    assert generated(quick=True, shape=[(5, 6)])["shape"] == [(5, 6)]
 
 
 def test_the_table_names_everything(tmp_path):
     machine = {
         "quick": True,
-        "load": 1.5,
         "cpu": {"brand_raw": "A processor"},
         "device": "cpu",
         "cores": 2,
@@ -71,14 +224,17 @@ def test_the_table_names_everything(tmp_path):
         "versions": {"jax": "1", "x": None},
     }
     growth = {"growth": "search", "sizes": [1, 10], "medians": [0.1, 2.0], "slope": 1.3}
-    rows = [run(operations=1e6, read=1e6, absent=["FAISS (not installed)"], recall=0.9951), growth]
-    report = {"machine_info": machine, "benchmarks": [{"extra_info": row} for row in rows]}
+    shown = {"what": "too fast", "operations": 1e9, "peers": None}
+    rows = [run(operations=1e6, read=1e6, recalls=[0.9951, 1]), run(**shown), growth]
+    report = {"machine_info": machine, "load": 1.5, "benchmarks": [{"extra_info": row} for row in rows]}
     report["ceilings"] = {"products": CEILINGS.products, "memory": 1e8, "dispatch": 1e-5}
     report["datetime"] = "2026-11-25T03:00:00"
     table = markdown(report)
     assert "1 GFLOP/s in float32" in table and "| rest | 1 | float32, recall 0.995 |" in table
     assert "n^1.30 (superlinear); 1: 100 ms, 10: 2.00 s" in table
     assert "2026-11-25, --quick: A processor, 2 cores" in table and "busy" in table
-    assert "Peers left out: FAISS (not installed)." in table
+    assert "Peers left out: absent (on the CPU alone)." in table
+    [slow, fast] = [line for line in table.splitlines() if line.startswith(("| rest", "| too fast"))]
+    assert "% of memory" in slow and "faulty ceiling: matrix product" in fast and "% of" not in fast
     draw(report, tmp_path / "roofline.png")
     assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
