@@ -66,7 +66,7 @@ def run_ask(options: Namespace) -> None:
 
 def run_index(options: Namespace) -> None:
     cache = _set_up(options.cache)
-    corpus = open_corpus(options.corpus)
+    corpus = open_corpus(options.corpus, note=None if options.strict else note)
     loaded = _load(options)
     if options.out and len(loaded) > 1:
         raise InputError("--out is one model's folder: name one --model.")
@@ -149,7 +149,7 @@ def run_units(options: Namespace) -> None:
     elif options.unit:
         views = look_at_units(encoder, text, options.unit, kind=kind)
     else:
-        texts = [passage.text for passage in first_passages(encoder, open_corpus(options.corpus))]
+        texts = [passage.text for passage in first_passages(encoder, open_corpus(options.corpus, note=note))]
         with progress("Reading passages", len(texts)) as advance:
             feature = options.feature or "position"
             listing, best = search_units(encoder, texts, feature, kind=kind, progress=advance)
@@ -228,7 +228,7 @@ def _open_or_make_index(options: Namespace, encoder: Encoder, splitter: Encoder,
     """The index that was named, or the cache's of the corpus; its first shard is made if it is not there."""
     path = options.index
     if not path:
-        corpus = open_corpus(options.corpus)
+        corpus = open_corpus(options.corpus, note=note)
         path = _cached(cache, corpus, encoder, splitter)
         if (path / "000000.parquet").is_file():
             with step("load"), suppress(InputError):  # what is broken is made again
