@@ -31,8 +31,8 @@ Note = Callable[[str], None]
 Progress = Callable[[int, float], None]
 # How many articles' passages a shard holds: what is lost if a run is stopped.
 ARTICLES_PER_SHARD = 1024
-# Articles that are split at once, which bounds the tokens in memory.
-ARTICLES_SPLIT_AT_ONCE = 64
+# What is split at once, which bounds the tokens in memory.
+CHARACTERS_SPLIT_AT_ONCE = 2**18
 # Passages that are embedded at once, whose token vectors are in memory in 32 bits.
 PASSAGES_EMBEDDED_AT_ONCE = 1024
 ALL_SHARDS = range(sys.maxsize)
@@ -152,6 +152,9 @@ def _settle(
     articles_per_shard: int | None,
 ) -> tuple[dict[str, Any], int]:
     """What the records of a corpus's shards have in common, and the number of the first shard."""
+    for path in corpus.files:
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{folder} is inside {path}, whose files are the corpus: name another folder.")
     shards, broken = read_folder(folder)
     if shards:
         check_model(shards[0], encoder)
@@ -267,8 +270,8 @@ def _write(
     if is_there:
         return
     advance(0, 0.0)
-    remaining, passages = iter(articles), list[Passage]()
-    while together := list(islice(remaining, ARTICLES_SPLIT_AT_ONCE)):
+    passages = list[Passage]()
+    for together in _together(articles):
         passages += chain.from_iterable(split(splitter, together, max_tokens=block.record["max_tokens"]))
     texts = [passage.text for passage in passages]
     vectors = _vectors(replaced, store_tokens) if replaced else {}
@@ -295,6 +298,17 @@ def _write(
         with writing(block.path.parent):  # rather no shard for a moment than one of two halves
             block.path.unlink()
     write_shard_files(block.path, block.record, columns, arrays)
+
+
+def _together(articles: Iterable[Article]) -> Iterator[list[Article]]:
+    """Articles in groups of about `CHARACTERS_SPLIT_AT_ONCE`."""
+    group: list[Article] = []
+    for article in articles:
+        group.append(article)
+        if sum(len(one.text) for one in group) > CHARACTERS_SPLIT_AT_ONCE:
+            yield group
+            group = []
+    yield group
 
 
 def _vectors(shard: Shard, store_tokens: bool) -> dict[str, tuple]:

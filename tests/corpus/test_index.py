@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
 import numpy as np
 import pandas
+import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 from conftest import contents, corpus_of, indexed, make_bert_folder, passages_of
@@ -588,6 +590,44 @@ def test_other_settings_and_other_folders_are_refused(tiny, out, tmp_path):
     refused("is no index, but a file", write_index, tiny, corpus_of(TEXTS), tmp_path / "file")
     refused("has room for", write_index, tiny, corpus_of(TEXTS), tmp_path / "new", max_tokens=2)
     assert not list((tmp_path / "new").glob("[!.]*"))
+
+
+def test_an_index_inside_its_own_corpus_is_refused(tiny, out, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    columns = {name: ["a war", "b war"] for name in ("id", "title", "text")}
+    parquet.write_table(pyarrow.table(columns), folder / "a.parquet")
+    for inside in (folder, folder / "index", folder / "a" / "b"):
+        refused("is inside .*, whose files are the corpus", write_index, tiny, open_corpus(folder), inside)
+    assert [path.name for path in folder.iterdir()] == ["a.parquet"]
+    write_index(tiny, open_corpus(folder), out)
+    shutil.copytree(out, folder / "index")
+    corpus = open_corpus(folder)
+    refused("000000.parquet is part of an index: keep that in another folder", list, corpus.articles())
+    refused("has nothing in common|is part of an index", write_index, tiny, corpus, out)
+
+
+def test_two_who_need_the_same_first_shard_wait_for_each_other(tiny, out):
+    """As two first questions to the same corpus at the same time."""
+    notes, begun, embedded = [], threading.Event(), []
+
+    def first(done, read):
+        begun.set()
+        time.sleep(0 if notes else 0.1)
+
+    def second():
+        begun.wait(60)
+        write_index(
+            tiny, corpus_of(TEXTS), out, shards=[0], note=notes.append,
+            progress=lambda done, read: embedded.append(done),
+        )  # fmt: skip
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    write_index(tiny, corpus_of(TEXTS), out, shards=[0], progress=first)
+    thread.join()
+    assert notes in ([f"{out / SHARDS[0]}.parquet is being written by another process."], [])
+    assert sum(embedded) == 0 and len(open_index(out, tiny).passages) == 4
 
 
 def test_several_encoders_can_have_the_same_passages(tiny, either, out, tmp_path):
