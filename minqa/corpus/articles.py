@@ -59,7 +59,7 @@ class Corpus:
 
     @property
     def state(self) -> str:
-        """Which files these are, and when they were last changed."""
+        """Which files these are, how large, and when they were last changed; contents are not compared."""
         stats = [(path.resolve(), path.stat()) for path in self.files]
         return repr([self.name, *((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)])
 

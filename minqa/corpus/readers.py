@@ -23,6 +23,8 @@ ROWS_IN_MEMORY = 256
 MAX_BYTES_OF_ARRAY = 2**27
 # How many articles that cannot be read are named one by one.
 ERRORS_TOLD = 3
+# No two articles may have the same id; so many are remembered, in 60 bytes each.
+MAX_IDS_COMPARED = 2**20
 Note = Callable[[str], None]
 
 
@@ -90,10 +92,14 @@ def demo_passages() -> list[Passage]:
 
 def _articles(source: Path | str, read: Callable[[], Iterable[Row]], note: Note | None) -> Iterator:
     """Each article that can be read, and how much of the file has been read; see `open_corpus`."""
-    left_out = 0
+    left_out, ids = 0, set[int]()
     for row in read():
         try:
             article = _article(row, f"{source}, {row.place}")
+            if hash(article.id) in ids:
+                raise InputError(
+                    f"{source}, {row.place}: an article before it has the same id, {article.id}."
+                )
         except InputError as error:
             if note is None:
                 raise
@@ -101,6 +107,8 @@ def _articles(source: Path | str, read: Callable[[], Iterable[Row]], note: Note 
             if left_out <= ERRORS_TOLD:
                 note(f"{error} It is left out.")
         else:
+            if len(ids) < MAX_IDS_COMPARED:
+                ids.add(hash(article.id))
             yield article, row.read
     if note and left_out > ERRORS_TOLD:
         note(f"{left_out:,} articles of {source} cannot be read, and are left out.")

@@ -60,8 +60,9 @@ def write_index(
 
     A shard is a function of its number, its articles and the encoder alone, and is whole or absent. So a run
     that was stopped goes on to the same bytes, and processes that know nothing of each other can share the
-    work; one that meets another's shard turns to the next. A second corpus is added after the first. A text
-    whose vectors are in the shard that is replaced is not embedded again.
+    work; one that meets another's shard turns to the next. A second corpus is added after the first; its
+    passages have its name in their ids. A text whose vectors are in the shard that is replaced is not
+    embedded again.
 
     Args:
         encoder: as `load` returns it.
@@ -287,6 +288,9 @@ def _write(
     columns: dict[str, Any] = {
         name: [getattr(passage, name) for passage in passages] for name in Passage._fields
     }
+    if block.record["number"] > block.record["first"] // block.record["articles_per_shard"]:
+        # Another corpus stands before this one, and may have the same ids.
+        columns["id"] = [f"{block.record['corpus']}/{passage.id}" for passage in passages]
     columns["words"] = [sorted(set(tokens[text].keys)) for text in texts]
     columns |= {"token_start": np.concatenate([[0], ends[:-1]])[: len(ends)], "token_end": ends}
     empty = np.zeros((0, 1), np.float32)  # articles may have no text

@@ -186,6 +186,9 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path):
     assert len(notes) == 4 and all(note.endswith(" It is left out.") for note in notes[:3])
     assert f"{path}, line 2: this is no JSON" in notes[0] and "line 4: byte 0 is not UTF-8" in notes[2]
     assert notes[3] == f"5 articles of {path} cannot be read, and are left out."
+    path = write(tmp_path / "b.jsonl", '{"text": "one", "id": 7}\n{"text": "two", "id": "7"}\n')
+    assert [one.text for one in open_corpus(path, note=notes.append).articles()] == ["one"]
+    assert "line 2: an article before it has the same id, 7. It is left out." in notes[-1]
     text = write(tmp_path / "a.txt", b"one\n\ntwo\n\xff\n\nthree\n")
     assert [(one.id, one.text) for one in open_corpus(text, note=notes.append).articles()] == [
         ("1", "one"), ("3", "three")

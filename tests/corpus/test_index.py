@@ -350,7 +350,8 @@ def test_more_is_added_behind(tiny, out):
     write_index(tiny, corpus_of(["a war", "the war"], "other"), out)
     index = open_index(out, tiny)
     assert index.complete
-    assert list(index.passages) == passages_of(TEXTS[:9]) + passages_of(["a war", "the war"])
+    others = [one._replace(id=f"other/{one.id}") for one in passages_of(["a war", "the war"])]
+    assert list(index.passages) == passages_of(TEXTS[:9]) + others, "ids that tell them apart"
     assert index.statistics.documents == 11 and index.statistics.frequency["war"] == 2
     assert {name: len(shards) for name, shards in DiskIndex(out).corpora.items()} == {"corpus": 3, "other": 1}
     write_index(tiny, corpus_of(TEXTS[:9]), out)
