@@ -20,6 +20,7 @@ import pytest
 from conftest import contents, corpus_of, indexed, make_bert_folder, passages_of
 
 import minqa
+from minqa.corpus import embedded as embedded_module
 from minqa.corpus import index as index_module
 from minqa.corpus import shards, storage, writer
 from minqa.corpus.articles import Corpus
@@ -88,7 +89,7 @@ def test_what_is_written_is_read(tiny, out):
 def test_nothing_is_embedded_twice(tiny, out, monkeypatch):
     write_index(tiny, corpus_of(TEXTS), out)
     before = contents(out)
-    monkeypatch.setattr(writer, "hidden_states", None)
+    monkeypatch.setattr(embedded_module, "hidden_states", None)
     done = []
     write_index(tiny, corpus_of(TEXTS), out, progress=lambda *one: done.append(one))
     assert {number for number, _ in done} == {0} and done[-1] == (0, 1) and contents(out) == before
@@ -405,13 +406,13 @@ def test_what_changed_in_a_corpus_is_embedded_and_its_shards_alone_are_written(
 ):
     write_index(tiny, corpus_of(TEXTS), out)
     before, texts = contents(out), []
-    real = writer.hidden_states
+    real = embedded_module.hidden_states
 
     def watched(encoder, tokens, *arguments, **options):
         texts.extend(one.text for one in tokens)
         return real(encoder, tokens, *arguments, **options)
 
-    monkeypatch.setattr(writer, "hidden_states", watched)
+    monkeypatch.setattr(embedded_module, "hidden_states", watched)
     write_index(tiny, corpus_of(changed), out)
     assert texts == embedded
     after = contents(out)
@@ -488,13 +489,13 @@ def test_a_spoilt_file_is_named_and_its_shard_alone_made_again(tiny, out, suffix
     else:
         refused(rf"{name} is (missing, or is not what was written|.*broken)", lambda: DiskIndex(out).check())
     notes, embedded = [], []
-    real = writer.hidden_states
+    real = embedded_module.hidden_states
 
     def watched(encoder, tokens, *arguments, **options):
         embedded.extend(one.text for one in tokens)
         return real(encoder, tokens, *arguments, **options)
 
-    monkeypatch.setattr(writer, "hidden_states", watched)
+    monkeypatch.setattr(embedded_module, "hidden_states", watched)
     write_index(tiny, corpus_of(TEXTS), out, store_tokens=True, note=notes.append)
     assert all(name in note and "again" in note for note in notes)
     assert len(notes) == (suffix != ".parquet" or spoil != os.remove)
