@@ -152,6 +152,7 @@ def index(
     max_tokens: opt.MaxTokens = None,
     articles_per_shard: opt.ArticlesPerShard = None,
     store_tokens: opt.StoreTokens = False,
+    strict: opt.Strict = False,
     shards: opt.Shards = None,
     query_prompt: opt.QueryPrompt = None,
     passage_prompt: opt.PassagePrompt = None,
@@ -167,8 +168,13 @@ def index(
         work.check_folder(out)
     cache = work.set_up(cache)
     searches = work.load_models(model, query_prompt=query_prompt, passage_prompt=passage_prompt)
-    how = {"max_tokens": max_tokens, "articles_per_shard": articles_per_shard, "store_tokens": store_tokens}
-    corpora.index_corpus(searches, corpus, out, cache, shards, **how)
+    how: Any = {
+        "max_tokens": max_tokens,
+        "articles_per_shard": articles_per_shard,
+        "store_tokens": store_tokens,
+    }
+    how |= {"shards": shards} if shards is not None else {}
+    corpora.index_corpus(searches, corpus, out, cache, strict=strict, **how)
 
 
 @app.command()

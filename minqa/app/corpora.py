@@ -46,7 +46,7 @@ def with_index(
     """
     encoder = search.encoder
     if not path:
-        opened = open_corpus(corpus)
+        opened = open_corpus(corpus, note=note)
         path = _cached(cache, opened, encoder, splitter)
         if (path / "000000.parquet").is_file():
             with search.clock, step("load"), suppress(InputError):  # what is broken is made again
@@ -72,14 +72,15 @@ def index_corpus(
     source: str | None,
     folder: Path | None,
     cache: Path,
-    shards: range,
+    *,
+    strict: bool,
     **how: Any,
 ) -> None:
     """Embed a whole corpus, or some of its shards, for each model."""
-    corpus, splitter = open_corpus(source), searches[0].encoder
+    corpus, splitter = open_corpus(source, note=None if strict else note), searches[0].encoder
     for search in searches:
         path = folder or _cached(cache, corpus, search.encoder, splitter)
-        disk = _write(search.encoder, corpus, path, cache, splitter=splitter, shards=shards, **how)
+        disk = _write(search.encoder, corpus, path, cache, splitter=splitter, **how)
         articles = sum(shard.articles for shard in disk.shards)
         print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {disk.path}.")
 
@@ -110,7 +111,10 @@ def with_statistics(search: Search, cache: Path) -> Search:
 
 def first_texts(encoder: Encoder, corpus: str | None) -> list[str]:
     """The passages in which units are looked for."""
-    return [passage.text for passage in first_passages(encoder, open_corpus(corpus), PASSAGES_READ_FOR_UNITS)]
+    return [
+        passage.text
+        for passage in first_passages(encoder, open_corpus(corpus, note=note), PASSAGES_READ_FOR_UNITS)
+    ]
 
 
 def _write(encoder: Encoder, corpus: Corpus, path: Path, cache: Path, **how: Any) -> DiskIndex:

@@ -67,9 +67,10 @@ MODEL = """Folder or Hugging Face hub id of a BERT or an ELMo; may be given seve
 Models = Annotated[list[str] | None, option(source, "MODEL", MODEL, "--model")]
 CACHE = "For vectors and compiled code. [default: the user's cache folder]"
 Cache = Annotated[Path | None, option(path, "DIR", CACHE)]
-CORPUS = """A MediaWiki dump (.xml, .xml.bz2), Parquet with id, title and text (a file or a folder), .jsonl
-with text and title, text (an article per paragraph, or per line if no line is blank), or a data set of the
-Hugging Face hub, such as wikimedia/wikipedia:20231101.en. [default: Wikipedia leads]"""
+CORPUS = """A MediaWiki dump (.xml), Parquet with id, title and text (a file or a folder), .jsonl, .json, .csv
+or .tsv with text and title, text (an article per paragraph, or per line if no line is blank), all but Parquet
+also as .gz, .bz2 or .xz, or a data set of the Hugging Face hub, such as wikimedia/wikipedia:20231101.en.
+[default: Wikipedia leads]"""
 Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
 Index = Annotated[
     Path | None, option(path, "DIR", "A folder that index made, to search in place of --corpus.")
@@ -96,6 +97,8 @@ MaxTokens = Annotated[int | None, option(positive, "N", MAX_TOKENS)]
 SHARD = "Keep what is done after every N articles. [default: 1,024]"
 ArticlesPerShard = Annotated[int | None, option(positive, "N", SHARD, "--shard")]
 STORE = "Keep the vectors of all tokens too, so that ask is faster; 40 MB for 1,000 Wikipedia leads."
+STRICT = "Stop at an article that cannot be read, instead of telling it and leaving it out."
+Strict = Annotated[bool, Option("--strict", help=STRICT)]
 StoreTokens = Annotated[bool, Option("--store-tokens", help=STORE)]
 SHARDS = """Only the shards of these numbers, where several processes share the work: 0:500, or 1::4 for every
 fourth from 1. [default: all]"""

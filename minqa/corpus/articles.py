@@ -1,9 +1,13 @@
 """A corpus: articles, one after the other, however many there are."""
 
+import bz2
+import gzip
+import lzma
 import multiprocessing
 import os
 import signal
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -11,9 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from minqa.text import InputError
+
+COMPRESSIONS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# A longer text would take minutes and gigabytes.
+MAX_CHARACTERS = 2**20
 
 
 class Article(NamedTuple):
@@ -51,7 +59,7 @@ class Corpus:
 
     @property
     def state(self) -> str:
-        """Which files these are, and when they were last changed."""
+        """Which files these are, how large, and when they were last changed; contents are not compared."""
         stats = [(path.resolve(), path.stat()) for path in self.files]
         return repr([self.name, *((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats)])
 
@@ -59,6 +67,33 @@ class Corpus:
         """Every article without mark-up. Raises InputError where one cannot be read."""
         articles = (article for article, _ in self.read())
         return map(self.clean, articles) if self.clean else articles
+
+
+class Row(NamedTuple):
+    """What a file says of an article: its fields by name, or a clause that says what is wrong with it."""
+
+    fields: Any
+    place: str  # in the file, as "line 3"
+    read: float  # how much of the file has been read, 0 to 1
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
+    """The content of a file, unpacked, and a function that says how much of the file has been read.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        size = max(path.stat().st_size, 1)
+        with open(path, "rb") as file:
+            unpack = COMPRESSIONS.get(path.suffix.lower())
+            yield unpack(file) if unpack else file, lambda: min(file.tell() / size, 1.0)
+    except EOFError:
+        raise InputError(f"{path} is cut short: fetch it again; what came before is whole.") from None
+    except (OSError, lzma.LZMAError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or f"it is no {path.suffix} file, or is broken"
+        raise InputError(f"{path} cannot be read: {reason}.") from None
 
 
 @contextmanager

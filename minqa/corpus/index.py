@@ -24,7 +24,8 @@ from minqa.ask import Index
 from minqa.corpus.calibration import calibrate
 from minqa.corpus.extra import needed
 from minqa.corpus.shards import MADE_WITH, Shard, read_shard
-from minqa.corpus.statistics import PASSAGES_SAMPLED, demo_statistics, read_statistics
+from minqa.corpus.statistics import PASSAGES_SAMPLED, demo_statistics, read_statistics, write_statistics
+from minqa.corpus.storage import writing
 from minqa.encoder import Encoder, Statistics
 from minqa.text import InputError, Passage
 
@@ -111,7 +112,6 @@ class DiskIndex:
         self.model, self.fingerprint = record["model"], record["fingerprint"]
         self.max_tokens: int = record["max_tokens"]
         self.complete = all(map(is_whole, self.corpora.values()))
-        self.statistics_path = path / "statistics.safetensors"
 
     @property
     def filled(self) -> list[Shard]:
@@ -145,8 +145,25 @@ class DiskIndex:
             shard.check()
             progress(shard.bytes)
 
-    def statistics(self, encoder: Encoder, cache: Path | None = None) -> Statistics:
-        """What is usual in the passages: words are counted in all of them, the rest comes from the first."""
+    def statistics(self, encoder: Encoder, cache: Path | None = None, *, keep: bool = False) -> Statistics:
+        """What is usual in the passages, read from the folder or gathered now.
+
+        Args:
+            encoder: of the index.
+            cache: keeps the demo's statistics, which serve a small corpus.
+            keep: whether to write to the folder what is gathered.
+        """
+        path = self.path / "statistics.safetensors"
+        statistics = read_statistics(path, self.summary)
+        if statistics is None:
+            statistics = self._gather(encoder, cache)
+            if keep:
+                with writing(self.path):
+                    write_statistics(path, statistics, self.summary)
+        return statistics
+
+    def _gather(self, encoder: Encoder, cache: Path | None) -> Statistics:
+        """Words are counted in all passages; the rest comes from the first."""
         documents = len(self.passages)
         if documents < MIN_PASSAGES_FOR_STATISTICS:
             try:
@@ -236,7 +253,7 @@ def open_index(path: str | Path, encoder: Encoder, *, cache: Path | None = None)
     check_model(disk.shards[0], encoder)
     if not disk.filled:
         raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
-    statistics = read_statistics(disk.statistics_path, disk.summary) or disk.statistics(encoder, cache)
+    statistics = disk.statistics(encoder, cache)
     has_tokens = all(shard.has_tokens for shard in disk.shards)
     tokens = Rows(disk.shards, read_tokens) if has_tokens else None
     return Index(disk.passages, VectorStore(disk.filled), statistics, tokens, disk.complete)

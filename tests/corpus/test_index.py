@@ -8,16 +8,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
 import numpy as np
 import pandas
+import pyarrow
 import pyarrow.parquet as parquet
 import pytest
 from conftest import contents, corpus_of, indexed, make_bert_folder, passages_of
 
 import minqa
+from minqa.corpus import embedded as embedded_module
 from minqa.corpus import index as index_module
 from minqa.corpus import shards, storage, writer
 from minqa.corpus.articles import Corpus
@@ -86,7 +89,7 @@ def test_what_is_written_is_read(tiny, out):
 def test_nothing_is_embedded_twice(tiny, out, monkeypatch):
     write_index(tiny, corpus_of(TEXTS), out)
     before = contents(out)
-    monkeypatch.setattr(writer, "hidden_states", None)
+    monkeypatch.setattr(embedded_module, "hidden_states", None)
     done = []
     write_index(tiny, corpus_of(TEXTS), out, progress=lambda *one: done.append(one))
     assert {number for number, _ in done} == {0} and done[-1] == (0, 1) and contents(out) == before
@@ -348,7 +351,8 @@ def test_more_is_added_behind(tiny, out):
     write_index(tiny, corpus_of(["a war", "the war"], "other"), out)
     index = open_index(out, tiny)
     assert index.complete
-    assert list(index.passages) == passages_of(TEXTS[:9]) + passages_of(["a war", "the war"])
+    others = [one._replace(id=f"other/{one.id}") for one in passages_of(["a war", "the war"])]
+    assert list(index.passages) == passages_of(TEXTS[:9]) + others, "ids that tell them apart"
     assert index.statistics.documents == 11 and index.statistics.frequency["war"] == 2
     assert {name: len(shards) for name, shards in DiskIndex(out).corpora.items()} == {"corpus": 3, "other": 1}
     write_index(tiny, corpus_of(TEXTS[:9]), out)
@@ -402,13 +406,13 @@ def test_what_changed_in_a_corpus_is_embedded_and_its_shards_alone_are_written(
 ):
     write_index(tiny, corpus_of(TEXTS), out)
     before, texts = contents(out), []
-    real = writer.hidden_states
+    real = embedded_module.hidden_states
 
     def watched(encoder, tokens, *arguments, **options):
         texts.extend(one.text for one in tokens)
         return real(encoder, tokens, *arguments, **options)
 
-    monkeypatch.setattr(writer, "hidden_states", watched)
+    monkeypatch.setattr(embedded_module, "hidden_states", watched)
     write_index(tiny, corpus_of(changed), out)
     assert texts == embedded
     after = contents(out)
@@ -485,13 +489,13 @@ def test_a_spoilt_file_is_named_and_its_shard_alone_made_again(tiny, out, suffix
     else:
         refused(rf"{name} is (missing, or is not what was written|.*broken)", lambda: DiskIndex(out).check())
     notes, embedded = [], []
-    real = writer.hidden_states
+    real = embedded_module.hidden_states
 
     def watched(encoder, tokens, *arguments, **options):
         embedded.extend(one.text for one in tokens)
         return real(encoder, tokens, *arguments, **options)
 
-    monkeypatch.setattr(writer, "hidden_states", watched)
+    monkeypatch.setattr(embedded_module, "hidden_states", watched)
     write_index(tiny, corpus_of(TEXTS), out, store_tokens=True, note=notes.append)
     assert all(name in note and "again" in note for note in notes)
     assert len(notes) == (suffix != ".parquet" or spoil != os.remove)
@@ -588,6 +592,44 @@ def test_other_settings_and_other_folders_are_refused(tiny, out, tmp_path):
     refused("is no index, but a file", write_index, tiny, corpus_of(TEXTS), tmp_path / "file")
     refused("has room for", write_index, tiny, corpus_of(TEXTS), tmp_path / "new", max_tokens=2)
     assert not list((tmp_path / "new").glob("[!.]*"))
+
+
+def test_an_index_inside_its_own_corpus_is_refused(tiny, out, tmp_path):
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    columns = {name: ["a war", "b war"] for name in ("id", "title", "text")}
+    parquet.write_table(pyarrow.table(columns), folder / "a.parquet")
+    for inside in (folder, folder / "index", folder / "a" / "b"):
+        refused("is inside .*, whose files are the corpus", write_index, tiny, open_corpus(folder), inside)
+    assert [path.name for path in folder.iterdir()] == ["a.parquet"]
+    write_index(tiny, open_corpus(folder), out)
+    shutil.copytree(out, folder / "index")
+    corpus = open_corpus(folder)
+    refused("000000.parquet is part of an index: keep that in another folder", list, corpus.articles())
+    refused("has nothing in common|is part of an index", write_index, tiny, corpus, out)
+
+
+def test_two_who_need_the_same_first_shard_wait_for_each_other(tiny, out):
+    """As two first questions to the same corpus at the same time."""
+    notes, begun, embedded = [], threading.Event(), []
+
+    def first(done, read):
+        begun.set()
+        time.sleep(0 if notes else 0.1)
+
+    def second():
+        begun.wait(60)
+        write_index(
+            tiny, corpus_of(TEXTS), out, shards=[0], note=notes.append,
+            progress=lambda done, read: embedded.append(done),
+        )  # fmt: skip
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    write_index(tiny, corpus_of(TEXTS), out, shards=[0], progress=first)
+    thread.join()
+    assert notes in ([f"{out / SHARDS[0]}.parquet is being written by another process."], [])
+    assert sum(embedded) == 0 and len(open_index(out, tiny).passages) == 4
 
 
 def test_several_encoders_can_have_the_same_passages(tiny, either, out, tmp_path):

@@ -1,6 +1,9 @@
 """Dumps → articles: what is kept, what is dropped, and what is told of a broken one."""
 
 import bz2
+import html
+import random
+import time
 import tracemalloc
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +13,8 @@ import pytest
 import minqa
 from minqa.corpus.articles import Article
 from minqa.corpus.readers import open_corpus
-from minqa.corpus.wikipedia import plain, read_dump
+from minqa.corpus.wikipedia import read_dump
+from minqa.corpus.wikitext import plain
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" version="0.10" xml:lang="de">
 <siteinfo><sitename>Wiki</sitename><dbname>dewiki</dbname><namespaces>
@@ -67,25 +71,112 @@ def test_articles_alone_are_read_by_their_last_revision(dump, name):
 @pytest.mark.parametrize(
     ("wikitext", "text"),
     [
-        ("a {{convert|5|km|{{x}}}} b <!-- no --> c", "a b c"),
+        ("a {{infobox|5|km|{{x}}}} b <!-- no --> c", "a b c"),
         ("{| class=x\n| cell || cell\n|}after", "after"),
         ("x<ref name=a>no {{cite}}</ref> y<ref name=a /> z", "x y z"),
-        ("<math>x^2</math> is <b>bold</b>, ''it'' '''''both''''' <br/>line", "is bold, it both\nline"),
+        ("<gallery>x^2</gallery> is <b>bold</b>, ''it'' '''''both''''' <br/>line", "is bold, it both\nline"),
         ("[[File:a.jpg|thumb|x [[link]]]][[Image:b.png]][[Category:C]] [[:Category:C]]", "Category:C"),
-        ("[[a (b)|a]] [[c]]s [[de:Krieg]] [[wikt:war|war]]", "a cs war"),
+        ("[[Bild:a.jpg|thumb|x]][[Imagen:b.svg]][[Fichier:c.PNG|d]] [[Talk: a.jpg b]]", "Talk: a.jpg b"),
+        (
+            "[[a (b)|a]] [[c]]s [[de:Krieg]] [[wikt:war|war]] [[re:publica]] [[zh-yue:x]]",
+            "a cs war re:publica",
+        ),
         ("[http://x.org a title] [http://y.org] http://z.org", "a title http://z.org"),
         ("* one\n* two\n# three\n: four", "one\ntwo\nthree\nfour"),
         ("a&nbsp;&amp;&nbsp;b&mdash;c", "a & b—c"),
-        ("x ({{IPA|x}}) y ( ; ) __NOTOC__ z", "x y z"),
+        ("x ({{IPA|x}}; {{audio|y}}) y [<ref>z</ref>] {{cite}}, {{cite}}. __NOTOC__ z", "x y,. z"),
         ("<nowiki>[[a]]</nowiki> <gallery>a.jpg</gallery>", "[[a]]"),
         ("a\n\n\n\nb", "a\nb"),
         ("half &#xD800; a character", "half \ufffd a character"),
         ("[[unclosed and {{unclosed", "[[unclosed and {{unclosed"),
         ("&lt;script>alert(1)&lt;/script>", "<script>alert(1)</script>"),
+        ("a <!-- comment that never ends [[b]]", "a"),
+        ("a<!-- one -->b <!-- two", "ab"),
+        ("<includeonly>no</includeonly><noinclude>yes</noinclude> <del>no</del><ins>yes</ins>", "yes yes"),
+        ("-{zh-hans:计算机; zh-hant:電腦;}- -{a}- -{H|zh-cn:x;zh-tw:y}--{R|b}-", "计算机 a b"),
     ],
 )
 def test_what_is_no_prose_is_dropped(wikitext, text):
     assert plain(Article("1", "T", wikitext)).text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the .NET Framework, a .45 pistol, main() and int[] x , as code has it",
+        "“ a ; b ( ; ) [ ]",
+        "x __FILE__ __init__ y",
+        "1 < 2 and {a} | b",
+    ],
+)
+def test_real_text_is_not_rewritten(text):
+    assert plain(Article("1", "T", text)).text == text
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "text"),
+    [
+        (
+            "6.02×10<sup>23</sup>, 5 km<sup>2</sup>, m<sup>−1</sup>, 19<sup>th</sup>",
+            "6.02×10²³, 5 km², m⁻¹, 19th",
+        ),
+        ("e<sup>2x</sup>, H<sub>2</sub>O, x<sup><ref>a</ref></sup>.", "e^(2x), H2O, x."),
+        ("<math>E =\n m c^2</math> and <code>f(''x'')</code> <pre>''y''</pre>", "$E = m c^2$ and f(x) ''y''"),
+        (
+            "{{convert|5|km|mi}}, {{cvt|5|to|10|kg|lb}}, {{Convert|5|ft|11|in|m|abbr=on}}",
+            "5 km, 5 to 10 kg, 5 ft 11 in",
+        ),
+        ("{{convert|5|–|10|m}}, {{convert|5|km|0}}, {{convert|3.5|e6acre}}", "5 – 10 m, 5 km, 3.5 e6acre"),
+        (
+            "{{lang|fr|''bon''}}, {{lang-de|Krieg}}, {{langx|la|bellum}}, {{transl|ar|ISO|harb}}",
+            "bon, Krieg, bellum, harb",
+        ),
+        (
+            "{{nowrap|a {{lang|de|b}}}}, {{abbr|cm|centimetre}}, {{frac|1|2}}, {{chem|H|2|O}}",
+            "a b, cm, 1/2, H2O",
+        ),
+        (
+            "{{formatnum:1234}}, {{val|1.5|0.1|e=-3|u=m}}, {{circa|1500}}, {{c.|1500|1510}}",
+            "1234, 1.5 ± 0.1×10⁻³ m, c. 1500, c. 1500 – 1510",
+        ),
+        (
+            "{{birth date|1969|7|20}}, {{Death_date and age|1969|7|20|1900|1|2|df=yes}}",
+            "July 20, 1969, 20 July 1969",
+        ),
+        (
+            "{{start date|1969|7}}, {{as of|1969}}, {{birth date|c. 1500}}, {{birth date|1969|13|1}}",
+            "July 1969, As of 1969, c. 1500, 1969",
+        ),
+        ("{{nowrap|1=a=b}}, {{lang|2=x|1=de}}, a {{convert}} {{lang|de}} b", "a=b, x, a b"),
+        ("he ({{IPA|x}}, {{lang|de|y}}) {{sfn|a|b}}.", "he (, y)."),
+    ],
+)
+def test_what_carries_a_fact_is_kept(wikitext, text):
+    assert plain(Article("1", "T", wikitext)).text == text
+
+
+@pytest.mark.parametrize("piece", ["{|\n", "<b>x ", "<ref>", "{{a|", "[[a|", "{{{a|", "{{a|[[b|<i>"])
+def test_what_would_hang_the_parser_is_left_out_and_told(dump, piece):
+    """Thousands of brackets that are never closed; a few are read."""
+    notes = []
+    pages = [
+        page("T", html.escape(piece * 5000), number=1),
+        page("U", html.escape(piece * 9 + "a war"), number=2),
+    ]
+    corpus = open_corpus(dump(*pages), note=notes.append)
+    start = time.monotonic()
+    assert [article.id for article in corpus.articles()] == ["2"]
+    assert time.monotonic() - start < 3
+    [note] = notes
+    assert "dump.xml, page 1: too many of its brackets and tags are never closed. It is left out." in note
+    with pytest.raises(minqa.InputError, match="page 1: too many"):
+        list(open_corpus(dump(*pages)).articles())
+
+
+def test_what_is_nested_without_end_is_read_as_it_is():
+    for opened, closed in (("{{a|", "}}"), ("<b>", "</b>"), ("[[a|", "]]")):
+        article = plain(Article("1", "T", f"before {opened * 3000}war{closed * 3000} after"))
+        assert article.text.startswith("before") and article.text.endswith("after")
 
 
 def test_sections_say_where_they_begin():
@@ -112,7 +203,7 @@ def test_broken_dumps_are_told_when_that_is_reached(dump, tmp_path):
     cut.write_bytes(whole[: len(whole) * 3 // 4])
     read = []
     with pytest.raises(minqa.InputError, match="is cut short: fetch it again"):
-        read.extend(record for record, _ in read_dump(cut))
+        read.extend(read_dump(cut))
     malformed = dump(PAGES[0], "<page><title>x</page>")
     with pytest.raises(minqa.InputError, match="is no MediaWiki dump, or is broken: mismatched tag"):
         list(read_dump(malformed))
@@ -133,7 +224,7 @@ def test_broken_dumps_are_told_when_that_is_reached(dump, tmp_path):
             "is no MediaWiki dump, or is broken",
         ),
         ("a.xml", b"<mediawiki></mediawiki>", "is no MediaWiki dump, or is broken"),
-        ("a.xml.bz2", b"<html></html>", "cannot be read: it is no bzip2 file"),
+        ("a.xml.bz2", b"<html></html>", "cannot be read: it is no .bz2 file, or is broken"),
         ("a.xml.bz2", b"", "is cut short"),
     ],
 )
@@ -152,3 +243,21 @@ def test_the_real_excerpt_holds_106_articles():
     articles = list(open_corpus(path).articles())
     assert len(articles) == 106 and all(article.text for article in articles)
     assert articles[0].title == "Anarchism" and "[[" not in articles[0].text and "{{" not in articles[0].text
+
+
+def test_a_dump_with_a_flipped_bit_is_read_or_told(dump):
+    chance, content, told = random.Random(0), dump(*PAGES).read_bytes(), []
+    for _ in range(150):
+        spoilt = bytearray(content)
+        for _ in range(chance.choice([1, 1, 3])):
+            spoilt[chance.randrange(len(spoilt))] ^= 1 << chance.randrange(8)
+        path = dump()
+        path.write_bytes(spoilt)
+        try:
+            list(open_corpus(path, note=lambda sentence: None).articles())
+        except minqa.InputError as error:
+            told.append(str(error))
+    assert 10 < len(told) < 140 and not any("\n" in sentence for sentence in told)
+    path.write_bytes(b'<?xml version="1.0" encoding="klingon"?>' + content)
+    with pytest.raises(minqa.InputError, match="is no MediaWiki dump, or is broken"):
+        open_corpus(path)
