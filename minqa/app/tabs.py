@@ -23,6 +23,7 @@ from minqa.views.view import Listing
 
 # If the token vectors of a layer are not stored, so many candidates can be embedded within a second.
 MAX_PASSAGES_EMBEDDED = 30
+MAX_NUMBER = 10**9 - 1
 # The longest question and text that the page takes.
 MAX_CHARACTERS = 2000
 EMPTY = '<p class="empty">Type a question, or click one of the examples.</p>'
@@ -62,9 +63,11 @@ class State:
                 kind: Callable = type(field.default)
                 try:
                     values[field.name] = value in (True, "1") if kind is bool else kind(value)
-                except ValueError:
+                except (ValueError, TypeError, OverflowError):
+                    values[field.name] = None
+                if values[field.name] is None or (kind is int and abs(values[field.name]) > MAX_NUMBER):
                     what = f"{field.name}={value}, but {field.name} is a whole number"
-                    raise InputError(f"The address says {what}.") from None
+                    raise InputError(f"The address says {what} of at most nine digits.")
         return cls(**values)
 
     @property

@@ -1,5 +1,6 @@
 """The app in a real browser: Chromium, headless, on this machine alone."""
 
+import json
 import re
 import shutil
 import signal
@@ -9,6 +10,7 @@ import threading
 import time
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
 from conftest import indexed, make_bert_folder, make_elmo_folder
 
@@ -221,10 +223,53 @@ def test_an_error_is_a_sentence_on_the_page(page, address):
     shown(page).get_by_role("alert").wait_for()
     assert shown(page).get_by_role("alert").inner_text() == "The query holds no word."
     page.goto(address + "?q=war&layer=x")
-    shown(page).get_by_text("The address says layer=x, but layer is a whole number.").wait_for()
+    shown(page).get_by_text(
+        "The address says layer=x, but layer is a whole number of at most nine digits."
+    ).wait_for()
     assert state(page) == {"q": "war", "layer": "x"}, "it can be mended"
     page.goto(address + "?tab=nothing")
     shown(page).get_by_text("There is no tab nothing").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("view", "sentence"),
+    [
+        (
+            "?tab=units&text=war&unit=100000000000000000000",
+            "but unit is a whole number of at most nine digits.",
+        ),
+        ("?tab=units&text=war&unit=999999999", "There is no feed-forward unit 999999999 in layer 1"),
+        ("?tab=heads&text=war&head=-1", "There is no head -1 in layer 1"),
+        ("?tab=heads&text=war&layer=99", "There is no head 0 in layer 99"),
+        ("?q=war&k=0", "The page shows 1 to 20 passages"),
+        ("?q=war&model=gpt&weights=tf", "The model gpt is not loaded here"),
+    ],
+)
+def test_an_address_from_anybody_shows_a_sentence(page, address, view, sentence):
+    page.goto(address + view)
+    page.get_by_role("alert").get_by_text(sentence).wait_for()
+    assert not page.locator(".toast-wrap .error").count()
+
+
+def test_a_refusal_is_a_sentence_on_the_page(page, address, monkeypatch):
+    monkeypatch.setattr("minqa.app.guard.MAX_WAITING", 0)
+    page.goto(address)
+    page.get_by_label("Question").first.fill("war")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.get_by_role("alert").get_by_text("Too many visitors ask at once: try again soon.").wait_for()
+
+
+def test_wrong_types_are_told_without_a_traceback(address, capfd):
+    config = httpx.get(address + "config").json()
+    shown = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
+    for event in config["dependencies"]:
+        if [shown[output] for output in event["outputs"]] == ["ask-shown"]:
+            for value in ([], {}, "x", None, -1, 1e300, True, "\ud800", "war " * 900, [["war"]]):
+                data = [value] * len(event["inputs"])
+                asked = {"data": data, "fn_index": event["id"]}
+                answer = httpx.post(address + "gradio_api/run/predict", content=json.dumps(asked))
+                assert answer.status_code == 422 or "class=" in answer.json()["data"][0], value
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_stands_in_a_passage_is_text(page, address):
