@@ -72,11 +72,11 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "/") -> str:
+def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "") -> str:
     """Start a server in the background, and return its address.
 
     Args:
-        root_path: where a reverse proxy shows the page.
+        root_path: the address at which a reverse proxy shows the page, if there is one.
 
     Raises:
         InputError: there is no such address here, or the port is taken.

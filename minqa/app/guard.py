@@ -5,8 +5,9 @@ import json
 import os
 import re
 import socket
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -21,9 +22,9 @@ from minqa.app.tabs import error_html
 SHOWN = re.compile(r"/|/config|/theme\.css|/favicon\.ico|/gradio_api/startup-events|/(assets|static)/.+")
 ASKED = "/gradio_api/run/predict"
 MAX_BYTES = 64 * 1024  # of a request: texts of 2,000 characters, escaped
-# Requests that wait, of everyone and of one visitor; of the first, half a minute's work.
-MAX_WAITING = 32
-MAX_WAITING_OF_ONE = 4
+# Requests that wait, of everyone and of one visitor, who may be several behind one address.
+MAX_WAITING = 64
+MAX_WAITING_OF_ONE = 16
 HEADERS = {
     # A browser that shows the page asks no other host for anything, and no other page may frame it.
     "content-security-policy": "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
@@ -46,7 +47,10 @@ class Guard:
 
     def __init__(self, app: ASGIApp, functions: Mapping[int, tuple[int, int]], host: str, proxy: str):
         self.app, self.functions, self.host, self.proxy = app, functions, host, urlsplit(proxy).netloc
-        self.free = asyncio.Semaphore(os.cpu_count() or 1)
+        cores = os.cpu_count() or 1
+        self.free = asyncio.Semaphore(cores)
+        # Nobody stands in the common queue more often than that, so that another's turn comes soon.
+        self.shares: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(cores))
         self.waiting: Counter[str] = Counter()  # requests of each visitor
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,23 +112,31 @@ class Guard:
         if self.waiting.total() >= MAX_WAITING:
             sentence = "Too many visitors ask at once: try again soon."
             return await busy(sentence, outputs)(scope, receive, send)
-        self.waiting[visitor] += 1
-        turn, gone = asyncio.ensure_future(self.free.acquire()), asyncio.ensure_future(receive())
-        try:
-            await asyncio.wait({turn, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not gone.done():
-                parts = [{"type": "http.request", "body": body}]
+        parts, begun = [{"type": "http.request", "body": body}], False
+        gone = asyncio.ensure_future(receive())  # all that still comes is that the visitor leaves
 
-                async def replay() -> Message:
-                    return parts.pop() if parts else await asyncio.shield(gone)
+        async def replay() -> Message:
+            return parts.pop() if parts else await asyncio.shield(gone)
 
+        async def run() -> None:
+            nonlocal begun
+            async with self.shares[visitor], self.free:
+                begun = True
                 await self.app(scope, replay, send)
+
+        self.waiting[visitor] += 1
+        task = asyncio.ensure_future(run())
+        try:
+            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not begun:
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
         finally:
             gone.cancel()
-            if not turn.cancel():
-                self.free.release()
             self.waiting[visitor] -= 1
-            self.waiting += Counter()  # forgets who waits for nothing
+            if not self.waiting[visitor]:
+                del self.waiting[visitor], self.shares[visitor]
 
 
 async def read(request: Request) -> bytes:

@@ -118,11 +118,8 @@ class Tabs:
 
     def compare(self, state: State) -> str:
         if len(self.names) < 2:
-            return (
-                '<p class="empty">One model is loaded, and there is none to compare it with. Start the page '
-                f"with another: <code>uv run minqa app --model {safe(self.names[0])} --model "
-                "path/or/hub-id</code>. The README says where to get an ELMo, or how to train one.</p>"
-            )
+            more = f"--model {self.names[0]} --model path/or/hub-id"
+            raise InputError(f"One model is loaded: to compare, start the page with `minqa app {more}`.")
         name = state.model or self.names[0]
         other = state.other or next(other for other in self.names if other != name)
         return self._answers(replace(state, layer=-1), [name, other])

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -12,7 +13,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
+import uvicorn
 from conftest import indexed, make_bert_folder, make_elmo_folder
+from starlette.requests import Request
+from starlette.responses import Response
 
 import minqa
 from minqa.app.work import Search
@@ -33,13 +37,17 @@ TEXTS = ["the theory of relativity was developed", "a war of the world", EVIL, "
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def searches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("app")
     encoders = [minqa.load(make_bert_folder(folder / "bert")), minqa.load(make_elmo_folder(folder / "elmo"))]
-    searches = [
+    return [
         Search(one, index=indexed(one, TEXTS, folder / f"index{i}", store_tokens=True))
         for i, one in enumerate(encoders)
     ]
+
+
+@pytest.fixture(scope="module")
+def address(searches):
     page = build(searches)
     yield serve(page, "127.0.0.1", None)
     page.close(verbose=False)
@@ -349,6 +357,42 @@ def test_ctrl_c_stops_it_at_once(bert_folder, tmp_path):
         assert process.wait(30) == 130
         assert time.monotonic() - start < 2
         assert process.stderr.read().endswith("minqa: stopped.\n")
+
+
+def test_a_reverse_proxy_shows_it_in_a_sub_path(browser, searches):
+    async def proxy(scope, receive, send):
+        request = Request(scope, receive)
+        assert request.url.path.startswith("/minqa")
+        place = inner + request.url.path.removeprefix("/minqa").lstrip("/")
+        async with httpx.AsyncClient() as client:
+            how = {
+                "content": await request.body(),
+                "headers": request.headers,
+                "params": request.query_params,
+            }
+            answer = await client.request(request.method, place, **how)
+        kept = {name: answer.headers[name] for name in ("content-type", "content-security-policy")}
+        await Response(answer.content, answer.status_code, kept)(scope, receive, send)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        outer = f"http://127.0.0.1:{listening.getsockname()[1]}/minqa"
+        page = build(searches[:1])
+        inner = serve(page, "127.0.0.1", None, outer)
+        server = uvicorn.Server(uvicorn.Config(proxy, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        tab = browser.new_page()
+        tab.set_default_timeout(60_000)
+        asked = []
+        tab.on("request", lambda request: asked.append(request.url))
+        ask(tab, outer + "/")
+        assert shown(tab).locator(".passage").count() == 3 and state(tab) == {"q": "a war of the world"}
+        assert not tab.get_by_role("tab", name="Compare").count(), "there is one model"
+        assert all(url.startswith((outer, "data:", "blob:")) for url in asked)
+        tab.close()
+        server.should_exit = True
+        thread.join(20)
+        page.close(verbose=False)
 
 
 def test_where_it_cannot_listen_is_told(address):

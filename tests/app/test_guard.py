@@ -124,6 +124,7 @@ class Slow:
 def test_a_visitor_has_a_share_and_the_queue_a_length(monkeypatch):
     monkeypatch.setattr(guard.os, "cpu_count", lambda: 1)
     monkeypatch.setattr(guard, "MAX_WAITING", 6)
+    monkeypatch.setattr(guard, "MAX_WAITING_OF_ONE", 4)
 
     async def run():
         slow = Slow()
@@ -143,8 +144,8 @@ def test_a_visitor_has_a_share_and_the_queue_a_length(monkeypatch):
         )
         late, full = (f'<p class="error" role="alert">{sentence}</p>' for sentence in (late, full))
         assert told == ["war"] * 4 + [late] * 2 + ["war"] * 2 + [full]
-        assert slow.begun == ["greedy"] * 4 + ["second", "third"], "in the order in which they came"
-        assert not guarded.waiting
+        assert slow.begun == ["greedy", "second", "third", "greedy", "greedy", "greedy"], "one of each first"
+        assert not guarded.waiting and not guarded.shares, "nothing is kept of who has left"
         assert (await client(guarded, visitor="greedy").post(ASKED, json=QUESTION)).status_code == 200
 
     asyncio.run(run())
@@ -190,7 +191,7 @@ def test_what_nobody_waits_for_is_not_begun(monkeypatch):
         assert refused == [] and not first.done()
         slow.done.set()
         await asyncio.gather(first, third)
-        assert slow.begun == ["first", "third"]
+        assert slow.begun == ["first", "third"] and not guarded.waiting and not guarded.shares
         assert answered[0]["status"] == also[0]["status"] == 200
 
     asyncio.run(run())
