@@ -12,8 +12,8 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 
 import gradio as gr
 from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from minqa.app.guard import Guard
 from minqa.app.tabs import EMPTY, MAX_CHARACTERS, State, Tabs
 from minqa.app.work import Search
 from minqa.encoder import WEIGHTS
@@ -35,10 +35,6 @@ NUMBERS = 'In 1915 Albert Einstein (a physicist) published it; "3 others" agreed
 APP_STYLE, APP_SCRIPT = (
     files("minqa.app").joinpath(f"app.{kind}").read_text("utf-8") for kind in ("css", "js")
 )
-POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; worker-src 'self' blob:; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'"
-)
 
 
 def build(searches: Sequence[Search]) -> gr.Blocks:
@@ -51,7 +47,8 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
     with gr.Blocks(title="minqa", analytics_enabled=False) as page:
         gr.HTML("<h1>minqa</h1><p>Ask, see which words matched, and look inside the model.</p>")
         with gr.Tabs() as chosen:
-            made = {name: _Tab(tabs, name) for name in ("ask", "compare", "heads", "units")}
+            names = ("ask", *(("compare",) if len(searches) > 1 else ()), "heads", "units")
+            made = {name: _Tab(tabs, name) for name in names}
         outputs = [chosen, *(part for tab in made.values() for part in (*tab.controls.values(), tab.shown))]
 
         def load(request: gr.Request) -> list[Any]:
@@ -64,23 +61,22 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
                 changes = {chosen: gr.Tabs(selected=tab.name), tab.shown: tabs.show(texts | given)}
             with suppress(InputError):
                 state = State.of(given)
-                changes |= {
-                    part: getattr(state, name) for name, part in tab.controls.items() if name in given
-                }
+                values = {part: getattr(state, name) for name, part in tab.controls.items() if name in given}
+                changes |= {part: value for part, value in values.items() if _fits(part, value)}
             return [changes.get(part, gr.skip()) for part in outputs]
 
-        page.load(load, None, outputs, show_progress="hidden")
+        page.load(load, None, outputs, show_progress="hidden", queue=False)
     # What the first visitor would wait for when asking is compiled now.
     for values in ({"influence": True}, {"layer": 0}):
         tabs.show({"q": QUESTIONS[0], **values})
     return page
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "/") -> str:
+def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "") -> str:
     """Start a server in the background, and return its address.
 
     Args:
-        root_path: where a reverse proxy shows the page.
+        root_path: the address at which a reverse proxy shows the page, if there is one.
 
     Raises:
         InputError: there is no such address here, or the port is taken.
@@ -93,7 +89,7 @@ def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "/") ->
     except (OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
         raise refused from None
     try:
-        page.queue(default_concurrency_limit=os.cpu_count())
+        functions = {number: (len(one.inputs), len(one.outputs)) for number, one in page.fns.items()}
         font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
         _, address, _ = page.launch(
             server_name=host,
@@ -107,25 +103,18 @@ def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "/") ->
             theme=gr.themes.Base(primary_hue="orange", font=font, font_mono=mono),
             css=STYLE + APP_STYLE,
             head=f"<script>{SCRIPT}{APP_SCRIPT}</script>",
-            app_kwargs={"middleware": [Middleware(_with_policy)]},
+            app_kwargs={"middleware": [Middleware(Guard, functions, host, root_path)]},
         )
     except OSError:
         raise refused from None
     return address
 
 
-def _with_policy(app: ASGIApp) -> ASGIApp:
-    """A browser that shows the page asks no other host for anything."""
-
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_policy(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
-            await send(message)
-
-        await app(scope, receive, send_with_policy)
-
-    return call
+def _fits(part: Any, value: Any) -> bool:
+    """Whether a control can show a value, which an address may have from anybody."""
+    if isinstance(part, gr.Slider):
+        return part.minimum <= value <= part.maximum
+    return not isinstance(part, gr.Dropdown | gr.Radio) or value in [choice for _, choice in part.choices]
 
 
 class _Tab:
@@ -137,12 +126,10 @@ class _Tab:
         self.events: list[Callable] = []  # that ask for the tab
         self.examples: Any = None
         with gr.Tab(name.capitalize(), id=name) as selected:
-            if name in ("heads", "units"):
-                self.events.append(selected.select)
             getattr(self, f"add_{name}")()
             empty = EMPTY if "q" in self.controls else '<p class="empty">Press Look.</p>'
             self.shown = gr.HTML(empty, elem_id=f"{name}-shown", apply_default_css=False)
-            self.wire()
+            self.wire(selected if name in ("heads", "units") else None)
 
     def add_ask(self) -> None:
         self.question("Ask")
@@ -158,10 +145,9 @@ class _Tab:
 
     def add_compare(self) -> None:
         self.question("Compare")
-        several = len(self.tabs.names) > 1
-        with gr.Row(visible=several):
+        with gr.Row():
             self.model("One model")
-            self.choice("other", self.tabs.names, "Another", value=self.tabs.names[several])
+            self.choice("other", self.tabs.names, "Another", value=self.tabs.names[1])
             self.slider("k", 1, 5, "Passages of each")
 
     def add_heads(self) -> None:
@@ -218,15 +204,17 @@ class _Tab:
         self.text("q", verb, "Question", placeholder=QUESTIONS[0], elem_id=f"{self.name}-question")
         self.examples = gr.Examples([[text] for text in QUESTIONS], [self.controls["q"]], label="Examples")
 
-    def wire(self) -> None:
-        """Show the tab when it is asked for, when a control is moved, and when an example is chosen."""
+    def wire(self, selected: Any) -> None:
+        """Show the tab when it is asked for or selected, a control is moved, or an example is chosen."""
         kept = [gr.Number(-1, visible=False), gr.Textbox("", visible=False)]
         moved = {name: part for name, part in self.controls.items() if not isinstance(part, gr.Textbox)}
         # A control that nobody has moved is not in the address.
         self.initial = {name: part.value for name, part in moved.items()}
 
-        def run(*values: Any) -> str:
+        def run(*values: Any) -> Any:
             state = dict(zip([*self.controls, "word", "map"], values, strict=True))
+            if state["map"] is None:  # the address shows this tab already
+                return gr.skip()
             unmoved = [name for name, value in self.initial.items() if state[name] == value]
             return self.tabs.show({"tab": self.name, **state, **dict.fromkeys(unmoved)})
 
@@ -238,7 +226,13 @@ class _Tab:
             "trigger_mode": "always_last",
             "show_progress": "full",
             "api_visibility": "private",
+            "queue": False,  # guard has one
+            "preprocess": False,  # `State.of` says what is wrong with a value
         }
         gr.on([*self.events, *(part.input for part in moved.values())], **how)
+        if selected:
+            unless = f"new URLSearchParams(location.search).get('tab') === '{self.name}' ? [-1, null]"
+            js = f"(...values) => [...values.slice(0, -2), ...({unless} : minqaKept())]"
+            selected.select(**how | {"js": js})
         if self.examples:
             self.examples.load_input_event.then(**how)

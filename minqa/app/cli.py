@@ -312,7 +312,7 @@ def show_app(
     index: opt.Index = None,
     host: opt.Host = "127.0.0.1",
     port: opt.Port = None,
-    root_path: opt.RootPath = "/",
+    root_path: opt.RootPath = None,
 ) -> None:
     """Show a page to ask, compare and look inside with, until Ctrl-C."""
     note("Loading the models and what is searched; the page's address follows.")
@@ -323,7 +323,7 @@ def show_app(
     searches = work.load_models(models, shipped=True)
     splitter = searches[0].encoder
     searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
-    address = serve(build(searches), host, port, root_path)
+    address = serve(build(searches), host, port, root_path or "")
     print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
     if host not in ("127.0.0.1", "localhost", "::1"):
         note(f"Everyone who can reach this machine at {host} can use the page: it asks no password.")

@@ -126,8 +126,8 @@ machine, without a password."""
 Host = Annotated[str, option(text, "ADDRESS", HOST)]
 Port = Annotated[int | None, option(positive, "PORT", "[default: the first free one from 7860]")]
 
-ROOT = "Where a reverse proxy shows the page, such as /minqa."
-RootPath = Annotated[str, option(text, "PATH", ROOT)]
+ROOT = "Where a reverse proxy shows the page, such as https://example.org/minqa."
+RootPath = Annotated[str | None, option(text, "ADDRESS", ROOT)]
 
 Json = Annotated[bool, Option("--json", help="Print JSON; minqa schema describes it.")]
 Html = Annotated[Path | None, option(path, "FILE", "Write a page to look at, point and click.")]

@@ -23,6 +23,7 @@ from minqa.views.view import Listing
 
 # If the token vectors of a layer are not stored, so many candidates can be embedded within a second.
 MAX_PASSAGES_EMBEDDED = 30
+MAX_NUMBER = 10**9 - 1
 # The longest question and text that the page takes.
 MAX_CHARACTERS = 2000
 EMPTY = '<p class="empty">Type a question, or click one of the examples.</p>'
@@ -62,9 +63,11 @@ class State:
                 kind: Callable = type(field.default)
                 try:
                     values[field.name] = value in (True, "1") if kind is bool else kind(value)
-                except ValueError:
+                except (ValueError, TypeError, OverflowError):
+                    values[field.name] = None
+                if values[field.name] is None or (kind is int and abs(values[field.name]) > MAX_NUMBER):
                     what = f"{field.name}={value}, but {field.name} is a whole number"
-                    raise InputError(f"The address says {what}.") from None
+                    raise InputError(f"The address says {what} of at most nine digits.")
         return cls(**values)
 
     @property
@@ -115,11 +118,8 @@ class Tabs:
 
     def compare(self, state: State) -> str:
         if len(self.names) < 2:
-            return (
-                '<p class="empty">One model is loaded, and there is none to compare it with. Start the page '
-                f"with another: <code>uv run minqa app --model {safe(self.names[0])} --model "
-                "path/or/hub-id</code>. The README says where to get an ELMo, or how to train one.</p>"
-            )
+            more = f"--model {self.names[0]} --model path/or/hub-id"
+            raise InputError(f"One model is loaded: to compare, start the page with `minqa app {more}`.")
         name = state.model or self.names[0]
         other = state.other or next(other for other in self.names if other != name)
         return self._answers(replace(state, layer=-1), [name, other])

@@ -30,6 +30,8 @@ TEMPLATES, STYLE, SCRIPT = (
 )
 # A matrix of more cells makes a page slow.
 MAX_CELLS = 20_000
+# Of a longer text, a page holds the pictures of all heads, but not their numbers.
+MAX_PARTS = 48
 
 
 def document(heading: str, body: str, settings: Sequence[str]) -> str:
@@ -60,6 +62,11 @@ def map_data(heat: HeatMap) -> str:
         "shades": SHADES,
     }
     return json.dumps(data)
+
+
+def heads_data(view: Any) -> str:
+    """What the page's script needs to know of all heads, as JSON."""
+    return json.dumps({**view.data(), "attention": json_number(view.attention.words, 2)})
 
 
 def marked(tokens: Tokens, **spans: Span | None) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -99,7 +106,7 @@ _environment = Environment(
 )
 _environment.globals |= dict(marked=marked, phrase_parts=phrase_parts, map_data=map_data, squares=squares)
 _environment.globals |= dict(similarity_scale=similarity_scale, query_heat=query_heat)
-_environment.globals |= dict(SHARES=SHARES, MAX_CELLS=MAX_CELLS)
+_environment.globals |= dict(SHARES=SHARES, MAX_CELLS=MAX_CELLS, MAX_PARTS=MAX_PARTS, heads_data=heads_data)
 _environment.filters |= {"score": format_score, "activation": format_activation}
 _environment.filters |= {"one_line": one_line, "is_finite": math.isfinite}
 # The macros of page.html, among them one for each kind of view.

@@ -70,5 +70,5 @@ def phrase_parts(result: "Result") -> tuple[str, str, str]:
     if span is None:
         return "", "no plausible answer" if result.answered else "no phrase stands out", ""
     probability, heat = span.probability, f"heat {format_score(span.score)}"
-    number = heat if probability is None else f"{probability:.0%}"
+    number = heat if probability is None else f"{probability:.0%} within this passage"
     return "→ ", printable(span.text), f"  {number}"

@@ -1,16 +1,22 @@
 """The app in a real browser: Chromium, headless, on this machine alone."""
 
+import json
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
+import uvicorn
 from conftest import indexed, make_bert_folder, make_elmo_folder
+from starlette.requests import Request
+from starlette.responses import Response
 
 import minqa
 from minqa.app.work import Search
@@ -31,13 +37,17 @@ TEXTS = ["the theory of relativity was developed", "a war of the world", EVIL, "
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def searches(tmp_path_factory):
     folder = tmp_path_factory.mktemp("app")
     encoders = [minqa.load(make_bert_folder(folder / "bert")), minqa.load(make_elmo_folder(folder / "elmo"))]
-    searches = [
+    return [
         Search(one, index=indexed(one, TEXTS, folder / f"index{i}", store_tokens=True))
         for i, one in enumerate(encoders)
     ]
+
+
+@pytest.fixture(scope="module")
+def address(searches):
     page = build(searches)
     yield serve(page, "127.0.0.1", None)
     page.close(verbose=False)
@@ -221,10 +231,53 @@ def test_an_error_is_a_sentence_on_the_page(page, address):
     shown(page).get_by_role("alert").wait_for()
     assert shown(page).get_by_role("alert").inner_text() == "The query holds no word."
     page.goto(address + "?q=war&layer=x")
-    shown(page).get_by_text("The address says layer=x, but layer is a whole number.").wait_for()
+    shown(page).get_by_text(
+        "The address says layer=x, but layer is a whole number of at most nine digits."
+    ).wait_for()
     assert state(page) == {"q": "war", "layer": "x"}, "it can be mended"
     page.goto(address + "?tab=nothing")
     shown(page).get_by_text("There is no tab nothing").wait_for()
+
+
+@pytest.mark.parametrize(
+    ("view", "sentence"),
+    [
+        (
+            "?tab=units&text=war&unit=100000000000000000000",
+            "but unit is a whole number of at most nine digits.",
+        ),
+        ("?tab=units&text=war&unit=999999999", "There is no feed-forward unit 999999999 in layer 1"),
+        ("?tab=heads&text=war&head=-1", "There is no head -1 in layer 1"),
+        ("?tab=heads&text=war&layer=99", "There is no head 0 in layer 99"),
+        ("?q=war&k=0", "The page shows 1 to 20 passages"),
+        ("?q=war&model=gpt&weights=tf", "The model gpt is not loaded here"),
+    ],
+)
+def test_an_address_from_anybody_shows_a_sentence(page, address, view, sentence):
+    page.goto(address + view)
+    page.get_by_role("alert").get_by_text(sentence).wait_for()
+    assert not page.locator(".toast-wrap .error").count()
+
+
+def test_a_refusal_is_a_sentence_on_the_page(page, address, monkeypatch):
+    monkeypatch.setattr("minqa.app.guard.MAX_WAITING", 0)
+    page.goto(address)
+    page.get_by_label("Question").first.fill("war")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    page.get_by_role("alert").get_by_text("Too many visitors ask at once: try again soon.").wait_for()
+
+
+def test_wrong_types_are_told_without_a_traceback(address, capfd):
+    config = httpx.get(address + "config").json()
+    shown = {part["id"]: part["props"].get("elem_id") for part in config["components"]}
+    for event in config["dependencies"]:
+        if [shown[output] for output in event["outputs"]] == ["ask-shown"]:
+            for value in ([], {}, "x", None, -1, 1e300, True, "\ud800", "war " * 900, [["war"]]):
+                data = [value] * len(event["inputs"])
+                asked = {"data": data, "fn_index": event["id"]}
+                answer = httpx.post(address + "gradio_api/run/predict", content=json.dumps(asked))
+                assert answer.status_code == 422 or "class=" in answer.json()["data"][0], value
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_what_stands_in_a_passage_is_text(page, address):
@@ -304,6 +357,42 @@ def test_ctrl_c_stops_it_at_once(bert_folder, tmp_path):
         assert process.wait(30) == 130
         assert time.monotonic() - start < 2
         assert process.stderr.read().endswith("minqa: stopped.\n")
+
+
+def test_a_reverse_proxy_shows_it_in_a_sub_path(browser, searches):
+    async def proxy(scope, receive, send):
+        request = Request(scope, receive)
+        assert request.url.path.startswith("/minqa")
+        place = inner + request.url.path.removeprefix("/minqa").lstrip("/")
+        async with httpx.AsyncClient() as client:
+            how = {
+                "content": await request.body(),
+                "headers": request.headers,
+                "params": request.query_params,
+            }
+            answer = await client.request(request.method, place, **how)
+        kept = {name: answer.headers[name] for name in ("content-type", "content-security-policy")}
+        await Response(answer.content, answer.status_code, kept)(scope, receive, send)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        outer = f"http://127.0.0.1:{listening.getsockname()[1]}/minqa"
+        page = build(searches[:1])
+        inner = serve(page, "127.0.0.1", None, outer)
+        server = uvicorn.Server(uvicorn.Config(proxy, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        tab = browser.new_page()
+        tab.set_default_timeout(60_000)
+        asked = []
+        tab.on("request", lambda request: asked.append(request.url))
+        ask(tab, outer + "/")
+        assert shown(tab).locator(".passage").count() == 3 and state(tab) == {"q": "a war of the world"}
+        assert not tab.get_by_role("tab", name="Compare").count(), "there is one model"
+        assert all(url.startswith((outer, "data:", "blob:")) for url in asked)
+        tab.close()
+        server.should_exit = True
+        thread.join(20)
+        page.close(verbose=False)
 
 
 def test_where_it_cannot_listen_is_told(address):

@@ -106,7 +106,11 @@ def test_foreign_text_is_shown_as_text(tabs):
         ("ask", {"q": "..."}, "The query holds no word."),
         ("ask", {"q": "war", "layer": 9}, "The model has layers 0 to 2, but layer 9 was asked for."),
         ("ask", {"q": "war", "weights": "x"}, "There are no weights x: there are none, idf."),
-        ("ask", {"q": "war", "layer": "x"}, "The address says layer=x, but layer is a whole number."),
+        (
+            "ask",
+            {"q": "war", "layer": "x"},
+            "The address says layer=x, but layer is a whole number of at most nine digits.",
+        ),
         ("nothing", {}, "There is no tab nothing: there are ask, compare, heads, units."),
         ("ask", {"q": "war", "k": 99}, "The page shows 1 to 20 passages"),
         ("ask", {"q": "war", "model": "gpt"}, "The model gpt is not loaded here: there is"),

@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_heatmap import vectors
+from test_look import planted
 from test_terminal import alone, result
 
 from minqa.heatmap import heat_map
 from minqa.views import html
-from minqa.views.view import Shading
+from minqa.views.view import Heads, Shading
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -87,3 +88,24 @@ def test_a_block_leaves_the_shading_inside_it_alone(page):
     words(page, "query")[0].hover()
     inside = page.locator(".minqa .minqa .passage b").all()
     assert [word.get_attribute("title") for word in inside] == ["+1", "-1", "+0.5", "+0", "+0"]
+
+
+def test_a_head_is_picked_from_all_of_them(page, tmp_path):
+    evil = "<img src=x>"
+    weights = np.array([[1, 0, 0, 0], [0.7, 0, 0.3, 0], [0, 0.96, 0.04, 0], [0, 0, 0, 1]])
+    heads = Heads(planted(["the", evil], weights))
+    path = tmp_path / "heads.html"
+    path.write_text(html.document("heads", heads.html(), []), "utf-8")
+    page.goto(path.as_uri())
+    grid = page.locator(".heads svg[data-layer]")
+    grid.hover(position={"x": 20, "y": 36})  # of 58 pixels for four parts
+    assert grid.locator("title").text_content() == f"layer 1, head 0: {evil} → the 0.96"
+    grid.focus()
+    page.keyboard.press("Enter")
+    chosen = page.locator(".heads .chosen")
+    assert chosen.locator("h2").inner_text() == "Layer 1, head 0"
+    assert chosen.locator("path").count() == 3 and chosen.locator("circle").count() == 2
+    assert chosen.locator("tbody tr").count() == 4 and not chosen.locator("img").count()
+    cell = chosen.locator("tbody tr").nth(2).locator("td").nth(1)
+    assert cell.get_attribute("title") == f"{evil} · the 0.96" and "background" in cell.get_attribute("style")
+    assert chosen.locator("tbody tr").nth(2).locator("td").nth(2).get_attribute("style") is None
