@@ -33,7 +33,7 @@ def test_eight_devices_answer_as_one():
         assert jax.device_count() == 8
         line, square = jax.make_mesh((8,), ("passage",)), jax.make_mesh((2, 4), ("a", "b"))
         rng = np.random.default_rng(0)
-        for number in (1, 7, 8, 1003, 4096, 9001, 33000):  # most of them do not divide evenly
+        for number in (1, 8, 1003, 33000):  # two of them do not divide evenly
             vectors = rng.standard_normal((number, 96), np.float32)
             vectors[number // 2 :][: number // 4] = vectors[: number // 4]  # ties across devices
             queries = vectors[rng.integers(0, number, 5)] + rng.standard_normal((5, 96), np.float32) / 9
