@@ -211,6 +211,7 @@ def time_search(number: int, folder: Path | None) -> None:
             cold = []
             for _ in range(3):
                 for shard in shards:
+                    vars(shard).pop("vectors", None)  # what is mapped stays in memory
                     forget(shard.path.with_suffix(".npy"))
                 cold.append(seconds(ours))
             warm = [(seconds(theirs), seconds(ours)) for _ in range(ROUNDS)]
