@@ -117,18 +117,18 @@ def match(
 
 
 def _match_parts(queries, parts, **how):
-    """Part after part. As every length is compiled, rows after a part's last block are padded to one."""
+    """Part after part. As every length is compiled, the rows after its last block are read as a whole one."""
     shape, first = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
         rest = len(part) % BLOCK_PASSAGES if isinstance(part, np.ndarray) else 0
         whole, end = len(part) - rest, first + len(part)
-        pieces = [(part[:whole] if rest else part, first)] if whole else []
-        if rest:
-            padding = np.zeros((BLOCK_PASSAGES - rest, part.shape[1]), part.dtype)
-            pieces.append((np.concatenate([part[whole:], padding]), first + whole))
-        for piece, start in pieces:
-            best = best_matches(queries, piece, best, np.array([start, end], np.int32), **how)
+        pieces = [(part[:whole] if rest else part, first, first)] if whole else []
+        if rest:  # with rows before it that do not count again or, in a short part, zeros after it
+            last, padding = part[-BLOCK_PASSAGES:], ((0, max(BLOCK_PASSAGES - len(part), 0)), (0, 0))
+            pieces.append((last if whole else np.pad(last, padding), end - len(last), end - rest))
+        for piece, start, low in pieces:
+            best = best_matches(queries, piece, best, np.array([start, low, end], np.int32), **how)
         first = end
         if number % PARTS_AHEAD == PARTS_AHEAD - 1:
             jax.block_until_ready(best)
@@ -137,11 +137,11 @@ def _match_parts(queries, parts, **how):
 
 @partial(jax.jit, static_argnames=("k", "similarity"))
 def best_matches(queries, passages, best, rows, *, k, similarity):
-    """The best k of `best` and of the passages: rows of the corpus from `rows[0]`, below `rows[1]`."""
+    """The best k of `best` and of the passages, rows `rows[0]` on; `rows[1]` to below `rows[2]` count."""
     block = -(-k // BLOCK_PASSAGES) * BLOCK_PASSAGES
     if len(queries) * len(passages) <= SIMILARITIES_AT_ONCE:
         block = max(block, len(passages))
-    first, high = rows
+    first, low, high = rows
     high = jnp.minimum(high, first + len(passages))
     if len(passages) < block:
         passages = jnp.pad(passages, ((0, block - len(passages)), (0, 0)))
@@ -153,7 +153,7 @@ def best_matches(queries, passages, best, rows, *, k, similarity):
         scores = similarity(queries, vectors)
         scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
         rows = first + place + jnp.arange(block, dtype=jnp.int32)
-        counts = (rows >= first + start) & (rows < high)
+        counts = (rows >= jnp.maximum(first + start, low)) & (rows < high)
         scores, places = jax.lax.top_k(jnp.where(counts[None], scores, -jnp.inf), k)
         # top_k prefers the earlier of two equals, and earlier blocks stand first.
         scores, order = jax.lax.top_k(jnp.concatenate([best[0], scores], 1), k)

@@ -47,8 +47,8 @@ def vectors_of(shard: Shard, store_tokens: bool) -> VectorsByText:
     if not shard.passages or (store_tokens and not shard.has_tokens):
         return {}
     starts = shard.column("token_start").to_numpy()[1:]
-    tokens = np.split(shard.array(".tokens.npy"), starts) if store_tokens else [None] * shard.passages
-    vectors = zip(shard.array(".npy"), tokens, strict=True)
+    tokens = np.split(shard.tokens, starts) if store_tokens else [None] * shard.passages
+    vectors = zip(shard.vectors, tokens, strict=True)
     return dict(zip(shard.column("text").to_pylist(), vectors, strict=True))
 
 

@@ -66,7 +66,7 @@ def read_passage(shard: Shard, row: int) -> Passage:
 
 def read_tokens(shard: Shard, row: int) -> Float[np.ndarray, "token dim"]:
     """The vectors of all tokens of a passage, special tokens included, as 8 bits have kept them."""
-    tokens = shard.array(".tokens.npy")[slice(*shard.row(row, ("token_start", "token_end")))]
+    tokens = shard.tokens[slice(*shard.row(row, ("token_start", "token_end")))]
     return tokens["vector"] * tokens["scale"][:, None]
 
 
@@ -80,7 +80,7 @@ class VectorStore(Sequence[np.ndarray]):
         return len(self.shards)
 
     def __getitem__(self, shard):
-        return self.shards[shard].array(".npy")
+        return self.shards[shard].vectors
 
 
 class DiskIndex:

@@ -9,14 +9,16 @@ The Parquet file is written last. The metadata of its schema is the record of wh
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from minqa.corpus.extra import needed
 from minqa.corpus.storage import write_file, writing
@@ -44,10 +46,11 @@ RECORD = {
 }
 # All shards of an index have these in common.
 MADE_WITH = ("fingerprint", "splitter", "max_tokens", "articles_per_shard")
-# Passages of a Parquet file that are read at once.
+# Passages of a Parquet file that are read at once, and how many such groups are kept.
 PASSAGES_PER_GROUP = 256
-# Groups of passages, and arrays, that are kept open, by one process.
-OPEN_AT_ONCE = 128
+GROUPS_KEPT = 128
+# NumPy's header of an array is shorter.
+MAX_HEADER_BYTES = 4096
 _ROW = [*Passage._fields, "token_start", "token_end"]
 _ZEROS = "0" * 64
 _AGAIN = "the same `minqa index` makes it again"
@@ -75,9 +78,30 @@ class Shard:
         """The size of all its files."""
         return self.path.stat().st_size + sum(file["bytes"] for file in self.record["files"].values())
 
-    def array(self, suffix: str) -> np.ndarray:
-        """The array in a file, ".npy" or ".tokens.npy", memory-mapped."""
-        return _map(self, suffix)
+    @cached_property
+    def vectors(self) -> Float[np.ndarray, "passage dim"]:
+        """The pooled vectors, memory-mapped."""
+        return self._map(".npy")
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """The token vectors of all passages, memory-mapped: of each token "vector" and "scale"."""
+        return self._map(".tokens.npy")
+
+    def _map(self, suffix: str) -> np.ndarray:
+        pyarrow, path = needed("pyarrow", "Reading an index"), self.path.with_suffix(suffix)
+        try:
+            with pyarrow.memory_map(str(path)) as file:
+                content = file.read_buffer()  # unlike NumPy's, this map keeps no file open
+            header = io.BytesIO(memoryview(content)[:MAX_HEADER_BYTES])
+            np.lib.format.read_magic(header)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(header)
+            array = np.frombuffer(content, dtype, offset=header.tell()).reshape(shape)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
+        if len(content) != self.record["files"][suffix]["bytes"]:
+            raise InputError(f"{path} was written again since it was opened: open the index again.")
+        return array
 
     def row(self, row: int, columns: Sequence[str] = Passage._fields) -> list[Any]:
         """What a row of the Parquet file holds in some columns."""
@@ -196,18 +220,6 @@ def _check(path: Path, same: bool) -> None:
         raise InputError(f"{path} is missing, or is not what was written, by its checksum or size; {_AGAIN}.")
 
 
-@lru_cache(OPEN_AT_ONCE)
-def _map(shard: Shard, suffix: str) -> np.ndarray:
-    path = shard.path.with_suffix(suffix)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
-    if path.stat().st_size != shard.record["files"][suffix]["bytes"]:
-        raise InputError(f"{path} was written again since it was opened: open the index again.")
-    return array
-
-
-@lru_cache(OPEN_AT_ONCE)
+@lru_cache(GROUPS_KEPT)
 def _read_group(shard: Shard, group: int) -> Any:
     return shard.read(lambda file: file.read_row_group(group, columns=_ROW))

@@ -115,7 +115,7 @@ def _match(queries, passages, size, *, mesh, k, similarity):
 
     def local(queries, passages, size):
         first = jax.lax.axis_index(axes) * len(passages)
-        rows = jnp.stack([first, size]).astype(jnp.int32)
+        rows = jnp.stack([first, first, size]).astype(jnp.int32)
         shape = len(queries), k
         none = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
         best = best_matches(queries, passages, none, rows, k=k, similarity=similarity)

@@ -281,6 +281,16 @@ def test_what_cannot_be_indexed_or_searched_is_told(run, bert_folder, elmo_folde
     assert not (tmp_path / "new").exists()
 
 
+def test_a_line_that_cannot_be_read_is_told_and_left_out(run, bert_folder, tmp_path):
+    path = tmp_path / "lines.jsonl"
+    path.write_text('{"text": "a war"}\n{\n{"text": "the theory"}\n')
+    index = ("index", path, "--model", bert_folder)
+    assert_sentence(run(*index, "--strict"), "lines.jsonl, line 2: this is no JSON")
+    status, out, err = run(*index)
+    assert status == 0 and "2 passages of 2 articles" in out
+    assert "lines.jsonl, line 2: this is no JSON" in err and "It is left out." in err
+
+
 def test_a_long_question_is_read_whole(run, bert_folder, corpus):
     status, out, err = run("ask", "theory " * 99, "--model", bert_folder, "--corpus", corpus, "--json")
     assert status == 0 and "its beginning alone picks the candidates" in err
