@@ -3,7 +3,7 @@
 import os
 from dataclasses import asdict
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 
 import jax
@@ -49,18 +49,12 @@ def compare(benchmark, request):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     machine_info |= {
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "cores": os.cpu_count(),
-        "versions": versions,
+        "versions": {each.name: each.version for each in distributions() if each.name in PACKAGES},
         "settings": {name: os.environ.get(name) for name in ("XLA_FLAGS", "OMP_NUM_THREADS")},
         "quick": config.getoption("quick"),
     }

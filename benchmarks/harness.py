@@ -4,10 +4,12 @@ import re
 import resource
 import sys
 import time
+import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ import minqa
 from minqa.batches import cut
 from minqa.bert import Bert, BertConfig
 from minqa.clock import Clock, step
-from minqa.devices import by_device, local_mesh
+from minqa.devices import by_device
 from minqa.tokens import Tokens, tokens_of_words
 
 # With --quick and without: the seconds that all rounds of a race may take, and the fewest and most rounds.
@@ -33,22 +35,7 @@ PAUSE_SECONDS = 0.02
 SHORT_SECONDS = 0.5
 # Hidden size, layers, heads and feed-forward size of models with random weights, which cost the same.
 MODELS = {"minilm": (384, 6, 12, 1536), "bert-base": (768, 12, 12, 3072), "bert-large": (1024, 24, 16, 4096)}
-# TFLOP/s of dense products in bfloat16 and float32, from the vendors' data sheets, by JAX's name for the
-# device. float32 is without TF32, as minqa multiplies. V100 and T4 have no bfloat16, TPUs no float32.
-PEAK_TFLOPS = {
-    r"NVIDIA A100.*": (312, 19.5),
-    r"NVIDIA H100 PCIe": (756, 51),
-    r"NVIDIA H[12]00 NVL": (835, 60),
-    r"NVIDIA H(100 80GB HBM3|200)": (989, 67),
-    r"NVIDIA L4": (121, 30.3),
-    r"Tesla T4": (None, 8.1),
-    r"Tesla V100-PCIE.*": (None, 14),
-    r"Tesla V100-SXM2.*": (None, 15.7),
-    r"TPU v4": (275, None),
-    r"TPU v5( lite|e)": (197, None),
-    r"TPU v5p?": (459, None),
-    r"TPU v6( lite|e)": (918, None),
-}
+PEAK_TFLOPS = tomllib.loads(Path(__file__).with_name("peaks.toml").read_text("utf-8"))
 # Packages by which JAX finds an accelerator, and the extras that install them.
 PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
 
@@ -138,9 +125,8 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
     """Operations per second of a device, as its vendor states them; None if they are not known."""
-    found = [peaks for name, peaks in PEAK_TFLOPS.items() if re.fullmatch(name, device_kind)]
-    peak = dict(zip(("bfloat16", "float32"), *found, strict=True)).get(dtype) if found else None
-    return peak and peak * 1e12
+    peaks = [peaks for name, peaks in PEAK_TFLOPS.items() if re.fullmatch(name, device_kind)]
+    return peaks[0][dtype] * 1e12 if peaks and dtype in peaks[0] else None
 
 
 def load_model(name: str, dtype: str) -> minqa.Encoder:
@@ -165,16 +151,22 @@ def texts_of(batch: int, token: int, vocabulary: int = 30000) -> list[Tokens]:
     return [replace(tokens_of_words(["w"] * token), ids=row) for row in rows]
 
 
-def padding(encoder: minqa.Encoder, tokens: Sequence[Tokens]) -> float:
+def padding(encoder: minqa.Encoder, tokens: Sequence[Tokens], devices: int) -> float:
     """How many more tokens the batches of these texts compute, relative to the texts' own."""
-    shapes = [shape for _, shape in cut(encoder.model, encoder.tokenizer, tokens, local_mesh().size)]
+    shapes = [shape for _, shape in cut(encoder.model, encoder.tokenizer, tokens, devices)]
     return sum(rows * width for rows, width in shapes) / sum(sum(text.windows) for text in tokens) - 1
+
+
+def accelerators(devices: int) -> int:
+    """How many accelerators these devices are; a CPU is one, however it is divided."""
+    return 1 if jax.default_backend() == "cpu" else devices
 
 
 def torch_device() -> str:
     """PyTorch's name for the device that JAX uses. Raises LeftOut if PyTorch cannot use it."""
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False  # full float32 on both sides
     backend = jax.default_backend()
     if backend == "gpu" and not torch.cuda.is_available():
         raise LeftOut("this build of PyTorch has no CUDA")
@@ -238,7 +230,6 @@ def record(call: Callable, options: Namespace, name: str) -> None:
         jax.block_until_ready(call())
         programs = jax.local_devices()[0].client.live_executables()
         texts = [module.to_string() for program in programs for module in program.hlo_modules()]
-        options.hlo.mkdir(parents=True, exist_ok=True)
         (options.hlo / f"{name}.txt").write_text("\n\n".join(texts), "utf-8")
 
 
@@ -261,22 +252,17 @@ def race(
 ) -> None:
     """Time a call in turn with its peers, and record what the report shows.
 
-    The first call is timed apart, as is the compiling in it.
-
     Args:
         benchmark: pytest-benchmark's fixture.
         options: the user's; see `benchmarks.__main__`.
         ours: what is measured, end to end: it takes and returns what lies in the host's memory.
         peers: by name, what makes a call that does the same by other means, or raises LeftOut.
-        what, size: the row's name and size in the report.
+        what, size, facts: the row's name and size in the report, and anything else to be recorded.
         device: the same without moving anything to or from the device; its result need not be waited for.
         agree: raises AssertionError if a peer's answer is not ours.
-        dtype: of vectors or weights in memory.
-        computed_in: the dtype that they are multiplied in, if it is another.
-        operations: floating-point operations, in matrix products.
-        read: bytes that each device must read once.
+        dtype, computed_in: of vectors or weights in memory, and, if it is another, in products.
+        operations, read: of matrix products in all, and bytes that each device must read once.
         devices: how many accelerators share the operations.
-        facts: anything else to be recorded.
     """
     jax.clear_caches()  # of programs that prepared the inputs
     peak_before = peak_memory()
@@ -305,20 +291,20 @@ def race(
     # The first of these may still be compiled.
     on_device = [device_seconds(device) for _ in range(rounds + 1)][1:] if device else []
     rate = operations / np.median(on_device or median)
-    known = peak_flops(jax.devices()[0].device_kind, computed_in or dtype)
-    peak = (options.peak_tflops * 1e12 if options.peak_tflops else known or 0) * devices
-    benchmark.extra_info |= facts | {
-        **dict(what=what, size=size, dtype=dtype, computed_in=computed_in or dtype, rounds=rounds),
-        **dict(operations=operations, read=read, devices=devices, first=first, absent=absent),
-        "compile": clock.seconds["compile"],
-        "median": median,
+    peak = (options.peak_tflops or 0) * 1e12
+    peak = devices * (peak or peak_flops(jax.devices()[0].device_kind, computed_in or dtype) or 0)
+    benchmark.extra_info |= facts | dict(what=what, size=size, dtype=dtype, computed_in=computed_in or dtype)
+    benchmark.extra_info |= dict(operations=operations, read=read, devices=devices, rounds=rounds)
+    benchmark.extra_info |= dict(first=first, compile=clock.seconds["compile"], median=median)
+    benchmark.extra_info |= {
         "spread": spread / median,
         "device": float(np.median(on_device)) if device else None,
         "peak_memory": peak_memory(),
-        "earlier_peak": peak_before,  # of the process, before this row
+        "earlier_peak": peak_before,
         "flops": rate or None,
         "mfu": rate / peak if rate and peak else None,
         "peers": {name: float(np.median(each)) for name, each in times.items()},
+        "absent": absent,
     }
     if times:
         best = min(times, key=lambda name: np.median(times[name]))

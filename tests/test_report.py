@@ -223,15 +223,16 @@ def test_the_table_names_everything(tmp_path):
         "backend": "cpu",
         "versions": {"jax": "1", "x": None},
     }
-    growth = {"growth": "search", "sizes": [1, 10], "medians": [0.1, 2.0], "slope": 1.3}
     shown = {"what": "too fast", "operations": 1e9, "peers": None}
-    rows = [run(operations=1e6, read=1e6, recalls=[0.9951, 1]), run(**shown), growth]
+    rows = [run(operations=1e6, read=1e6, recalls=[0.9951, 1]), run(**shown)]
+    swept = {"what": "search"}
+    rows += [rows[0] | swept | {"operations": n, "median": n**1.3 / 1e9} for n in (1e6, 1e7, 1e8)]
     report = {"machine_info": machine, "load": 1.5, "benchmarks": [{"extra_info": row} for row in rows]}
     report["ceilings"] = {"products": CEILINGS.products, "memory": 1e8, "dispatch": 1e-5}
     report["datetime"] = "2026-11-25T03:00:00"
     table = markdown(report)
     assert "1 GFLOP/s in float32" in table and "| rest | 1 | float32, recall 0.995 |" in table
-    assert "n^1.30 (superlinear); 1: 100 ms, 10: 2.00 s" in table
+    assert "- search, float32: time grows as operations^1.30 (superlinear)" in table
     assert "2026-11-25, --quick: A processor, 2 cores" in table and "busy" in table
     assert "Peers left out: absent (on the CPU alone)." in table
     [slow, fast] = [line for line in table.splitlines() if line.startswith(("| rest", "| too fast"))]
