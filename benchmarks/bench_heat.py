@@ -18,16 +18,10 @@ def text_of(words, rng):
     return minqa.Vectors.of(["w"] * words, rng.standard_normal((words, DIM), np.float32))
 
 
-def arrays_of(query, passages):
-    """What `maxsim` takes, on the device."""
-    words = np.stack([passage.words for passage in passages])
-    return jax.device_put((query.words, query.weights, words, np.ones(words.shape[:2], bool)))
-
-
 def work(shape):
     """Operations, and bytes read, of comparing a query with passages [passage, word]."""
-    number, words = shape
-    return {"operations": 2.0 * QUERY * number * words * DIM, "read": 4 * number * words * DIM}
+    numbers = shape[0] * shape[1] * DIM
+    return {"operations": 2.0 * QUERY * numbers, "read": 4 * numbers, "rate": shape[0]}
 
 
 @sweep(shape=[(50, 150), (1000, 150)])
@@ -63,36 +57,31 @@ def bench_maxsim(compare, shape):
         agree=agree_to(atol=1e-5),
         what=f"MaxSim, a query of {QUERY}",
         size="{:,} × {}".format(*shape),
-        **work(shape),
-        rate=shape[0],
         rate_of="passages",
+        **work(shape),
     )
 
 
-def rank_and_look(compare, shape, ours, **shown):
-    """From the vectors of texts, with window and neighbours."""
+def from_vectors(compare, shape, ours, **shown):
+    """From the vectors of texts, with window and neighbours; on the device the scores of all at once."""
     rng = np.random.default_rng(0)
     query, passages = text_of(QUERY, rng), [text_of(shape[1], rng) for _ in range(shape[0])]
-    arrays = arrays_of(query, passages)
+    words = np.stack([passage.words for passage in passages])
+    arrays = jax.device_put((query.words, query.weights, words, np.ones(shape, bool)))
+    score = partial(minqa.maxsim, *arrays, window=WINDOW, neighbours=NEIGHBOURS)
     compare(
-        lambda: ours(query, passages),
-        device=lambda: minqa.maxsim(*arrays, window=WINDOW, neighbours=NEIGHBOURS),
-        **shown,
-        **work(shape),
-        rate=shape[0],
+        lambda: ours(query, passages), device=score, size="{} × {}".format(*shape), **shown, **work(shape)
     )
 
 
 @sweep(shape=[(50, 150)])
 def bench_rank(compare, shape):
-    shown = dict(what="rank, as `ask` does", size="{} × {} words".format(*shape), rate_of="passages")
-    rank_and_look(compare, shape, minqa.rank, **shown)
+    from_vectors(compare, shape, minqa.rank, what="rank, as `ask` does", rate_of="passages")
 
 
 @sweep(shape=[(1, 384), (32, 384)])
 def bench_heat_map(compare, shape):
-    """On the device the scores of all maps at once."""
-    shown = dict(what=f"heat map, a query of {QUERY}", size="{} × {} tokens".format(*shape), rate_of="maps")
-    rank_and_look(
-        compare, shape, lambda query, texts: [minqa.heat_map(query, text) for text in texts], **shown
-    )
+    def ours(query, passages):
+        return [minqa.heat_map(query, passage) for passage in passages]
+
+    from_vectors(compare, shape, ours, what=f"heat map, a query of {QUERY}", rate_of="maps")

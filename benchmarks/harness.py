@@ -67,17 +67,11 @@ def missing_accelerator() -> str | None:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What one device can do at best, measured in the same run.
+    """What one device can do at best, measured in the same run."""
 
-    Attributes:
-        products: operations per second of the fastest matrix product, by dtype.
-        memory: bytes per second of reading an array far larger than a cache.
-        dispatch: seconds of a compiled call that has nothing to do.
-    """
-
-    products: Mapping[str, float]
-    memory: float
-    dispatch: float
+    products: Mapping[str, float]  # operations per second of the fastest matrix product, by dtype
+    memory: float  # bytes per second of reading an array far larger than a cache
+    dispatch: float  # seconds of a compiled call that has nothing to do
 
     def judge(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The least time that a row's work takes by what bounds it, as a share of the time that it took.

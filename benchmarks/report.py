@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+MARKERS = {"encode": "o", "match": "s", "MaxSim": "^", "ELMo": "D"}
 COLUMNS = ("what", "size", "dtype", "end to end", "device", "per second", "first call", "compile")
 COLUMNS += ("peak memory", "FLOP/s", "MFU", "of the ceiling", "best peer", "ratio")
 
@@ -98,27 +99,25 @@ def draw(report: dict, path: Path) -> str:
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     intensities = [row["operations"] / row["read"] for row in rows]
-    left, right = min(*intensities, 1) / 2, max(*intensities, 100) * 2
+    ends = np.array([min(*intensities, 1) / 2, max(*intensities, 100) * 2])
     colours = {"float32": "#0072b2", "bfloat16": "#d55e00", "int8": "#009e73"}
     for dtype, rate in ceilings["products"].items():
-        xs = [left, np.clip(rate / ceilings["memory"], left, right), right]
-        ys = [min(x * ceilings["memory"], rate) / 1e9 for x in xs]
+        xs = np.sort([*ends, np.clip(rate / ceilings["memory"], *ends)])
+        ys = np.minimum(xs * ceilings["memory"], rate) / 1e9
         axes.plot(xs, ys, color=colours[dtype], lw=1.5, label=f"ceiling, {dtype}")
-    kinds = {"encode": "o", "match": "s", "MaxSim": "^", "ELMo": "D", "": "."}
     for row, x in zip(rows, intensities, strict=True):
-        kind = next(kind for kind in kinds if row["what"].startswith(kind))
-        y = row["operations"] / row["median"] / 1e9
-        axes.plot(x, y, kinds[kind], color=colours[row["dtype"]], ms=7, alpha=0.8)
-        if row["peers"]:
-            peer = row["operations"] / row["peers"][row["best_peer"]] / 1e9
-            axes.plot([x, x], [y, peer], color="#999999", lw=0.8, zorder=0)
-            axes.plot(x, peer, kinds[kind], mfc="none", mec="#555555", ms=7)
-    for kind, marker in kinds.items():
-        axes.plot([], [], marker, color="#444444", label=kind or "others")
+        marker = MARKERS.get(row["what"].split(",")[0], ".")
+        y, peers = row["operations"] / row["median"] / 1e9, row["peers"].values()
+        axes.plot(x, y, marker, color=colours[row["dtype"]], ms=7, alpha=0.8)
+        if peers:
+            best = row["operations"] / min(peers) / 1e9
+            axes.plot([x, x], [y, best], color="#999999", lw=0.8, zorder=0)
+            axes.plot(x, best, marker, mfc="none", mec="#555555", ms=7)
+    for what, marker in MARKERS.items():
+        axes.plot([], [], marker, color="#444444", label=what)
     axes.plot([], [], "o", mfc="none", mec="#555555", label="hollow: its best peer")
-    axes.set(xscale="log", yscale="log", xlim=(left, right))
-    axes.set_xlabel("operations per byte that must be read")
-    axes.set_ylabel("GFLOP/s, end to end")
+    axes.set(xlabel="operations per byte that must be read", ylabel="GFLOP/s, end to end")
+    axes.set(xscale="log", yscale="log", xlim=ends)
     axes.set_title(f"{name_of(machine)}, {machine['cores']} cores, {report['datetime'][:10]}")
     axes.grid(alpha=0.25, which="both")
     axes.legend(fontsize=8)

@@ -14,8 +14,8 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -101,14 +101,9 @@ def main() -> None:
         waits: dict[str, list[float]] = {"question": [], "layer": [], "heads": []}
         errors: list[str] = []
         until = time.monotonic() + options.seconds
-        visitors = [
-            threading.Thread(target=visit, args=(app, seed, until, options.pause, waits, errors))
-            for seed in range(options.visitors)
-        ]
-        for visitor in visitors:
-            visitor.start()
-        for visitor in visitors:
-            visitor.join()
+        with ThreadPoolExecutor(options.visitors) as visitors:
+            for seed in range(options.visitors):
+                visitors.submit(visit, app, seed, until, options.pause, waits, errors)
         process.send_signal(signal.SIGINT)
     setting = f"{options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
     print(f"{options.visitors} visitors, {setting}")
