@@ -67,32 +67,43 @@ MEASURED: dict[str, dict[str, Any]] = {
     "profile": dict(type=folder, help="folder for traces, for xprof or Perfetto"),
     "hlo": dict(type=folder, help="folder for the compiled programs, as text"),
 }
-# The benchmarks of each kind of work, and what can be swept.
+# The benchmarks of each kind of work.
 WORKS = {
-    "encode": ("bench_encode.py::bench_encode", "model shape dtype devices"),
-    "match": ("bench_match.py", "passages queries dtype k"),
-    "spans": ("bench_spans.py", "shape"),
-    "maxsim": ("bench_heat.py::bench_maxsim", "shape"),
-    "heat": ("bench_heat.py::bench_heat_map", "shape"),
-    "elmo": ("bench_elmo.py", "shape dtype"),
-    "all": ("", ""),
+    "encode": "bench_encode.py::bench_encode",
+    "match": "bench_match.py::bench_match",
+    "disk": "bench_match.py::bench_disk",
+    "spans": "bench_spans.py",
+    "maxsim": "bench_heat.py::bench_maxsim",
+    "heat": "bench_heat.py::bench_heat_map",
+    "elmo": "bench_elmo.py",
+    "all": "",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse(arguments)
-    command = [sys.executable, "-m", "pytest", str(HERE / WORKS[options.work][0]), "-v"]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
+    parser.add_argument("work", choices=WORKS)
+    forwarded = SWEPT | MEASURED
+    for name, how in forwarded.items():  # which pytest reads
+        parser.add_argument(f"--{name}", **{key: value for key, value in how.items() if key != "type"})
+    parser.add_argument("--only", metavar="EXPRESSION", help="benchmarks by their names, as pytest -k")
+    parser.add_argument("--save", metavar="NAME", help="keep the figures, as pytest-benchmark does")
+    parser.add_argument("--compare", metavar="NUMBER", nargs="?", const="", help="with those kept")
+    parser.add_argument("--out", type=folder, help="folder for report.json and roofline.png")
+    options = parser.parse_args(arguments)
+    if options.work == "all":
+        options.peers, options.out = True, options.out or folder("report")
+    command = [sys.executable, "-m", "pytest", str(HERE / WORKS[options.work]), "-v"]
     command += ["--benchmark-group-by=fullname", "--benchmark-columns=median,iqr,rounds"]
-    for name in options.forwarded:
+    for name in forwarded:
         if value := getattr(options, name.replace("-", "_")):
-            command.append(f"--{name}" if value is True else f"--{name}={text(value)}")
+            command.append(f"--{name}" if value is True else f"--{name}={value}")
     command += ["-k", options.only] if options.only else []
     command += [f"--benchmark-save={options.save}"] if options.save else []
     command += [f"--benchmark-compare={options.compare}".rstrip("=")] if options.compare is not None else []
     with tempfile.TemporaryDirectory() as aside:
         path = Path(aside) / "report.json"
-        command.append(f"--benchmark-json={path}")
-        status = subprocess.run(command, stdout=sys.stderr, cwd=HERE.parent).returncode
+        status = subprocess.run([*command, f"--benchmark-json={path}"], stdout=sys.stderr).returncode
         content = path.read_bytes() if path.is_file() else b""
     if not content:
         print("No benchmark was measured; earlier figures stay. pytest's reason is above.", file=sys.stderr)
@@ -105,29 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn = draw(report, options.out / "roofline.png")
         print(f"All figures are in {options.out / 'report.json'}. {drawn}", file=sys.stderr)
     return status
-
-
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
-    works = parser.add_subparsers(dest="work", required=True)
-    for work, (_, swept) in WORKS.items():
-        command, everything = works.add_parser(work, epilog=EPILOG), work == "all"
-        forwarded = {name: SWEPT[name] for name in swept.split()} | MEASURED
-        for name, how in forwarded.items():
-            command.add_argument(f"--{name}", **how)
-        command.add_argument("--only", metavar="EXPRESSION", help="benchmarks by their names, as pytest -k")
-        command.add_argument("--save", metavar="NAME", help="keep the figures, as pytest-benchmark does")
-        command.add_argument("--compare", metavar="NUMBER", nargs="?", const="", help="with those kept")
-        command.add_argument("--out", type=folder, help="folder for report.json and roofline.png")
-        command.set_defaults(forwarded=forwarded, peers=everything, out="report" if everything else None)
-    return parser.parse_args(arguments)
-
-
-def text(value: Any) -> str:
-    """A value of an option as it is written."""
-    if isinstance(value, list):
-        return ",".join(map(text, value))
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks.__main__ import MEASURED, SWEPT, text
+from benchmarks.__main__ import MEASURED, SWEPT
 from benchmarks.harness import measure_ceilings, missing_accelerator, race
 
 PACKAGES = (
@@ -39,7 +39,18 @@ def pytest_generate_tests(metafunc):
     option = metafunc.config.getoption
     for name, values in getattr(metafunc.function, "sweep", ({}, {}))[option("quick")].items():
         given = option(name) if name in SWEPT else None
-        metafunc.parametrize(name, given or values, ids=lambda value: Path(text(value)).name)
+        metafunc.parametrize(name, given or values, ids=label)
+
+
+def label(value):
+    return "x".join(map(str, value)) if isinstance(value, tuple) else Path(str(value)).name
+
+
+def pytest_collection_modifyitems(config, items):
+    swept = {name for item in items for name in item.callspec.params}
+    for name in SWEPT:
+        if items and config.getoption(name) and name not in swept:
+            raise pytest.UsageError(f"--{name} is nothing that these benchmarks sweep.")
 
 
 @pytest.fixture

@@ -40,6 +40,9 @@ PEAK_TFLOPS = tomllib.loads(Path(__file__).with_name("peaks.toml").read_text("ut
 PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
 
 
+ROW = {"dtype": "float32", "operations": 0.0, "read": 0.0, "devices": 1}
+
+
 class LeftOut(Exception):
     """Why a peer does not take part."""
 
@@ -233,16 +236,9 @@ def race(
     ours: Callable[[], Any],
     peers: Mapping[str, Callable[[], Callable]] | None = None,
     *,
-    what: str,
-    size: str,
     device: Callable[[], Any] | None = None,
     agree: Callable[[Any, Any], Any] | None = None,
-    dtype: str = "float32",
-    computed_in: str | None = None,
-    operations: float = 0,
-    read: float = 0,
-    devices: int = 1,
-    **facts: Any,
+    **row: Any,
 ) -> None:
     """Time a call in turn with its peers, and record what the report shows.
 
@@ -251,13 +247,14 @@ def race(
         options: the user's; see `benchmarks.__main__`.
         ours: what is measured, end to end: it takes and returns what lies in the host's memory.
         peers: by name, what makes a call that does the same by other means, or raises LeftOut.
-        what, size, facts: the row's name and size in the report, and anything else to be recorded.
         device: the same without moving anything to or from the device; its result need not be waited for.
         agree: raises AssertionError if a peer's answer is not ours.
-        dtype, computed_in: of vectors or weights in memory, and, if it is another, in products.
-        operations, read: of matrix products in all, and bytes that each device must read once.
-        devices: how many accelerators share the operations.
+        row: what is known before, and has defaults in `ROW`: `what`, `size`, how many (`rate`) of what
+            (`rate_of`) it computes, the `dtype` of vectors or weights in memory, the one they are multiplied
+            in (`computed_in`), the `operations` of matrix products, the bytes that each device must `read`,
+            how many `devices` share the operations.
     """
+    row = ROW | {"computed_in": row.get("dtype", "float32")} | row
     jax.clear_caches()  # of programs that prepared the inputs
     peak_before = peak_memory()
     with Clock() as clock, step("first"):
@@ -284,19 +281,16 @@ def race(
     median, spread = benchmark.stats.stats.median, benchmark.stats.stats.iqr
     # The first of these may still be compiled.
     on_device = [device_seconds(device) for _ in range(rounds + 1)][1:] if device else []
-    rate = operations / np.median(on_device or median)
-    peak = (options.peak_tflops or 0) * 1e12
-    peak = devices * (peak or peak_flops(jax.devices()[0].device_kind, computed_in or dtype) or 0)
-    benchmark.extra_info |= facts | dict(what=what, size=size, dtype=dtype, computed_in=computed_in or dtype)
-    benchmark.extra_info |= dict(operations=operations, read=read, devices=devices, rounds=rounds)
-    benchmark.extra_info |= dict(first=first, compile=clock.seconds["compile"], median=median)
-    benchmark.extra_info |= {
+    rate = row["operations"] / np.median(on_device or median)
+    peak = (options.peak_tflops or 0) * 1e12 or peak_flops(jax.devices()[0].device_kind, row["computed_in"])
+    benchmark.extra_info |= row | {
+        **dict(rounds=rounds, first=first, compile=clock.seconds["compile"], median=median),
         "spread": spread / median,
         "device": float(np.median(on_device)) if device else None,
         "peak_memory": peak_memory(),
         "earlier_peak": peak_before,
         "flops": rate or None,
-        "mfu": rate / peak if rate and peak else None,
+        "mfu": rate / peak / row["devices"] if rate and peak else None,
         "peers": {name: float(np.median(each)) for name, each in times.items()},
         "absent": absent,
     }

@@ -78,7 +78,7 @@ def name_of(machine: dict) -> str:
 
 def steps(row: dict) -> str:
     each = ", ".join(f"{name} {duration(t)}" for name, t in row["steps"].items() if name != "compile")
-    return f"- {row['what']}, by step: {each}"
+    return f"- {row['what']}, {row['size']}: {each}"
 
 
 def duration(seconds: float) -> str:

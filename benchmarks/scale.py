@@ -3,7 +3,6 @@
 uv run --group bench python -m benchmarks.scale dump
 uv run --group bench python -m benchmarks.scale index --passages 1000 10000
 uv run --group bench python -m benchmarks.scale kills --times 20
-uv run --group bench python -m benchmarks.scale search --vectors 10000 100000 1000000
 """
 
 import argparse
@@ -23,11 +22,6 @@ from timeit import timeit
 
 import numpy as np
 
-DIM = 384
-# Vectors of a shard, as Wikipedia's 1,024 articles have, and queries of a batch.
-SHARD_VECTORS = 6000
-BATCHES = (1, 32)
-ROUNDS = 7
 # Of the dump in gensim's wheel, redirects and other namespaces among them.
 PAGES = 206
 
@@ -45,10 +39,6 @@ def main() -> None:
     kills.add_argument("--articles", type=int, default=1500)
     kills.add_argument("--seed", type=int, default=0)
     kills.set_defaults(run=lambda options: survive(options.times, options.articles, options.seed))
-    search = commands.add_parser("search", help="latency on memory-mapped vectors, beside FAISS")
-    search.add_argument("--vectors", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    search.add_argument("--folder", type=Path, help="where to put the vectors (default: a temporary folder)")
-    search.set_defaults(run=lambda options: [time_search(n, options.folder) for n in options.vectors])
     options = parser.parse_args()
     options.run(options)
 
@@ -153,54 +143,6 @@ def survive(times: int, articles: int, seed: int) -> None:
 def hashes(folder: Path) -> dict[str, str]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def time_search(number: int, folder: Path | None) -> None:
-    """Search so many vectors where they lie on disk: after they were dropped from memory, and again."""
-    import faiss
-    import jax
-
-    from minqa import dot, match
-
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        paths, flat = [], faiss.IndexFlatIP(DIM)
-        for start in range(0, number, SHARD_VECTORS):
-            rows = min(SHARD_VECTORS, number - start)
-            vectors = np.random.default_rng(start).standard_normal((rows, DIM), np.float32)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            paths.append(Path(name) / f"{start:010d}.npy")
-            np.save(paths[-1], vectors)
-            flat.add(vectors)
-        parts: list[np.ndarray] = []
-        for batch in BATCHES:
-            queries = np.random.default_rng(1).standard_normal((batch, DIM), np.float32)
-
-            def ours(queries=queries):
-                return jax.device_get(match(queries, parts, k=10, similarity=dot))[1]
-
-            def theirs(queries=queries):
-                return flat.search(queries / np.linalg.norm(queries, axis=1, keepdims=True), 10)[1]
-
-            cold = []
-            for _ in range(4):
-                parts.clear()  # what is mapped stays in memory
-                for path in paths:
-                    forget(path)
-                parts.extend(np.load(path, mmap_mode="r") for path in paths)
-                cold.append(seconds(ours))
-            assert np.mean(ours() == theirs()) > 0.999, "FAISS finds others"
-            peer, mine = np.median([(seconds(theirs), seconds(ours)) for _ in range(ROUNDS)], axis=0)
-            print(
-                f"{number:,} vectors, {batch} queries: cold {np.median(cold[1:]) * 1e3:,.0f} ms, warm "
-                f"{mine * 1e3:,.1f} ms; FAISS flat, in memory, {peer * 1e3:,.1f} ms; ratio {peer / mine:.2f}",
-                flush=True,
-            )
-
-
-def forget(path: Path) -> None:
-    """Drop a file from the system's cache."""
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def seconds(call) -> float:

@@ -1,7 +1,7 @@
 """The benchmarks' arithmetic and options: who wins by how much, what bounds a call, what the table says."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from types import SimpleNamespace
 
 import jax
@@ -177,20 +177,28 @@ def test_all_of_it_is_raced_with_peers(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("option", "given", "reason"),
     [
-        (["encode", "--shape", "32y384"], "must be batch x length"),
-        (["encode", "--shape", "1x128,0x3"], "must be batch x length"),
-        (["match", "--dtype", "float64"], "must be float32, bfloat16"),
-        (["match", "--passages", "many"], "must be how many are searched, a whole number"),
-        (["encode", "--peak-tflops", "0"], "must be a number above 0"),
-        (["match", "--shape", "1x128"], "unrecognized arguments"),
+        ("shape", "32y384", "must be batch x length"),
+        ("shape", "1x128,0x3", "must be batch x length"),
+        ("dtype", "float64", "must be float32, bfloat16"),
+        ("passages", "many", "must be how many are searched, a whole number"),
+        ("peak-tflops", "0", "must be a number above 0"),
+        ("hlo", __file__, "cannot be a folder"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(arguments, reason, capsys):
-    with pytest.raises(SystemExit):
-        command.main(arguments)
-    assert reason in capsys.readouterr().err
+def test_what_cannot_be_measured_is_refused(option, given, reason):
+    with pytest.raises(ArgumentTypeError, match=reason):
+        (command.SWEPT | command.MEASURED)[option]["type"](given)
+
+
+def test_what_is_not_swept_is_refused():
+    item = SimpleNamespace(callspec=SimpleNamespace(params={"shape": (1, 2), "stored": True}))
+    options = dict.fromkeys(command.SWEPT) | {"shape": [(1, 2)]}
+    conftest.pytest_collection_modifyitems(SimpleNamespace(getoption=options.get), [item])
+    options["model"] = ["minilm"]
+    with pytest.raises(pytest.UsageError, match="--model is nothing"):
+        conftest.pytest_collection_modifyitems(SimpleNamespace(getoption=options.get), [item])
 
 
 def test_a_sweep_is_the_users_or_the_quick_one_or_all():
