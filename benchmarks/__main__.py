@@ -72,9 +72,9 @@ WORKS = {
     "encode": "bench_encode.py::bench_encode",
     "match": "bench_match.py::bench_match",
     "disk": "bench_match.py::bench_disk",
-    "spans": "bench_spans.py",
-    "maxsim": "bench_heat.py::bench_maxsim",
-    "heat": "bench_heat.py::bench_heat_map",
+    "spans": "bench_vectors.py",
+    "maxsim": "bench_vectors.py::bench_maxsim",
+    "heat": "bench_vectors.py::bench_heat_map",
     "elmo": "bench_elmo.py",
     "all": "",
 }

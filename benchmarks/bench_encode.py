@@ -1,4 +1,4 @@
-"""Encoding beside PyTorch and ONNX Runtime, by shape; texts end to end beside sentence-transformers."""
+"""Encoding beside PyTorch and ONNX Runtime, by shape."""
 
 import tempfile
 import warnings
@@ -20,9 +20,6 @@ from minqa.devices import lay_out
 from minqa.embedding import encode, hidden_states
 from minqa.files.bert import TENSORS
 from minqa.files.checkpoint import dump
-from minqa.files.loading import DEMO_MODEL, model_folder
-
-LEADS = 1024
 
 
 @lru_cache(maxsize=1)  # as models are large
@@ -149,33 +146,4 @@ def bench_encode(compare, model, dtype, shape, devices):
         rate=batch * token,
         rate_of="tokens",
         padding=harness.padding(encoder, tokens, devices),
-    )
-
-
-@sweep(number=[LEADS], quick={"number": [LEADS // 8]})
-def bench_embed_texts(compare, number):
-    """Texts → pooled vectors, tokenizing included."""
-    encoder, passages = minqa.load(), minqa.demo_passages()
-    rows = np.random.default_rng(0).permutation(len(passages))[:number]
-    texts = [passages[row].text for row in rows]
-    tokens = encoder.tokenize(texts)
-    lengths = np.array([text.windows[0] for text in tokens])
-
-    def in_sentence_transformers():
-        from sentence_transformers import SentenceTransformer
-
-        model = SentenceTransformer(str(model_folder(DEMO_MODEL)), device=harness.torch_device())
-        return lambda: model.encode(texts, show_progress_bar=False)
-
-    compare(
-        lambda: minqa.embed_pooled(encoder, encoder.tokenize(texts)),
-        {"sentence-transformers": in_sentence_transformers},
-        agree=harness.agree_to(atol=1e-5),
-        what="embed Wikipedia leads, MiniLM",
-        size=f"{number:,} texts, {lengths.sum():,} tokens",
-        operations=operations(encoder.model.config, lengths),  # of the tokens, without their padding
-        devices=harness.accelerators(jax.local_device_count()),
-        rate=int(lengths.sum()),
-        rate_of="tokens",
-        padding=harness.padding(encoder, tokens, jax.local_device_count()),
     )

@@ -47,7 +47,7 @@ def label(value):
 
 
 def pytest_collection_modifyitems(config, items):
-    swept = {name for item in items for name in item.callspec.params}
+    swept = {name for item in items if hasattr(item, "callspec") for name in item.callspec.params}
     for name in SWEPT:
         if items and config.getoption(name) and name not in swept:
             raise pytest.UsageError(f"--{name} is nothing that these benchmarks sweep.")

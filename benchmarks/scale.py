@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from multiprocessing import get_context
@@ -30,17 +31,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     commands = parser.add_subparsers(required=True)
     dump = commands.add_parser("dump", help="the dump in gensim's wheel, beside gensim's segment_wiki")
-    dump.set_defaults(run=lambda options: time_dump())
+    dump.set_defaults(run=time_dump)
     index = commands.add_parser("index", help="passages per second and peak memory")
     index.add_argument("--passages", type=int, nargs="+", default=[1000, 10_000])
-    index.set_defaults(run=lambda options: [time_index(number) for number in options.passages])
+    index.set_defaults(run=time_index)
     kills = commands.add_parser("kills", help="one run, killed again and again")
     kills.add_argument("--times", type=int, default=20)
     kills.add_argument("--articles", type=int, default=1500)
     kills.add_argument("--seed", type=int, default=0)
-    kills.set_defaults(run=lambda options: survive(options.times, options.articles, options.seed))
-    options = parser.parse_args()
-    options.run(options)
+    kills.set_defaults(run=survive)
+    options = vars(parser.parse_args())
+    options.pop("run")(**options)
 
 
 def time_dump() -> None:
@@ -80,11 +81,12 @@ def write_corpus(path: Path, articles: int) -> None:
             file.write(json.dumps({"title": lead.title, "text": text}) + "\n")
 
 
-def time_index(passages: int) -> None:
+def time_index(passages: Sequence[int]) -> None:
     """Index about so many passages in a process of its own, whose peak of memory is theirs alone."""
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as process:
-        write_corpus(Path(folder) / "corpus.jsonl", round(passages / 1.3))
-        print(process.submit(index_corpus, Path(folder)).result(), flush=True)
+    for number in passages:
+        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as process:
+            write_corpus(Path(folder) / "corpus.jsonl", round(number / 1.3))
+            print(process.submit(index_corpus, Path(folder)).result(), flush=True)
 
 
 def index_corpus(folder: Path) -> str:
