@@ -57,6 +57,7 @@ SWEPT: dict[str, dict[str, Any]] = {
     "shape": several(f"{NUMBER}x{NUMBER}", shape, "batch x length, as 1x128,32x384"),
     "dtype": several("float32|bfloat16|int8", str, "float32, bfloat16 or, of match alone, int8"),
     "passages": several(NUMBER, int, "how many are searched, a whole number"),
+    "articles": several(NUMBER, int, "how many are embedded and indexed, a whole number, at most 10,033"),
     "queries": several(NUMBER, int, "how many are searched for at once, a whole number"),
     "k": several(NUMBER, int, "how many passages are found for each, a whole number"),
 }
@@ -69,7 +70,9 @@ MEASURED: dict[str, dict[str, Any]] = {
 }
 # The benchmarks of each kind of work.
 WORKS = {
-    "encode": "bench_encode.py::bench_encode",
+    "encode": "bench_encode.py",
+    "texts": "bench_texts.py::bench_embed_texts",
+    "index": "bench_texts.py::bench_index",
     "match": "bench_match.py::bench_match",
     "disk": "bench_match.py::bench_disk",
     "spans": "bench_vectors.py",

@@ -136,8 +136,6 @@ def bench_elmo(compare, dtype, shape):
         device=lambda: run(model, on_device),
         agree=agree_to(atol={"float32": 1e-4, "bfloat16": 0.02}[dtype]),
         what="ELMo, released size",
-        size="{} × {} words".format(*shape),
-        dtype=dtype,
         operations=operations(*shape),
         read=memory_read(dtype, shape[1]),
         rate=shape[0] * shape[1],

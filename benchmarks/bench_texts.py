@@ -1,4 +1,6 @@
-"""From texts: Wikipedia leads to vectors, beside sentence-transformers, and a question to its answers."""
+"""From texts: Wikipedia leads to vectors and to an index, and a question to its answers."""
+
+from itertools import count
 
 import jax
 import numpy as np
@@ -19,10 +21,15 @@ def drawn(number):
     return [passages[row] for row in np.random.default_rng(0).permutation(len(passages))[:number]]
 
 
-@sweep(number=[1024], quick={"number": [TEXTS]})
-def bench_embed_texts(compare, number):
+def corpus(number):
+    leads = [minqa.Article(str(row), lead.title, lead.text) for row, lead in enumerate(drawn(number))]
+    return minqa.Corpus("leads", lambda: ((lead, 1.0) for lead in leads))
+
+
+@sweep(articles=[1024], quick={"articles": [TEXTS]})
+def bench_embed_texts(compare, articles):
     """Texts → pooled vectors, tokenizing included."""
-    encoder, texts = minqa.load(), [lead.text for lead in drawn(number)]
+    encoder, texts = minqa.load(), [lead.text for lead in drawn(articles)]
     tokens = encoder.tokenize(texts)
     lengths = np.array([text.windows[0] for text in tokens])
 
@@ -37,21 +44,31 @@ def bench_embed_texts(compare, number):
         {"sentence-transformers": in_sentence_transformers},
         agree=harness.agree_to(atol=1e-5),
         what="embed Wikipedia leads, MiniLM",
-        size=f"{number:,} texts, {lengths.sum():,} tokens",
+        size=f"{articles:,} texts, {lengths.sum():,} tokens",
         operations=operations(encoder.model.config, lengths),  # of the tokens, without their padding
-        devices=harness.accelerators(jax.local_device_count()),
+        devices=jax.local_device_count(),
         rate=int(lengths.sum()),
         rate_of="tokens",
         padding=harness.padding(encoder, tokens, jax.local_device_count()),
     )
 
 
+@sweep(articles=[1024], quick={"articles": [TEXTS]})
+def bench_index(compare, tmp_path, articles):
+    """A corpus to an index on disk."""
+    encoder, numbers = minqa.load(), count()
+
+    def index():
+        return minqa.write_index(encoder, corpus(articles), tmp_path / str(next(numbers)))
+
+    rate = len(index().passages)
+    compare(index, what="index", size=f"{articles:,} articles", rate=rate, rate_of="passages")
+
+
 @sweep(stored=[True, False])
 def bench_ask(compare, benchmark, tmp_path, stored):
     encoder, head = minqa.load(), minqa.load_span_head()
-    leads = [minqa.Article(str(row), lead.title, lead.text) for row, lead in enumerate(drawn(TEXTS))]
-    corpus = minqa.Corpus("leads", lambda: ((lead, 1.0) for lead in leads))
-    minqa.write_index(encoder, corpus, tmp_path / "index", store_tokens=stored)
+    minqa.write_index(encoder, corpus(TEXTS), tmp_path / "index", store_tokens=stored)
     index = minqa.open_index(tmp_path / "index", encoder)
     calls = []
 

@@ -60,7 +60,6 @@ def bench_maxsim(compare, shape):
         device=lambda: score(*on_device),
         agree=agree_to(atol=1e-5),
         what=f"MaxSim, a query of {QUERY}",
-        size="{:,} × {}".format(*shape),
         rate_of="passages",
         **work(shape),
     )
@@ -73,9 +72,7 @@ def from_vectors(compare, shape, ours, **shown):
     words = np.stack([passage.words for passage in passages])
     arrays = jax.device_put((query.words, query.weights, words, np.ones(shape, bool)))
     score = partial(minqa.maxsim, *arrays, window=WINDOW, neighbours=NEIGHBOURS)
-    compare(
-        lambda: ours(query, passages), device=score, size="{} × {}".format(*shape), **shown, **work(shape)
-    )
+    compare(lambda: ours(query, passages), device=score, **shown, **work(shape))
 
 
 @sweep(shape=[(50, 150)])
@@ -93,7 +90,6 @@ def bench_heat_map(compare, shape):
 
 @sweep(shape=[(1, 384), (32, 384)])
 def bench_best_spans(compare, shape):
-    batch, token = shape
     start, end = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
     scores = start, end, np.ones(shape, bool)
     on_device, decode = jax.device_put(scores), partial(minqa.best_spans, k=SPANS, max_length=SPAN_TOKENS)
@@ -101,14 +97,14 @@ def bench_best_spans(compare, shape):
     def in_numpy():
         """The classic rule: all pairs, without those that are too long or run backward."""
         needs_cpu()
-        allowed = np.tril(np.triu(np.ones((token, token), bool)), SPAN_TOKENS - 1)
+        allowed = np.tril(np.triu(np.ones(2 * shape[1:], bool)), SPAN_TOKENS - 1)
 
         def best(start, end):
             scores = np.where(allowed, start[:, None] + end[None], -np.inf).ravel()
             places = np.argpartition(-scores, SPANS)[:SPANS]
             return places[np.argsort(-scores[places])]
 
-        return lambda: np.divmod([best(*row) for row in zip(start, end, strict=True)], token)
+        return lambda: np.divmod([best(*row) for row in zip(start, end, strict=True)], shape[1])
 
     compare(
         lambda: jax.device_get(decode(*scores)[1:3]),
@@ -116,8 +112,7 @@ def bench_best_spans(compare, shape):
         device=lambda: decode(*on_device),
         agree=np.testing.assert_array_equal,
         what=f"best {SPANS} spans up to {SPAN_TOKENS} tokens",
-        size=f"{batch} × {token}",
-        rate=batch,
+        rate=shape[0],
         rate_of="passages",
     )
 
@@ -140,7 +135,6 @@ def bench_span_head(compare, shape):
         lambda: minqa.read_answers(head, questions, passages),
         device=lambda: answer(head, on_device),
         what="span head and decoding",
-        size=f"{number} × {words} words",
         rate=number,
         rate_of="passages",
     )

@@ -1,7 +1,6 @@
 """Fixtures of the benchmarks, and what they write of the machine; see README.md in this folder."""
 
 import os
-from dataclasses import asdict
 from functools import partial
 from importlib.metadata import distributions
 from pathlib import Path
@@ -10,7 +9,7 @@ import jax
 import pytest
 
 from benchmarks.__main__ import MEASURED, SWEPT
-from benchmarks.harness import measure_ceilings, missing_accelerator, race
+from benchmarks.harness import judge, measure_ceilings, missing_accelerator, race
 
 PACKAGES = (
     "minqa jax jaxlib flax numpy torch transformers sentence-transformers onnxruntime faiss-cpu"
@@ -55,8 +54,11 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture
 def compare(benchmark, request):
-    """`harness.race`, as the options ask for it."""
-    return partial(race, benchmark, request.config.option)
+    """`harness.race` of one combination of what is swept, measured as the options ask for it."""
+    swept = request.node.callspec.params
+    sizes = swept.get("shape") or [swept[name] for name in ("queries", "passages") if name in swept]
+    known = {"size": " × ".join(f"{size:,}" for size in sizes), "dtype": swept.get("dtype", "float32")}
+    return partial(race, benchmark, request.config.option, **known)
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
@@ -77,6 +79,6 @@ def pytest_benchmark_update_json(config, output_json):
     """Measure the ceilings last, so that no row's peak of memory is theirs."""
     if not hasattr(config, "ceilings"):
         config.ceilings = measure_ceilings(quick=config.getoption("quick"))
-    output_json |= {"ceilings": asdict(config.ceilings), "load": LOAD}
+    output_json |= {"ceilings": config.ceilings, "load": LOAD}
     for row in output_json["benchmarks"]:
-        row["extra_info"] |= config.ceilings.judge(row["extra_info"])
+        row["extra_info"] |= judge(row["extra_info"], config.ceilings)

@@ -7,7 +7,7 @@ import time
 import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,8 +38,7 @@ MODELS = {"minilm": (384, 6, 12, 1536), "bert-base": (768, 12, 12, 3072), "bert-
 PEAK_TFLOPS = tomllib.loads(Path(__file__).with_name("peaks.toml").read_text("utf-8"))
 # Packages by which JAX finds an accelerator, and the extras that install them.
 PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
-
-
+# What a row is unless it says otherwise.
 ROW = {"dtype": "float32", "operations": 0.0, "read": 0.0, "devices": 1}
 
 
@@ -68,32 +67,29 @@ def missing_accelerator() -> str | None:
     )
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """What one device can do at best, measured in the same run."""
+def judge(row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    """The least time that a row's work takes by what bounds it, as a share of the time that it took.
 
-    products: Mapping[str, float]  # operations per second of the fastest matrix product, by dtype
-    memory: float  # bytes per second of reading an array far larger than a cache
-    dispatch: float  # seconds of a compiled call that has nothing to do
-
-    def judge(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The least time that a row's work takes by what bounds it, as a share of the time that it took.
-
-        A share above 1 is none: that ceiling was measured too low.
-        """
-        if not (row.get("operations") or row.get("read")):
-            return {"share": None, "bound": None}
-        bounds = {
-            "matrix product": row["operations"] / row["devices"] / self.products[row["computed_in"]],
-            "memory": row["read"] / self.memory,
-            "dispatch": self.dispatch,
-        }
-        bound = max(bounds, key=lambda name: bounds[name])
-        share = bounds[bound] / (row["device"] or row["median"])
-        return {"share": share if share <= 1 else None, "bound": bound}
+    A share above 1 is none: that ceiling was measured too low.
+    """
+    if not (row["operations"] or row["read"]):
+        return {"share": None, "bound": None}
+    bounds = {
+        "matrix product": row["operations"] / row["devices"] / ceilings["products"][row["computed_in"]],
+        "memory": row["read"] / ceilings["memory"],
+        "dispatch": ceilings["dispatch"],
+    }
+    bound = max(bounds, key=lambda name: bounds[name])
+    share = bounds[bound] / (row["device"] or row["median"])
+    return {"share": share if share <= 1 else None, "bound": bound}
 
 
-def measure_ceilings(*, quick: bool) -> Ceilings:
+def measure_ceilings(*, quick: bool) -> dict[str, Any]:
+    """What one device can do at best.
+
+    Operations per second of the fastest matrix `products`, by dtype; bytes per second of reading `memory`;
+    seconds of a compiled call that has nothing to do (`dispatch`).
+    """
     rounds = 5 if quick else 15
 
     def best(call: Callable) -> float:
@@ -117,7 +113,7 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
     memory = max(array.nbytes / best(lambda read=read: read(array)) for read in reads)
     nothing, small = jax.jit(lambda x: x + 1), jnp.zeros(8)
     dispatch = float(np.median([seconds(lambda: nothing(small).block_until_ready()) for _ in range(200)]))
-    return Ceilings(products, memory, dispatch)
+    return {"products": products, "memory": memory, "dispatch": dispatch}
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
@@ -152,11 +148,6 @@ def padding(encoder: minqa.Encoder, tokens: Sequence[Tokens], devices: int) -> f
     """How many more tokens the batches of these texts compute, relative to the texts' own."""
     shapes = [shape for _, shape in cut(encoder.model, encoder.tokenizer, tokens, devices)]
     return sum(rows * width for rows, width in shapes) / sum(sum(text.windows) for text in tokens) - 1
-
-
-def accelerators(devices: int) -> int:
-    """How many accelerators these devices are; a CPU is one, however it is divided."""
-    return 1 if jax.default_backend() == "cpu" else devices
 
 
 def torch_device() -> str:
@@ -254,6 +245,8 @@ def race(
             in (`computed_in`), the `operations` of matrix products, the bytes that each device must `read`,
             how many `devices` share the operations.
     """
+    if jax.default_backend() == "cpu":
+        row["devices"] = 1  # however it is divided
     row = ROW | {"computed_in": row.get("dtype", "float32")} | row
     jax.clear_caches()  # of programs that prepared the inputs
     peak_before = peak_memory()

@@ -1,7 +1,6 @@
 """What a large corpus costs, and what a run survives: figures for the README's section on size.
 
 uv run --group bench python -m benchmarks.scale dump
-uv run --group bench python -m benchmarks.scale index --passages 1000 10000
 uv run --group bench python -m benchmarks.scale kills --times 20
 """
 
@@ -10,14 +9,10 @@ import hashlib
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from timeit import timeit
 
@@ -32,9 +27,6 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     dump = commands.add_parser("dump", help="the dump in gensim's wheel, beside gensim's segment_wiki")
     dump.set_defaults(run=time_dump)
-    index = commands.add_parser("index", help="passages per second and peak memory")
-    index.add_argument("--passages", type=int, nargs="+", default=[1000, 10_000])
-    index.set_defaults(run=time_index)
     kills = commands.add_parser("kills", help="one run, killed again and again")
     kills.add_argument("--times", type=int, default=20)
     kills.add_argument("--articles", type=int, default=1500)
@@ -79,33 +71,6 @@ def write_corpus(path: Path, articles: int) -> None:
             lead = leads[number % len(leads)]
             text = f"{lead.text} {number}." if number >= len(leads) else lead.text
             file.write(json.dumps({"title": lead.title, "text": text}) + "\n")
-
-
-def time_index(passages: Sequence[int]) -> None:
-    """Index about so many passages in a process of its own, whose peak of memory is theirs alone."""
-    for number in passages:
-        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as process:
-            write_corpus(Path(folder) / "corpus.jsonl", round(number / 1.3))
-            print(process.submit(index_corpus, Path(folder)).result(), flush=True)
-
-
-def index_corpus(folder: Path) -> str:
-    import jax
-
-    import minqa
-    from minqa.clock import Clock, step
-
-    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))  # as the command line does
-    encoder = minqa.load()
-    with Clock() as clock, step("index"):
-        index = minqa.write_index(encoder, minqa.open_corpus(folder / "corpus.jsonl"), folder / "index")
-    number, elapsed = len(index.passages), clock.seconds["index"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return (
-        f"{number:,} passages: {number / elapsed:.1f} a second, {elapsed / number * 1e3:.2f} ms each, "
-        f"{clock.seconds['compile']:.0f} s of compiling apart; peak memory {peak:,.0f} MiB; "
-        f"index {index.bytes / 1e6:,.1f} MB"
-    )
 
 
 def survive(times: int, articles: int, seed: int) -> None:
