@@ -32,10 +32,6 @@ def several(pattern: str, convert: Callable[[str], Any], wanted: str) -> dict[st
     return {"type": check, "help": wanted}
 
 
-def shape(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split("x")))
-
-
 def peak(text: str) -> float:
     return several(r"\d*[1-9]\d*(\.\d+)?|0?\.\d+", float, "a number above 0")["type"](text)[0]
 
@@ -50,11 +46,12 @@ def folder(text: str) -> Path:
 
 
 NUMBER = r"0*[1-9]\d*"
+SHAPE = f"{NUMBER}x{NUMBER}", lambda text: tuple(map(int, text.split("x")))
 # What can be swept, and how to measure it: options of pytest in this folder, too.
 SWEPT: dict[str, dict[str, Any]] = {
     "model": several(".+", str, "minilm, bert-base or bert-large with random weights, or a checkpoint"),
     "devices": several(NUMBER, int, "how many devices share each batch, a whole number"),
-    "shape": several(f"{NUMBER}x{NUMBER}", shape, "batch x length, as 1x128,32x384"),
+    "shape": several(*SHAPE, "batch x length, as 1x128,32x384"),
     "dtype": several("float32|bfloat16|int8", str, "float32, bfloat16 or, of match alone, int8"),
     "passages": several(NUMBER, int, "how many are searched, a whole number"),
     "articles": several(NUMBER, int, "how many are embedded and indexed, a whole number, at most 10,033"),

@@ -27,6 +27,9 @@ RELEASED = ElmoConfig(
 )
 
 
+LSTM_SHAPES = (4 * RELEASED.lstm_dim, RELEASED.projection_dim), (RELEASED.projection_dim, RELEASED.lstm_dim)
+
+
 @lru_cache(maxsize=1)
 def model_of(dtype):
     return jax.tree.map(lambda leaf: leaf.astype(dtype), Elmo(RELEASED, rngs=nnx.Rngs(0)))
@@ -40,9 +43,13 @@ class TorchElmo:
 
         self.torch, self.device = torch, torch_device()
         dtype = getattr(torch, str(model.words.characters.embedding.dtype))
-        leaves, tree = jax.tree.flatten(model)
-        tensors = [torch.tensor(np.asarray(leaf, np.float32)).to(self.device, dtype) for leaf in leaves]
-        self.model = tree.unflatten(tensors)  # the same modules, with tensors in place of arrays
+
+        def tensor(leaf):
+            # The LSTMs' matrices the other way round, [input, output], as products want them here.
+            array = np.transpose(leaf) if leaf.shape in LSTM_SHAPES else leaf
+            return torch.tensor(np.ascontiguousarray(array, np.float32)).to(self.device, dtype)
+
+        self.model = jax.tree.map(tensor, model)  # the same modules, with tensors in place of arrays
 
     def __call__(self, ids):
         torch = self.torch
@@ -72,8 +79,8 @@ class TorchElmo:
 
     def lstm(self, lstm, x):
         torch, outputs = self.torch, []
-        recurrent, projection = lstm.recurrent[...].T, lstm.projection[...].T
-        gates = x @ lstm.input[...].T + lstm.bias[...]
+        recurrent, projection = lstm.recurrent[...], lstm.projection[...]
+        gates = x @ lstm.input[...] + lstm.bias[...]
         cell, output = x.new_zeros(len(x), RELEASED.lstm_dim), x.new_zeros(len(x), RELEASED.projection_dim)
         for t in range(x.shape[1]):
             i, j, f, o = (gates[:, t] + output @ recurrent).chunk(4, -1)

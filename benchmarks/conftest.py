@@ -12,8 +12,8 @@ from benchmarks.__main__ import MEASURED, SWEPT
 from benchmarks.harness import judge, measure_ceilings, missing_accelerator, race
 
 PACKAGES = (
-    "minqa jax jaxlib flax numpy torch transformers sentence-transformers onnxruntime faiss-cpu"
-).split()
+    "minqa jax jaxlib flax numpy torch transformers sentence-transformers onnxruntime faiss-cpu".split()
+)
 # The load of the machine before the run, in cores.
 LOAD = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
@@ -62,12 +62,13 @@ def compare(benchmark, request):
 
 
 def pytest_benchmark_update_machine_info(config, machine_info):
+    installed = {each.name: each.version for each in distributions()}
     machine_info |= {
         "device": jax.devices()[0].device_kind,
         "backend": jax.default_backend(),
         "devices": jax.device_count(),
         "cores": os.cpu_count(),
-        "versions": {each.name: each.version for each in distributions() if each.name in PACKAGES},
+        "versions": {name: installed[name] for name in PACKAGES if name in installed},
         "settings": {name: os.environ.get(name) for name in ("XLA_FLAGS", "OMP_NUM_THREADS")},
         "quick": config.getoption("quick"),
     }

@@ -101,13 +101,12 @@ def measure_ceilings(*, quick: bool) -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         shapes = [(12288, 1024, 4096), (12288, 4096, 1024), (8192, 8192, 8192)]
     product = jax.jit(lambda x, y: jnp.matmul(x, y.T, precision="highest"))
-    products = {}
-    for dtype in ("float32", "bfloat16"):
-        rates = []
-        for rows, inputs, outputs in shapes:
-            x, y = jnp.ones((rows, inputs), dtype), jnp.ones((outputs, inputs), dtype)
-            rates.append(2 * rows * inputs * outputs / best(lambda x=x, y=y: product(x, y)))
-        products[dtype] = max(rates)
+
+    def rate(dtype: str, rows: int, inputs: int, outputs: int) -> float:
+        x, y = jnp.ones((rows, inputs), dtype), jnp.ones((outputs, inputs), dtype)
+        return 2 * rows * inputs * outputs / best(lambda: product(x, y))
+
+    products = {dtype: max(rate(dtype, *shape) for shape in shapes) for dtype in ("float32", "bfloat16")}
     array = jnp.ones((2**18, 1024))  # 1 GiB: some caches hold half of that
     reads = (jax.jit(lambda x: x.max(0)), jax.jit(lambda x: x @ x[0]))
     memory = max(array.nbytes / best(lambda read=read: read(array)) for read in reads)

@@ -32,7 +32,10 @@ def markdown(report: dict) -> str:
     )
     lines += ["", f"| {' | '.join(COLUMNS)} |", "|" + " --- |" * len(COLUMNS)]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
-    lines += ["", *(steps(row) for row in rows if "steps" in row), *growths(rows)]
+    lines += ["", *growths(rows)]
+    for row in rows:
+        if each := [f"{name} {duration(t)}" for name, t in row.get("steps", {}).items() if name != "compile"]:
+            lines.append(f"- {row['what']}, {row['size']}: {', '.join(each)}")
     if absent := sorted({name for row in rows for name in row["absent"]}):
         lines += ["", f"Peers left out: {'; '.join(absent)}."]
     return "\n".join(lines)
@@ -74,11 +77,6 @@ def cells(row: dict) -> list[str]:
 
 def name_of(machine: dict) -> str:
     return machine["cpu"].get("brand_raw", "CPU") if machine["backend"] == "cpu" else machine["device"]
-
-
-def steps(row: dict) -> str:
-    each = ", ".join(f"{name} {duration(t)}" for name, t in row["steps"].items() if name != "compile")
-    return f"- {row['what']}, {row['size']}: {each}"
 
 
 def duration(seconds: float) -> str:
