@@ -32,104 +32,90 @@ def several(pattern: str, convert: Callable[[str], Any], wanted: str) -> dict[st
     return {"type": check, "help": wanted}
 
 
-def shape(text: str) -> tuple[int, ...]:
-    return tuple(map(int, text.split("x")))
-
-
-def tflops(text: str) -> float:
+def peak(text: str) -> float:
     return several(r"\d*[1-9]\d*(\.\d+)?|0?\.\d+", float, "a number above 0")["type"](text)[0]
 
 
+def folder(text: str) -> Path:
+    path = Path(text).resolve()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} cannot be a folder: {error.strerror}") from error
+    return path
+
+
 NUMBER = r"0*[1-9]\d*"
+SHAPE = f"{NUMBER}x{NUMBER}", lambda text: tuple(map(int, text.split("x")))
 # What can be swept, and how to measure it: options of pytest in this folder, too.
 SWEPT: dict[str, dict[str, Any]] = {
     "model": several(".+", str, "minilm, bert-base or bert-large with random weights, or a checkpoint"),
-    "shape": several(f"{NUMBER}x{NUMBER}", shape, "batch x length, as 1x128,32x384"),
+    "devices": several(NUMBER, int, "how many devices share each batch, a whole number"),
+    "shape": several(*SHAPE, "batch x length, as 1x128,32x384"),
     "dtype": several("float32|bfloat16|int8", str, "float32, bfloat16 or, of match alone, int8"),
     "passages": several(NUMBER, int, "how many are searched, a whole number"),
+    "articles": several(NUMBER, int, "how many are embedded and indexed, a whole number, at most 10,033"),
     "queries": several(NUMBER, int, "how many are searched for at once, a whole number"),
     "k": several(NUMBER, int, "how many passages are found for each, a whole number"),
 }
 MEASURED: dict[str, dict[str, Any]] = {
     "quick": dict(action="store_true", help="few sizes and rounds: 5 minutes on 2 idle cores for all"),
     "peers": dict(action="store_true", help="race the peers that are installed and use the same device"),
-    "peak-tflops": dict(type=tflops, help="the device's peak, for MFU, where its name is not known"),
-    "profile": dict(type=Path, help="folder for traces, for xprof or Perfetto"),
-    "hlo": dict(type=Path, help="folder for the compiled programs, as text"),
+    "peak-tflops": dict(type=peak, help="the device's peak, for MFU, where its name is not known"),
+    "profile": dict(type=folder, help="folder for traces, for xprof or Perfetto"),
+    "hlo": dict(type=folder, help="folder for the compiled programs, as text"),
 }
-# The benchmarks of each kind of work, and what can be swept.
+# The benchmarks of each kind of work.
 WORKS = {
-    "encode": ("bench_encode.py::bench_encode", "model shape dtype"),
-    "match": ("bench_match.py", "passages queries dtype k"),
-    "spans": ("bench_spans.py", "shape"),
-    "maxsim": ("bench_heat.py::bench_maxsim", "shape"),
-    "heat": ("bench_heat.py::bench_heat_map", "shape"),
-    "elmo": ("bench_elmo.py", "shape dtype"),
-    "all": ("", ""),
+    "encode": "bench_encode.py",
+    "texts": "bench_texts.py::bench_embed_texts",
+    "index": "bench_texts.py::bench_index",
+    "match": "bench_match.py::bench_match",
+    "disk": "bench_match.py::bench_disk",
+    "spans": "bench_vectors.py",
+    "maxsim": "bench_vectors.py::bench_maxsim",
+    "heat": "bench_vectors.py::bench_heat_map",
+    "elmo": "bench_elmo.py",
+    "all": "",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, epilog=EPILOG)
-    works = parser.add_subparsers(dest="work", required=True)
-    for work, (_, swept) in WORKS.items():
-        command = works.add_parser(work, epilog=EPILOG)
-        forwarded = {name: SWEPT[name] for name in swept.split()} | MEASURED
-        for name, how in forwarded.items():
-            command.add_argument(f"--{name}", **how)
-        command.add_argument("--only", metavar="EXPRESSION", help="benchmarks by their names, as pytest -k")
-        command.add_argument("--save", metavar="NAME", help="keep the figures, as pytest-benchmark does")
-        command.add_argument("--compare", metavar="NUMBER", nargs="?", const=True, help="with kept ones")
-        command.add_argument("--out", type=Path, help="folder for report.json and roofline.png")
-        command.set_defaults(
-            forwarded=forwarded, peers=work == "all", out=Path("report") if work == "all" else None
-        )
+    parser.add_argument("work", choices=WORKS)
+    forwarded = SWEPT | MEASURED
+    for name, how in forwarded.items():  # which pytest reads
+        parser.add_argument(f"--{name}", **{key: value for key, value in how.items() if key != "type"})
+    parser.add_argument("--only", metavar="EXPRESSION", help="benchmarks by their names, as pytest -k")
+    parser.add_argument("--save", metavar="NAME", help="keep the figures, as pytest-benchmark does")
+    parser.add_argument("--compare", metavar="NUMBER", nargs="?", const="", help="with those kept")
+    parser.add_argument("--out", type=folder, help="folder for report.json and roofline.png")
     options = parser.parse_args(arguments)
-    if options.out:
-        try:
-            options.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            print(f"--out {options.out} cannot be a folder: {error.strerror}.", file=sys.stderr)
-            return 1
-    status, content = measure(options)
+    if options.work == "all":
+        options.peers, options.out = True, options.out or folder("report")
+    command = [sys.executable, "-m", "pytest", str(HERE / WORKS[options.work]), "-v"]
+    command += ["--benchmark-group-by=fullname", "--benchmark-columns=median,iqr,rounds"]
+    for name in forwarded:
+        if value := getattr(options, name.replace("-", "_")):
+            command.append(f"--{name}" if value is True else f"--{name}={value}")
+    command += ["-k", options.only] if options.only else []
+    command += [f"--benchmark-save={options.save}"] if options.save else []
+    command += [f"--benchmark-compare={options.compare}".rstrip("=")] if options.compare is not None else []
+    with tempfile.TemporaryDirectory() as aside:
+        path = Path(aside) / "report.json"
+        status = subprocess.run([*command, f"--benchmark-json={path}"], stdout=sys.stderr).returncode
+        content = path.read_bytes() if path.is_file() else b""
     if not content:
         print("No benchmark was measured; earlier figures stay. pytest's reason is above.", file=sys.stderr)
         return status or 1
-    print(markdown(json.loads(content)))
+    report = json.loads(content)
+    print(markdown(report))
     if options.out:
         (options.out / "report.json").write_bytes(content)
         (options.out / "roofline.png").unlink(missing_ok=True)
-        drawn = draw(json.loads(content), options.out / "roofline.png")
+        drawn = draw(report, options.out / "roofline.png")
         print(f"All figures are in {options.out / 'report.json'}. {drawn}", file=sys.stderr)
     return status
-
-
-def measure(options: argparse.Namespace) -> tuple[int, bytes]:
-    """Run pytest; its exit status, and what pytest-benchmark recorded, as JSON."""
-    command = [sys.executable, "-m", "pytest", str(HERE / WORKS[options.work][0]), "-v"]
-    command += ["--benchmark-group-by=fullname", "--benchmark-columns=median,iqr,rounds"]
-    command += ["-k", options.only] if options.only else []
-    for name in options.forwarded:
-        value = getattr(options, name.replace("-", "_"))
-        if value:
-            command.append(f"--{name}" if value is True else f"--{name}={text(value)}")
-    command += [f"--benchmark-save={options.save}"] if options.save else []
-    if options.compare:
-        command.append("--benchmark-compare" + ("" if options.compare is True else f"={options.compare}"))
-    with tempfile.TemporaryDirectory() as aside:
-        path = Path(aside) / "report.json"
-        command.append(f"--benchmark-json={path}")
-        status = subprocess.run(command, stdout=sys.stderr, cwd=HERE.parent).returncode
-        return status, path.read_bytes() if path.is_file() else b""
-
-
-def text(value: Any) -> str:
-    """A value of an option as it is written."""
-    if isinstance(value, list):
-        return ",".join(map(text, value))
-    if isinstance(value, Path):
-        return str(value.resolve())
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

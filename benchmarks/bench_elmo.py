@@ -27,6 +27,9 @@ RELEASED = ElmoConfig(
 )
 
 
+LSTM_SHAPES = (4 * RELEASED.lstm_dim, RELEASED.projection_dim), (RELEASED.projection_dim, RELEASED.lstm_dim)
+
+
 @lru_cache(maxsize=1)
 def model_of(dtype):
     return jax.tree.map(lambda leaf: leaf.astype(dtype), Elmo(RELEASED, rngs=nnx.Rngs(0)))
@@ -38,65 +41,47 @@ class TorchElmo:
     def __init__(self, model):
         import torch
 
-        self.torch, self.functions, self.device = torch, torch.nn.functional, torch_device()
-        self.dtype = getattr(torch, str(model.words.characters.embedding.dtype))
-        torch.backends.cudnn.allow_tf32 = False  # full float32 on both sides
-        words = model.words
-        self.table = self.tensor(np.pad(words.characters.embedding, ((1, 0), (0, 0))))
-        self.banks = [
-            (self.tensor(np.transpose(bank.kernel, (2, 1, 0))), self.tensor(bank.bias))
-            for bank in words.convolutions
-        ]
-        self.highways = [
-            [self.linear(part) for part in (highway.gate, highway.transform)] for highway in words.highways
-        ]
-        self.projection = self.linear(words.projection)
-        self.layers = [
-            [
-                [
-                    self.tensor(np.transpose(part))
-                    for part in (lstm.input, lstm.recurrent, lstm.bias, lstm.projection)
-                ]
-                for lstm in (layer.forward, layer.backward)
-            ]
-            for layer in model.layers
-        ]
+        self.torch, self.device = torch, torch_device()
+        dtype = getattr(torch, str(model.words.characters.embedding.dtype))
 
-    def tensor(self, x):
-        x = np.ascontiguousarray(x, np.float32)
-        return self.torch.tensor(x, device=self.device, dtype=self.dtype)
+        def tensor(leaf):
+            # The LSTMs' matrices the other way round, [input, output], as products want them here.
+            array = np.transpose(leaf) if leaf.shape in LSTM_SHAPES else leaf
+            return torch.tensor(np.ascontiguousarray(array, np.float32)).to(self.device, dtype)
 
-    def linear(self, layer):
-        return self.tensor(np.transpose(layer.kernel)), self.tensor(layer.bias)
+        self.model = jax.tree.map(tensor, model)  # the same modules, with tensors in place of arrays
 
     def __call__(self, ids):
-        with self.torch.inference_mode():
-            start, end = self.torch.tensor(boundaries(), device=self.device)
+        torch = self.torch
+        with torch.inference_mode():
+            start, end = torch.tensor(boundaries(), device=self.device)
             row = ids.shape[0], 1, -1
-            top = self.read(self.torch.cat([start.expand(*row), ids, end.expand(*row)], 1))[:, 1:-1]
+            top = self.read(torch.cat([start.expand(*row), ids, end.expand(*row)], 1))[:, 1:-1]
             return top.float().cpu().numpy()
 
     def read(self, ids):
-        torch, functions = self.torch, self.functions
-        characters = self.table[ids.flatten(0, 1)].transpose(1, 2)
-        banks = [functions.conv1d(characters, *bank).amax(-1) for bank in self.banks]
-        x = torch.relu(torch.cat(banks, -1))
-        for gate, transform in self.highways:
-            gated = torch.sigmoid(functions.linear(x, *gate))
-            x = gated * torch.relu(functions.linear(x, *transform)) + (1 - gated) * x
-        x = functions.linear(x, *self.projection).unflatten(0, ids.shape[:2])
+        torch, words = self.torch, self.model.words
+        table = torch.nn.functional.pad(words.characters.embedding[...], (0, 0, 1, 0))
+        characters = table[ids.flatten(0, 1)].transpose(1, 2)
+        banks = [(bank.kernel[...].permute(2, 1, 0), bank.bias[...]) for bank in words.convolutions]
+        x = torch.relu(torch.cat([torch.conv1d(characters, *bank).amax(-1) for bank in banks], -1))
+        for highway in words.highways:
+            gate = torch.sigmoid(linear(highway.gate, x))
+            x = gate * torch.relu(linear(highway.transform, x)) + (1 - gate) * x
+        x = linear(words.projection, x).unflatten(0, ids.shape[:2])
         outputs = [x, x.flip(1)]
-        for number, layer in enumerate(self.layers):
-            read = [self.lstm(x, *weights) for x, weights in zip(outputs, layer, strict=True)]
+        for number, layer in enumerate(self.model.layers):
+            read = [
+                self.lstm(lstm, x) for lstm, x in zip((layer.forward, layer.backward), outputs, strict=True)
+            ]
             outputs = [new + old for new, old in zip(read, outputs, strict=True)] if number else read
         return torch.cat([outputs[0], outputs[1].flip(1)], -1)
 
-    def lstm(self, x, input_weights, recurrent, bias, projection):
-        torch = self.torch
-        gates = x @ input_weights + bias
-        cell = x.new_zeros(len(x), RELEASED.lstm_dim)
-        output = x.new_zeros(len(x), RELEASED.projection_dim)
-        outputs = []
+    def lstm(self, lstm, x):
+        torch, outputs = self.torch, []
+        recurrent, projection = lstm.recurrent[...], lstm.projection[...]
+        gates = x @ lstm.input[...] + lstm.bias[...]
+        cell, output = x.new_zeros(len(x), RELEASED.lstm_dim), x.new_zeros(len(x), RELEASED.projection_dim)
         for t in range(x.shape[1]):
             i, j, f, o = (gates[:, t] + output @ recurrent).chunk(4, -1)
             cell = torch.sigmoid(f + 1) * cell + torch.sigmoid(i) * torch.tanh(j)
@@ -105,6 +90,10 @@ class TorchElmo:
             output = output.clamp(-RELEASED.projection_clip, RELEASED.projection_clip)
             outputs.append(output)
         return torch.stack(outputs, 1)
+
+
+def linear(layer, x):
+    return x @ layer.kernel[...] + layer.bias[...]
 
 
 def words(batch, token):
@@ -154,8 +143,6 @@ def bench_elmo(compare, dtype, shape):
         device=lambda: run(model, on_device),
         agree=agree_to(atol={"float32": 1e-4, "bfloat16": 0.02}[dtype]),
         what="ELMo, released size",
-        size="{} × {} words".format(*shape),
-        dtype=dtype,
         operations=operations(*shape),
         read=memory_read(dtype, shape[1]),
         rate=shape[0] * shape[1],

@@ -1,4 +1,4 @@
-"""Encoding beside PyTorch and ONNX Runtime, by shape; texts end to end beside sentence-transformers."""
+"""Encoding beside PyTorch and ONNX Runtime, by shape."""
 
 import tempfile
 import warnings
@@ -9,32 +9,22 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import minqa
-from benchmarks.harness import (
-    LeftOut,
-    agree_on_directions,
-    agree_to,
-    load_model,
-    padding,
-    sweep,
-    texts_of,
-    torch_device,
-)
+from benchmarks import harness
+from benchmarks.harness import LeftOut, sweep, texts_of
 from minqa.batches import as_batch
 from minqa.bert import Bert
-from minqa.devices import lay_out, local_mesh
-from minqa.embedding import encode
+from minqa.devices import lay_out
+from minqa.embedding import encode, hidden_states
 from minqa.files.bert import TENSORS
 from minqa.files.checkpoint import dump
-from minqa.files.loading import DEMO_MODEL, model_folder
-
-LEADS = 1024
 
 
 @lru_cache(maxsize=1)  # as models are large
 def encoder_of(name, dtype):
-    encoder = load_model(name, dtype)
+    encoder = harness.load_model(name, dtype)
     if not isinstance(encoder.model, Bert):
         pytest.skip(f"{name} is no BERT")
     return replace(encoder, pooling=minqa.Pooling(normalize=True))
@@ -64,7 +54,7 @@ def torch_bert(name, dtype, attention):
 def in_pytorch(name, dtype, ids):
     import torch
 
-    device = torch_device()
+    device = harness.torch_device()
     model = torch_bert(name, dtype, "sdpa").to(device, getattr(torch, dtype))
     model = torch.compile(model) if device == "cuda" else model
     inputs = {"input_ids": torch.tensor(ids, device=device).long()}
@@ -102,20 +92,18 @@ def onnx_session(name):
     config, names = encoder_of(name, "float32").model.config, ["ids", "mask", "types"]
 
     class Graph(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.model = torch_bert(name, "float32", "eager")
-
         def forward(self, ids, mask, types):
             return self.model(input_ids=ids, attention_mask=mask, token_type_ids=types).last_hidden_state
 
+    graph = Graph()
+    graph.model = torch_bert(name, "float32", "eager")
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         path = str(Path(folder) / "model.onnx")
         example = torch.ones(2, 16, dtype=torch.int64)
         free = {name: {0: "batch", 1: "token"} for name in [*names, "hidden"]}
         torch.onnx.export(
-            *(Graph().eval(), (example, example, 0 * example), path),
+            *(graph.eval(), (example, example, 0 * example), path),
             **dict(input_names=names, output_names=["hidden"], dynamic_axes=free, dynamo=False),
         )
         heads = {"num_heads": config.num_attention_heads, "hidden_size": config.hidden_size}
@@ -126,66 +114,34 @@ def onnx_session(name):
 @sweep(
     model=["minilm", "bert-base", "bert-large"],
     dtype=["float32", "bfloat16"],
+    devices=[jax.local_device_count()],
     shape=[(1, 16), (1, 128), (8, 64), (32, 128), (8, 384)],
     quick={"model": ["minilm"], "shape": [(1, 16), (1, 128), (32, 128)]},
 )
-def bench_encode(compare, model, dtype, shape):
+def bench_encode(compare, model, dtype, shape, devices):
     """End to end `embed_pooled` packs the texts; on the device they are a batch of just this shape."""
     encoder, (batch, token) = encoder_of(model, dtype), shape
     config = encoder.model.config
-    if token > config.max_position_embeddings:
-        pytest.skip(f"{model} reads at most {config.max_position_embeddings} tokens")
+    if token > config.max_position_embeddings or devices > jax.local_device_count():
+        pytest.skip(f"{model} reads {config.max_position_embeddings} tokens; {jax.local_devices()}")
+    mesh = Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
     tokens = texts_of(batch, token, config.vocab_size)
-    arrays, mesh = as_batch(tokens, shape=shape), local_mesh()
-    devices = 1 if batch % mesh.size else mesh.size
-    weights, arrays = (
-        lay_out(encoder.model, arrays, mesh) if devices > 1 else jax.device_put((encoder.model, arrays))
-    )
-    ids = np.stack([text.ids for text in tokens])
+    given, ids = (encoder.model, as_batch(tokens, shape=shape)), np.stack([text.ids for text in tokens])
+    shared = devices if batch % devices == 0 else 1
+    weights, arrays = lay_out(*given, mesh) if shared > 1 else jax.device_put(given)
     compare(
-        lambda: minqa.embed_pooled(encoder, tokens),
+        lambda: np.stack(hidden_states(encoder, tokens, (), mesh=mesh)[1]),
         {
             "PyTorch": partial(in_pytorch, model, dtype, ids),
             "ONNX Runtime": partial(in_onnx_runtime, model, dtype, ids),
         },
         device=lambda: encode(weights, arrays, layers=(), pooling=encoder.pooling)[1],
-        agree=agree_to(atol=2e-5) if dtype == "float32" else agree_on_directions,
-        what=f"encode, {encoder.name}",
-        size=f"{batch} × {token}",
-        dtype=dtype,
+        agree=harness.agree_to(atol=2e-5) if dtype == "float32" else harness.agree_on_directions,
+        what=f"encode, {encoder.name}" + (f", {devices} devices" if devices > 1 else ""),
         operations=operations(config, np.full(batch, token)),
         read=sum(leaf.nbytes for leaf in jax.tree.leaves(encoder.model.layers)),
-        devices=1 if jax.default_backend() == "cpu" else devices,  # one machine, however it is divided
+        devices=shared,
         rate=batch * token,
         rate_of="tokens",
-        padding=padding(encoder, tokens),
-    )
-
-
-@sweep(number=[LEADS], quick={"number": [LEADS // 8]})
-def bench_embed_texts(compare, number):
-    """Texts → pooled vectors, tokenizing included."""
-    encoder, passages = minqa.load(), minqa.demo_passages()
-    rows = np.random.default_rng(0).permutation(len(passages))[:number]
-    texts = [passages[row].text for row in rows]
-    tokens = encoder.tokenize(texts)
-    lengths = np.array([text.windows[0] for text in tokens])
-
-    def in_sentence_transformers():
-        from sentence_transformers import SentenceTransformer
-
-        model = SentenceTransformer(str(model_folder(DEMO_MODEL)), device=torch_device())
-        return lambda: model.encode(texts, show_progress_bar=False)
-
-    compare(
-        lambda: minqa.embed_pooled(encoder, encoder.tokenize(texts)),
-        {"sentence-transformers": in_sentence_transformers},
-        agree=agree_to(atol=1e-5),
-        what="embed Wikipedia leads, MiniLM",
-        size=f"{number:,} texts, {lengths.sum():,} tokens",
-        operations=operations(encoder.model.config, lengths),  # of the tokens, without their padding
-        devices=1 if jax.default_backend() == "cpu" else jax.local_device_count(),
-        rate=int(lengths.sum()),
-        rate_of="tokens",
-        padding=padding(encoder, tokens),
+        padding=harness.padding(encoder, tokens, devices),
     )

@@ -4,10 +4,12 @@ import re
 import resource
 import sys
 import time
+import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +23,7 @@ import minqa
 from minqa.batches import cut
 from minqa.bert import Bert, BertConfig
 from minqa.clock import Clock, step
-from minqa.devices import by_device, local_mesh
+from minqa.devices import by_device
 from minqa.tokens import Tokens, tokens_of_words
 
 # With --quick and without: the seconds that all rounds of a race may take, and the fewest and most rounds.
@@ -33,24 +35,11 @@ PAUSE_SECONDS = 0.02
 SHORT_SECONDS = 0.5
 # Hidden size, layers, heads and feed-forward size of models with random weights, which cost the same.
 MODELS = {"minilm": (384, 6, 12, 1536), "bert-base": (768, 12, 12, 3072), "bert-large": (1024, 24, 16, 4096)}
-# TFLOP/s of dense products in bfloat16 and float32, from the vendors' data sheets, by JAX's name for the
-# device. float32 is without TF32, as minqa multiplies. V100 and T4 have no bfloat16, TPUs no float32.
-PEAK_TFLOPS = {
-    r"NVIDIA A100.*": (312, 19.5),
-    r"NVIDIA H100 PCIe": (756, 51),
-    r"NVIDIA H[12]00 NVL": (835, 60),
-    r"NVIDIA H(100 80GB HBM3|200)": (989, 67),
-    r"NVIDIA L4": (121, 30.3),
-    r"Tesla T4": (None, 8.1),
-    r"Tesla V100-PCIE.*": (None, 14),
-    r"Tesla V100-SXM2.*": (None, 15.7),
-    r"TPU v4": (275, None),
-    r"TPU v5( lite|e)": (197, None),
-    r"TPU v5p?": (459, None),
-    r"TPU v6( lite|e)": (918, None),
-}
+PEAK_TFLOPS = tomllib.loads(Path(__file__).with_name("peaks.toml").read_text("utf-8"))
 # Packages by which JAX finds an accelerator, and the extras that install them.
 PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
+# What a row is unless it says otherwise.
+ROW = {"dtype": "float32", "operations": 0.0, "read": 0.0, "devices": 1}
 
 
 class LeftOut(Exception):
@@ -78,38 +67,29 @@ def missing_accelerator() -> str | None:
     )
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """What one device can do at best, measured in the same run.
+def judge(row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:
+    """The least time that a row's work takes by what bounds it, as a share of the time that it took.
 
-    Attributes:
-        products: operations per second of the fastest matrix product, by dtype.
-        memory: bytes per second of reading an array far larger than a cache.
-        dispatch: seconds of a compiled call that has nothing to do.
+    A share above 1 is none: that ceiling was measured too low.
     """
-
-    products: Mapping[str, float]
-    memory: float
-    dispatch: float
-
-    def judge(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The least time that a row's work takes by what bounds it, as a share of the time that it took.
-
-        A share above 1 is none: that ceiling was measured too low.
-        """
-        if not (row.get("operations") or row.get("read")):
-            return {"share": None, "bound": None}
-        bounds = {
-            "matrix product": row["operations"] / row["devices"] / self.products[row["computed_in"]],
-            "memory": row["read"] / self.memory,
-            "dispatch": self.dispatch,
-        }
-        bound = max(bounds, key=lambda name: bounds[name])
-        share = bounds[bound] / (row["device"] or row["median"])
-        return {"share": share if share <= 1 else None, "bound": bound}
+    if not (row["operations"] or row["read"]):
+        return {"share": None, "bound": None}
+    bounds = {
+        "matrix product": row["operations"] / row["devices"] / ceilings["products"][row["computed_in"]],
+        "memory": row["read"] / ceilings["memory"],
+        "dispatch": ceilings["dispatch"],
+    }
+    bound = max(bounds, key=lambda name: bounds[name])
+    share = bounds[bound] / (row["device"] or row["median"])
+    return {"share": share if share <= 1 else None, "bound": bound}
 
 
-def measure_ceilings(*, quick: bool) -> Ceilings:
+def measure_ceilings(*, quick: bool) -> dict[str, Any]:
+    """What one device can do at best.
+
+    Operations per second of the fastest matrix `products`, by dtype; bytes per second of reading `memory`;
+    seconds of a compiled call that has nothing to do (`dispatch`).
+    """
     rounds = 5 if quick else 15
 
     def best(call: Callable) -> float:
@@ -121,26 +101,24 @@ def measure_ceilings(*, quick: bool) -> Ceilings:
     if jax.default_backend() != "cpu":
         shapes = [(12288, 1024, 4096), (12288, 4096, 1024), (8192, 8192, 8192)]
     product = jax.jit(lambda x, y: jnp.matmul(x, y.T, precision="highest"))
-    products = {}
-    for dtype in ("float32", "bfloat16"):
-        rates = []
-        for rows, inputs, outputs in shapes:
-            x, y = jnp.ones((rows, inputs), dtype), jnp.ones((outputs, inputs), dtype)
-            rates.append(2 * rows * inputs * outputs / best(lambda x=x, y=y: product(x, y)))
-        products[dtype] = max(rates)
+
+    def rate(dtype: str, rows: int, inputs: int, outputs: int) -> float:
+        x, y = jnp.ones((rows, inputs), dtype), jnp.ones((outputs, inputs), dtype)
+        return 2 * rows * inputs * outputs / best(lambda: product(x, y))
+
+    products = {dtype: max(rate(dtype, *shape) for shape in shapes) for dtype in ("float32", "bfloat16")}
     array = jnp.ones((2**18, 1024))  # 1 GiB: some caches hold half of that
     reads = (jax.jit(lambda x: x.max(0)), jax.jit(lambda x: x @ x[0]))
     memory = max(array.nbytes / best(lambda read=read: read(array)) for read in reads)
     nothing, small = jax.jit(lambda x: x + 1), jnp.zeros(8)
     dispatch = float(np.median([seconds(lambda: nothing(small).block_until_ready()) for _ in range(200)]))
-    return Ceilings(products, memory, dispatch)
+    return {"products": products, "memory": memory, "dispatch": dispatch}
 
 
 def peak_flops(device_kind: str, dtype: str) -> float | None:
     """Operations per second of a device, as its vendor states them; None if they are not known."""
-    found = [peaks for name, peaks in PEAK_TFLOPS.items() if re.fullmatch(name, device_kind)]
-    peak = dict(zip(("bfloat16", "float32"), *found, strict=True)).get(dtype) if found else None
-    return peak and peak * 1e12
+    peaks = [peaks for name, peaks in PEAK_TFLOPS.items() if re.fullmatch(name, device_kind)]
+    return peaks[0][dtype] * 1e12 if peaks and dtype in peaks[0] else None
 
 
 def load_model(name: str, dtype: str) -> minqa.Encoder:
@@ -165,9 +143,9 @@ def texts_of(batch: int, token: int, vocabulary: int = 30000) -> list[Tokens]:
     return [replace(tokens_of_words(["w"] * token), ids=row) for row in rows]
 
 
-def padding(encoder: minqa.Encoder, tokens: Sequence[Tokens]) -> float:
+def padding(encoder: minqa.Encoder, tokens: Sequence[Tokens], devices: int) -> float:
     """How many more tokens the batches of these texts compute, relative to the texts' own."""
-    shapes = [shape for _, shape in cut(encoder.model, encoder.tokenizer, tokens, local_mesh().size)]
+    shapes = [shape for _, shape in cut(encoder.model, encoder.tokenizer, tokens, devices)]
     return sum(rows * width for rows, width in shapes) / sum(sum(text.windows) for text in tokens) - 1
 
 
@@ -175,6 +153,7 @@ def torch_device() -> str:
     """PyTorch's name for the device that JAX uses. Raises LeftOut if PyTorch cannot use it."""
     import torch
 
+    torch.backends.cudnn.allow_tf32 = False  # full float32 on both sides
     backend = jax.default_backend()
     if backend == "gpu" and not torch.cuda.is_available():
         raise LeftOut("this build of PyTorch has no CUDA")
@@ -238,7 +217,6 @@ def record(call: Callable, options: Namespace, name: str) -> None:
         jax.block_until_ready(call())
         programs = jax.local_devices()[0].client.live_executables()
         texts = [module.to_string() for program in programs for module in program.hlo_modules()]
-        options.hlo.mkdir(parents=True, exist_ok=True)
         (options.hlo / f"{name}.txt").write_text("\n\n".join(texts), "utf-8")
 
 
@@ -248,36 +226,27 @@ def race(
     ours: Callable[[], Any],
     peers: Mapping[str, Callable[[], Callable]] | None = None,
     *,
-    what: str,
-    size: str,
     device: Callable[[], Any] | None = None,
     agree: Callable[[Any, Any], Any] | None = None,
-    dtype: str = "float32",
-    computed_in: str | None = None,
-    operations: float = 0,
-    read: float = 0,
-    devices: int = 1,
-    **facts: Any,
+    **row: Any,
 ) -> None:
     """Time a call in turn with its peers, and record what the report shows.
-
-    The first call is timed apart, as is the compiling in it.
 
     Args:
         benchmark: pytest-benchmark's fixture.
         options: the user's; see `benchmarks.__main__`.
         ours: what is measured, end to end: it takes and returns what lies in the host's memory.
         peers: by name, what makes a call that does the same by other means, or raises LeftOut.
-        what, size: the row's name and size in the report.
         device: the same without moving anything to or from the device; its result need not be waited for.
         agree: raises AssertionError if a peer's answer is not ours.
-        dtype: of vectors or weights in memory.
-        computed_in: the dtype that they are multiplied in, if it is another.
-        operations: floating-point operations, in matrix products.
-        read: bytes that each device must read once.
-        devices: how many accelerators share the operations.
-        facts: anything else to be recorded.
+        row: what is known before, and has defaults in `ROW`: `what`, `size`, how many (`rate`) of what
+            (`rate_of`) it computes, the `dtype` of vectors or weights in memory, the one they are multiplied
+            in (`computed_in`), the `operations` of matrix products, the bytes that each device must `read`,
+            how many `devices` share the operations.
     """
+    if jax.default_backend() == "cpu":
+        row["devices"] = 1  # however it is divided
+    row = ROW | {"computed_in": row.get("dtype", "float32")} | row
     jax.clear_caches()  # of programs that prepared the inputs
     peak_before = peak_memory()
     with Clock() as clock, step("first"):
@@ -304,21 +273,18 @@ def race(
     median, spread = benchmark.stats.stats.median, benchmark.stats.stats.iqr
     # The first of these may still be compiled.
     on_device = [device_seconds(device) for _ in range(rounds + 1)][1:] if device else []
-    rate = operations / np.median(on_device or median)
-    known = peak_flops(jax.devices()[0].device_kind, computed_in or dtype)
-    peak = (options.peak_tflops * 1e12 if options.peak_tflops else known or 0) * devices
-    benchmark.extra_info |= facts | {
-        **dict(what=what, size=size, dtype=dtype, computed_in=computed_in or dtype, rounds=rounds),
-        **dict(operations=operations, read=read, devices=devices, first=first, absent=absent),
-        "compile": clock.seconds["compile"],
-        "median": median,
+    rate = row["operations"] / np.median(on_device or median)
+    peak = (options.peak_tflops or 0) * 1e12 or peak_flops(jax.devices()[0].device_kind, row["computed_in"])
+    benchmark.extra_info |= row | {
+        **dict(rounds=rounds, first=first, compile=clock.seconds["compile"], median=median),
         "spread": spread / median,
         "device": float(np.median(on_device)) if device else None,
         "peak_memory": peak_memory(),
-        "earlier_peak": peak_before,  # of the process, before this row
+        "earlier_peak": peak_before,
         "flops": rate or None,
-        "mfu": rate / peak if rate and peak else None,
+        "mfu": rate / peak / row["devices"] if rate and peak else None,
         "peers": {name: float(np.median(each)) for name, each in times.items()},
+        "absent": absent,
     }
     if times:
         best = min(times, key=lambda name: np.median(times[name]))

@@ -9,9 +9,11 @@ sample of questions, which have a standard error of 1 point.
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -23,7 +25,7 @@ from rich.progress import track
 
 import minqa
 import minqa.text
-from examples.squad import exact_match, f1
+from examples.squad import exact_match, f1, read_squad
 from minqa.answers.span_head import read_answers
 from minqa.ask import RERANK, RERANK_STORED
 from minqa.embedding import as_vectors, hidden_states
@@ -62,22 +64,18 @@ class Texts:
 
 def retrieval(contexts, questions, texts, encoders) -> Iterator[Row]:
     """How high the paragraph ranks that a question was asked about; the first encoder is the default one."""
+    import bm25s
+
     passages, queries = texts
-    right = np.array([question["context"] for question in questions])
-    pooled = np.asarray(minqa.match(np.stack(queries.pooled), np.stack(passages.pooled), k=len(contexts))[1])
-    yield "pooled cosine", *reciprocal_ranks(pooled, right)
-    candidates = {"pooled cosine": pooled}
-    try:
-        import bm25s
-    except ImportError:
-        note("BM25 is left out: the package bm25s is not installed.")
-    else:
-        retriever = bm25s.BM25()
-        retriever.index(bm25s.tokenize(contexts, stopwords="en", show_progress=False), show_progress=False)
-        words = [question["question"] for question in questions]
-        words = bm25s.tokenize(words, stopwords="en", show_progress=False)
-        candidates["BM25"], _ = retriever.retrieve(words, k=RERANK_STORED, show_progress=False)
-        yield "BM25", *reciprocal_ranks(candidates["BM25"], right)
+    right = np.array([contexts.index(question.passage) for question in questions])
+    candidates = {"pooled cosine": nearest(passages, queries, len(contexts))}
+    split = partial(bm25s.tokenize, stopwords="en", show_progress=False)
+    retriever = bm25s.BM25()
+    retriever.index(split(contexts), show_progress=False)
+    words = split([question.text for question in questions])
+    candidates["BM25"], _ = retriever.retrieve(words, k=RERANK_STORED, show_progress=False)
+    for name, order in candidates.items():
+        yield name, *reciprocal_ranks(order, right)
     default, *others = encoders
     runs = [("pooled cosine", RERANK, default, how, False) for how in (PLAIN, RANKING)]
     runs += [("pooled cosine", RERANK, encoder, RANKING, False) for encoder in others]
@@ -85,34 +83,41 @@ def retrieval(contexts, questions, texts, encoders) -> Iterator[Row]:
     runs += [("pooled cosine", RERANK_STORED, default, RANKING, True)]
     for name, number, encoder, how, in_8_bits in runs:
         title = f"best {number} of {name}, {describe(encoder, **how)}{', 8 bits' * in_8_bits}"
-        passage_vectors = passages.vectors(encoder)
+        vectors = passages.vectors(encoder)
         if in_8_bits:
-            passage_vectors = [replace(vectors, array=rounded(vectors.array)) for vectors in passage_vectors]
-        order = []
-        pairs = list(zip(queries.vectors(encoder), candidates[name][:, :number], strict=True))
-        for query, rows in progress(pairs, title):
-            scores = minqa.rank(query, [passage_vectors[row] for row in rows], **how)
-            order.append(rows[np.argsort(-scores, kind="stable")])
+            vectors = [replace(each, array=rounded(each.array)) for each in vectors]
+        pairs = zip(queries.vectors(encoder), candidates[name][:, :number], strict=True)
+        order = [best_first(query, vectors, rows, **how) for query, rows in progress([*pairs], title)]
         yield title, *reciprocal_ranks(np.stack(order), right)
 
 
-def answer_sentence(questions, texts, encoders) -> Iterator[Row]:
+def nearest(passages, queries, k):
+    """The rows of the passages whose pooled vectors are nearest to each query's."""
+    return np.asarray(minqa.match(np.stack(queries.pooled), np.stack(passages.pooled), k=k)[1])
+
+
+def best_first(query, vectors, rows, **how):
+    """Rows of passages in the order of their scores."""
+    return rows[np.argsort(-minqa.rank(query, [vectors[row] for row in rows], **how), kind="stable")]
+
+
+def answer_sentence(contexts, questions, texts, encoders) -> Iterator[Row]:
     """How often the sentence with the most heat holds an answer."""
-    chance: list[tuple[float, float]] = []
+    gold = [contexts.index(question.passage) for question in questions]
+    chance = []
+    for question in questions:
+        places = minqa.text.sentences(question.passage)
+        chance.append(
+            np.mean([holds(*place, question.passage, question.answers) for place in places], axis=0)
+        )
+    yield "a random sentence", *percent(np.mean(chance, axis=0))
     for encoder in encoders:
-        title = describe(encoder, **RANKING)
+        title, hits = describe(encoder, **RANKING), []
         passages, queries = (side.vectors(encoder) for side in texts)
-        hits = []
-        for query, question in progress(list(zip(queries, questions, strict=True)), f"sentences, {title}"):
-            passage = passages[question["context"]]
-            span = minqa.heat_sentence(minqa.heat_map(query, passage))
-            hits.append(holds(span.start, span.end, passage.tokens.text, question["answers"]))
-            if encoder is encoders[0]:
-                places = minqa.text.sentences(passage.tokens.text)
-                each = [holds(*place, passage.tokens.text, question["answers"]) for place in places]
-                chance.append(tuple(np.mean(each, axis=0)))
-        if encoder is encoders[0]:
-            yield "a random sentence", *percent(np.mean(chance, axis=0))
+        each = [*zip(queries, questions, gold, strict=True)]
+        for query, question, row in progress(each, f"sentences, {title}"):
+            span = minqa.heat_sentence(minqa.heat_map(query, passages[row]))
+            hits.append(holds(span.start, span.end, passages[row].tokens.text, question.answers))
         yield title, *percent(np.mean(hits, axis=0))
 
 
@@ -121,33 +126,31 @@ def answer_spans(contexts, questions, texts, encoder, head) -> Iterator[Row]:
     passages, queries = (side.vectors(encoder) for side in texts)
     head_encoder = replace(encoder, layer=head.layer, centring="none")
     head_passages, head_queries = (side.vectors(head_encoder) for side in texts)
-    gold = [question["context"] for question in questions]
-    phrases = [
-        minqa.heat_span(minqa.heat_map(query, passages[row]))
-        for query, row in progress(list(zip(queries, gold, strict=True)), "heat spans")
-    ]
-    texts_of_phrases = [phrase.text if phrase else "" for phrase in phrases]
-    yield "the heat span of its paragraph", *matches(texts_of_phrases, questions)
+    gold = [contexts.index(question.passage) for question in questions]
+    pairs = progress([*zip(queries, gold, strict=True)], "heat spans")
+    phrases = [minqa.heat_span(minqa.heat_map(query, passages[row])) for query, row in pairs]
+    yield "the heat span of its paragraph", *matches(phrases, questions)
     given = read_answers(head, head_queries, [head_passages[row] for row in gold], no_answer=False)
-    yield "the span head on its paragraph", *matches([spans[0].text for spans in given], questions)
+    yield "the span head on its paragraph", *matches([spans[0] for spans in given], questions)
 
-    _, candidates = minqa.match(np.stack(texts[1].pooled), np.stack(texts[0].pooled), k=RERANK_STORED)
     firsts, likeliest = [], []
-    for i, rows in enumerate(progress(list(np.asarray(candidates)), "answers from all paragraphs")):
-        scores = minqa.rank(queries[i], [passages[row] for row in rows])
-        best = [head_passages[row] for row in rows[np.argsort(-scores, kind="stable")[:5]]]
+    candidates = nearest(*texts, RERANK_STORED)
+    for i, rows in enumerate(progress([*candidates], "answers from all paragraphs")):
+        best = [head_passages[row] for row in best_first(queries[i], passages, rows)[:5]]
         spans = [answers[0] for answers in read_answers(head, [head_queries[i]] * 5, best, no_answer=False)]
-        firsts.append(spans[0].text)
-        likeliest.append(max(spans, key=lambda span: span.probability).text)
+        firsts.append(spans[0])
+        likeliest.append(max(spans, key=lambda span: span.probability))
     among = f"of {len(contexts):,} paragraphs"
     yield f"the same on the first {among}, as `ask` ranks them", *matches(firsts, questions)
     yield f"the likeliest answer in the first five {among}", *matches(likeliest, questions)
 
 
-def matches(found: Sequence[str], questions) -> tuple[str, ...]:
-    accepted = [[answer["text"] for answer in question["answers"]] for question in questions]
-    scored = [(exact_match(*pair), f1(*pair)) for pair in zip(found, accepted, strict=True)]
-    return percent(np.mean(scored, axis=0))
+def matches(spans, questions) -> tuple[str, ...]:
+    found = [
+        (span.text if span else "", question.accepted)
+        for span, question in zip(spans, questions, strict=True)
+    ]
+    return percent(np.mean([(exact_match(*pair), f1(*pair)) for pair in found], axis=0))
 
 
 def alignment(pairs, encoders) -> Iterator[Row]:
@@ -173,21 +176,16 @@ def alignment(pairs, encoders) -> Iterator[Row]:
     try:
         from simalign import SentenceAligner
     except ImportError:
-        note("simalign is left out: the package is not installed.")
-        return
+        return note("simalign is left out: the package is not installed.")
     if encoders[0].name != DEMO_MODEL:
-        note("simalign is left out: it runs beside the default model alone.")
-        return
+        return note("simalign is left out: it runs beside the default model alone.")
     for layer in (3, 4):
         peer = SentenceAligner(str(model_folder(DEMO_MODEL)), "bpe", matching_methods="ai", layer=layer)
-        found: dict[str, list] = {"inter": [], "itermax": []}
-        for source, target in progress(list(zip(*sides, strict=True)), f"simalign, layer {layer}"):
-            aligned = peer.get_word_aligns(source.split(), target.split())
-            for name, lists in found.items():
-                lists.append(set(aligned[name]))
-        for name, lists in found.items():
-            label = {"inter": "mutual"}.get(name, name)
-            yield f"simalign, {label}, layer {layer}", *precision_recall(lists, gold)
+        pairs = progress([*zip(*sides, strict=True)], f"simalign, layer {layer}")
+        found = [peer.get_word_aligns(source.split(), target.split()) for source, target in pairs]
+        for name, label in {"inter": "mutual", "itermax": "itermax"}.items():
+            rows = precision_recall([aligned[name] for aligned in found], gold)
+            yield f"simalign, {label}, layer {layer}", *rows
 
 
 def mutual(similarity: Float[np.ndarray, "query passage"]) -> Pairs:
@@ -213,18 +211,14 @@ def itermax(similarity: Float[np.ndarray, "query passage"]) -> Pairs:
 def holds(start, end, text, answers) -> tuple[bool, bool]:
     """Whether a stretch of text contains an accepted answer, and whether the marked place of one is in it."""
     words = " ".join(text[start:end].split())
-    contains = any(word_bounded(" ".join(answer["text"].split()), words) for answer in answers)
-    return contains, any(start <= answer["answer_start"] < end for answer in answers)
+    contains = any(word_bounded(" ".join(answer.split()), words) for answer, _ in answers)
+    return contains, any(start <= place < end for _, place in answers)
 
 
 def word_bounded(answer: str, text: str) -> bool:
-    place = text.find(answer)
-    while place >= 0:
-        before, after = text[:place][-1:], text[place + len(answer) :][:1]
-        if not ((before.isalnum() and answer[:1].isalnum()) or (after.isalnum() and answer[-1:].isalnum())):
-            return True
-        place = text.find(answer, place + 1)
-    return False
+    """Whether the text holds the answer, and not as a part of a longer word or number."""
+    before, after = (r"(?<![^\W_])" * answer[:1].isalnum(), r"(?![^\W_])" * answer[-1:].isalnum())
+    return re.search(before + re.escape(answer) + after, text) is not None
 
 
 def reciprocal_ranks(order, right) -> tuple[str, str, str]:
@@ -288,23 +282,19 @@ def note(sentence: str) -> None:
 
 
 def squad_tables(encoder, views, options, path: Path) -> None:
-    contexts, questions = [], []
-    for article in json.loads(path.read_text("utf-8"))["data"]:
-        for paragraph in article["paragraphs"]:
-            known = {"context": len(contexts), "article": article["title"]}
-            questions += [question | known for question in paragraph["qas"]]
-            contexts.append(paragraph["context"])
+    questions = read_squad(path)
+    contexts = list(dict.fromkeys(question.passage for question in questions))
     encoder = minqa.calibrate(encoder, contexts)
     paragraphs = Texts(encoder, contexts, "passage", "paragraphs")
 
     def with_paragraphs(questions):
-        return paragraphs, Texts(encoder, [each["question"] for each in questions], "query", "questions")
+        return paragraphs, Texts(encoder, [question.text for question in questions], "query", "questions")
 
     if options.only in (None, "answers") and options.trained:
         head = minqa.load_span_head(options.trained / "span_head.safetensors")
-        report = json.loads((options.trained / "report.json").read_text("utf-8"))
-        tested = [question for question in questions if question["article"] in report["test articles"]]
-        title = f"Answers to {len(tested):,} questions on {len(report['test articles'])} articles"
+        articles = json.loads((options.trained / "report.json").read_text("utf-8"))["test articles"]
+        tested = [question for question in questions if question.article in articles]
+        title = f"Answers to {len(tested):,} questions on {len(articles)} articles"
         rows = answer_spans(contexts, tested, with_paragraphs(tested), encoder, head)
         table(title, ("answer", "exact match", "F1"), rows)
     elif options.only in (None, "answers"):
@@ -315,15 +305,13 @@ def squad_tables(encoder, views, options, path: Path) -> None:
     questions = [questions[i] for i in drawn]
     texts = with_paragraphs(questions)
     grid = [replace(encoder, **view, weights=weights) for view in views for weights in reversed(WEIGHTS)]
-    encoders = [encoder] if options.quick else grid
+    given = contexts, questions, texts, [encoder] if options.quick else grid
     if options.only != "sentence":
         title = f"The paragraph, of {len(contexts):,}, for {len(questions):,} questions"
-        rows = retrieval(contexts, questions, texts, encoders)
-        table(title, ("order", "R@1", "R@5", "MRR"), rows)
+        table(title, ("order", "R@1", "R@5", "MRR"), retrieval(*given))
     if options.only != "retrieval":
-        rows = answer_sentence(questions, texts, encoders)
         head = ("heat", "contains an accepted answer", "contains the marked one")
-        table("The sentence with the most heat", head, rows)
+        table("The sentence with the most heat", head, answer_sentence(*given))
 
 
 def alignment_table(encoder, views, options, path: Path) -> None:

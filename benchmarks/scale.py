@@ -1,9 +1,7 @@
 """What a large corpus costs, and what a run survives: figures for the README's section on size.
 
 uv run --group bench python -m benchmarks.scale dump
-uv run --group bench python -m benchmarks.scale index --passages 1000 10000
 uv run --group bench python -m benchmarks.scale kills --times 20
-uv run --group bench python -m benchmarks.scale search --vectors 10000 100000 1000000
 """
 
 import argparse
@@ -11,24 +9,16 @@ import hashlib
 import json
 import os
 import random
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
-from multiprocessing import get_context
 from pathlib import Path
 from timeit import timeit
 
 import numpy as np
 
-DIM = 384
-# Vectors of a shard, as Wikipedia's 1,024 articles have, and queries of a batch.
-SHARD_VECTORS = 6000
-BATCHES = (1, 32)
-ROUNDS = 7
 # Of the dump in gensim's wheel, redirects and other namespaces among them.
 PAGES = 206
 
@@ -37,21 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     commands = parser.add_subparsers(required=True)
     dump = commands.add_parser("dump", help="the dump in gensim's wheel, beside gensim's segment_wiki")
-    dump.set_defaults(run=lambda options: time_dump())
-    index = commands.add_parser("index", help="passages per second and peak memory")
-    index.add_argument("--passages", type=int, nargs="+", default=[1000, 10_000])
-    index.set_defaults(run=lambda options: [time_index(number) for number in options.passages])
+    dump.set_defaults(run=time_dump)
     kills = commands.add_parser("kills", help="one run, killed again and again")
     kills.add_argument("--times", type=int, default=20)
     kills.add_argument("--articles", type=int, default=1500)
     kills.add_argument("--seed", type=int, default=0)
-    kills.set_defaults(run=lambda options: survive(options.times, options.articles, options.seed))
-    search = commands.add_parser("search", help="latency on memory-mapped vectors, beside FAISS")
-    search.add_argument("--vectors", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    search.add_argument("--folder", type=Path, help="where to put the vectors (default: a temporary folder)")
-    search.set_defaults(run=lambda options: [time_search(n, options.folder) for n in options.vectors])
-    options = parser.parse_args()
-    options.run(options)
+    kills.set_defaults(run=survive)
+    options = vars(parser.parse_args())
+    options.pop("run")(**options)
 
 
 def time_dump() -> None:
@@ -89,32 +72,6 @@ def write_corpus(path: Path, articles: int) -> None:
             lead = leads[number % len(leads)]
             text = f"{lead.text} {number}." if number >= len(leads) else lead.text
             file.write(json.dumps({"title": lead.title, "text": text}) + "\n")
-
-
-def time_index(passages: int) -> None:
-    """Index about so many passages in a process of its own, whose peak of memory is theirs alone."""
-    with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, get_context("spawn")) as process:
-        write_corpus(Path(folder) / "corpus.jsonl", round(passages / 1.3))
-        print(process.submit(index_corpus, Path(folder)).result(), flush=True)
-
-
-def index_corpus(folder: Path) -> str:
-    import jax
-
-    import minqa
-    from minqa.clock import Clock, step
-
-    jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, 8))  # as the command line does
-    encoder = minqa.load()
-    with Clock() as clock, step("index"):
-        index = minqa.write_index(encoder, minqa.open_corpus(folder / "corpus.jsonl"), folder / "index")
-    number, elapsed = len(index.passages), clock.seconds["index"]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return (
-        f"{number:,} passages: {number / elapsed:.1f} a second, {elapsed / number * 1e3:.2f} ms each, "
-        f"{clock.seconds['compile']:.0f} s of compiling apart; peak memory {peak:,.0f} MiB; "
-        f"index {index.bytes / 1e6:,.1f} MB"
-    )
 
 
 def survive(times: int, articles: int, seed: int) -> None:
@@ -155,54 +112,6 @@ def survive(times: int, articles: int, seed: int) -> None:
 def hashes(folder: Path) -> dict[str, str]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def time_search(number: int, folder: Path | None) -> None:
-    """Search so many vectors where they lie on disk: after they were dropped from memory, and again."""
-    import faiss
-    import jax
-
-    from minqa import dot, match
-
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        paths, flat = [], faiss.IndexFlatIP(DIM)
-        for start in range(0, number, SHARD_VECTORS):
-            rows = min(SHARD_VECTORS, number - start)
-            vectors = np.random.default_rng(start).standard_normal((rows, DIM), np.float32)
-            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-            paths.append(Path(name) / f"{start:010d}.npy")
-            np.save(paths[-1], vectors)
-            flat.add(vectors)
-        parts: list[np.ndarray] = []
-        for batch in BATCHES:
-            queries = np.random.default_rng(1).standard_normal((batch, DIM), np.float32)
-
-            def ours(queries=queries):
-                return jax.device_get(match(queries, parts, k=10, similarity=dot))[1]
-
-            def theirs(queries=queries):
-                return flat.search(queries / np.linalg.norm(queries, axis=1, keepdims=True), 10)[1]
-
-            cold = []
-            for _ in range(4):
-                parts.clear()  # what is mapped stays in memory
-                for path in paths:
-                    forget(path)
-                parts.extend(np.load(path, mmap_mode="r") for path in paths)
-                cold.append(seconds(ours))
-            assert np.mean(ours() == theirs()) > 0.999, "FAISS finds others"
-            peer, mine = np.median([(seconds(theirs), seconds(ours)) for _ in range(ROUNDS)], axis=0)
-            print(
-                f"{number:,} vectors, {batch} queries: cold {np.median(cold[1:]) * 1e3:,.0f} ms, warm "
-                f"{mine * 1e3:,.1f} ms; FAISS flat, in memory, {peer * 1e3:,.1f} ms; ratio {peer / mine:.2f}",
-                flush=True,
-            )
-
-
-def forget(path: Path) -> None:
-    """Drop a file from the system's cache."""
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def seconds(call) -> float:

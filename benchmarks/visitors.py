@@ -13,8 +13,8 @@ import signal
 import statistics
 import subprocess
 import sys
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
@@ -60,22 +60,17 @@ def visit(app: App, seed: int, until: float, pause: float, waits: dict[str, list
     with httpx.Client(timeout=60) as client:
         while time.monotonic() < until:
             kind = draw.choices(["question", "layer", "heads"], [7, 2, 1])[0]
-            question = draw.choice(QUESTIONS)
-            values = {"Question": question}
-            if kind == "layer":
-                values["Layer (0: embeddings)"] = draw.randrange(6)
-            start = time.perf_counter()
+            question, start = draw.choice(QUESTIONS), time.perf_counter()
+            layer = {"Layer (0: embeddings)": draw.randrange(6)} if kind == "layer" else {}
             try:
                 if kind == "heads":
                     good = "<svg" in app.request(client, "heads", Text=question)
                 else:
-                    good = 'class="passage"' in app.request(client, "ask", **values)
+                    good = 'class="passage"' in app.request(client, "ask", Question=question, **layer)
+                waits[kind].append(time.perf_counter() - start)
+                errors += [] if good else [f"{kind}: no passage, no head"]
             except Exception as error:
                 errors.append(f"{type(error).__name__}: {error}")
-            else:
-                waits[kind].append(time.perf_counter() - start)
-                if not good:
-                    errors.append(f"{kind}: no passage, no head")
             time.sleep(draw.expovariate(1 / pause) if pause else 0)
 
 
@@ -93,14 +88,9 @@ def main() -> None:
         waits: dict[str, list[float]] = {"question": [], "layer": [], "heads": []}
         errors: list[str] = []
         until = time.monotonic() + options.seconds
-        visitors = [
-            threading.Thread(target=visit, args=(app, seed, until, options.pause, waits, errors))
-            for seed in range(options.visitors)
-        ]
-        for visitor in visitors:
-            visitor.start()
-        for visitor in visitors:
-            visitor.join()
+        with ThreadPoolExecutor(options.visitors) as visitors:
+            for seed in range(options.visitors):
+                visitors.submit(visit, app, seed, until, options.pause, waits, errors)
         process.send_signal(signal.SIGINT)
     setting = f"{options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
     print(f"{options.visitors} visitors, {setting}")

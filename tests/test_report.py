@@ -1,7 +1,7 @@
 """The benchmarks' arithmetic and options: who wins by how much, what bounds a call, what the table says."""
 
 import time
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from types import SimpleNamespace
 
 import jax
@@ -11,10 +11,10 @@ import torch
 
 from benchmarks import __main__ as command
 from benchmarks import conftest, harness
-from benchmarks.harness import Ceilings, LeftOut, peak_flops, race
+from benchmarks.harness import LeftOut, judge, peak_flops, race
 from benchmarks.report import draw, markdown
 
-CEILINGS = Ceilings({"float32": 1e9, "bfloat16": 2e9}, memory=1e8, dispatch=1e-5)
+CEILINGS = {"products": {"float32": 1e9, "bfloat16": 2e9}, "memory": 1e8, "dispatch": 1e-5}
 OPTIONS = dict(quick=True, peers=True, peak_tflops=None, profile=None, hlo=None)
 
 
@@ -57,7 +57,7 @@ def run(options=None, **facts):
     facts = {"what": "rest", "size": "1", "rate": 1, "rate_of": "rests", "peers": peers} | facts
     given = Namespace(**OPTIONS | (options or {}))
     race(stopwatch, given, rest(0.03, 1)(), agree=harness.agree_to(atol=0), **facts)
-    return stopwatch.extra_info | CEILINGS.judge(stopwatch.extra_info)
+    return stopwatch.extra_info | judge(stopwatch.extra_info, CEILINGS)
 
 
 def test_a_race_is_against_the_best_peer_and_the_nearest_ceiling():
@@ -70,8 +70,12 @@ def test_a_race_is_against_the_best_peer_and_the_nearest_ceiling():
     assert row["device"] is None and row["mfu"] is None and row["peak_memory"] > 2**20
 
 
-def test_the_device_is_timed_apart_and_its_rate_is_compared_with_a_peak():
-    row = run({"peak_tflops": 1e-6, "peers": False}, device=rest(0.01)(), operations=5e3, devices=2)
+def test_the_device_is_timed_apart_and_its_rate_is_compared_with_a_peak(monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr(jax, "default_backend", lambda: "gpu")
+        context.setattr(harness, "by_device", lambda cpu, accelerator: cpu)
+        row = run({"peak_tflops": 1e-6, "peers": False}, device=rest(0.01)(), operations=5e3, devices=2)
+    assert row["devices"] == 2 and run({"peers": False}, devices=2)["devices"] == 1
     assert row["device"] == pytest.approx(0.01, rel=0.5) and row["median"] > 0.03
     assert row["mfu"] == pytest.approx(0.25, rel=0.5)  # 5,000 operations in 10 ms, of 2 × 1 MFLOP/s
     assert not row["peers"] and not row["absent"]
@@ -101,7 +105,7 @@ def test_what_was_compiled_is_written(tmp_path):
 )
 def test_the_share_is_that_of_what_bounds(operations, read, dtype, device, expected):
     row = dict(operations=operations, read=read, computed_in=dtype, device=device, devices=1, median=9)
-    assert tuple(CEILINGS.judge(row).values()) == (pytest.approx(expected[0]), expected[1])
+    assert tuple(judge(row, CEILINGS).values()) == (pytest.approx(expected[0]), expected[1])
 
 
 def test_peaks_are_those_of_the_very_device():
@@ -164,7 +168,7 @@ def test_options_become_those_of_pytest(monkeypatch, tmp_path, capsys):
         *("encode", "--model", "bert-large", "--shape", "1x128,32x384", "--dtype", "bfloat16"),
         *("--save", "mine", "--compare", "--profile", str(tmp_path), "--peak-tflops", "0.5"),
     )
-    assert line[3].endswith("bench_encode.py::bench_encode")
+    assert line[3].endswith("bench_encode.py")
     expected = {"--model=bert-large", "--shape=1x128,32x384", "--dtype=bfloat16", "--peak-tflops=0.5"}
     expected |= {"--benchmark-save=mine", "--benchmark-compare", f"--profile={tmp_path}"}
     assert expected <= {*line} and "--peers" not in line
@@ -177,20 +181,28 @@ def test_all_of_it_is_raced_with_peers(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("option", "given", "reason"),
     [
-        (["encode", "--shape", "32y384"], "must be batch x length"),
-        (["encode", "--shape", "1x128,0x3"], "must be batch x length"),
-        (["match", "--dtype", "float64"], "must be float32, bfloat16"),
-        (["match", "--passages", "many"], "must be how many are searched, a whole number"),
-        (["encode", "--peak-tflops", "0"], "must be a number above 0"),
-        (["match", "--shape", "1x128"], "unrecognized arguments"),
+        ("shape", "32y384", "must be batch x length"),
+        ("shape", "1x128,0x3", "must be batch x length"),
+        ("dtype", "float64", "must be float32, bfloat16"),
+        ("passages", "many", "must be how many are searched, a whole number"),
+        ("peak-tflops", "0", "must be a number above 0"),
+        ("hlo", __file__, "cannot be a folder"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(arguments, reason, capsys):
-    with pytest.raises(SystemExit):
-        command.main(arguments)
-    assert reason in capsys.readouterr().err
+def test_what_cannot_be_measured_is_refused(option, given, reason):
+    with pytest.raises(ArgumentTypeError, match=reason):
+        (command.SWEPT | command.MEASURED)[option]["type"](given)
+
+
+def test_what_is_not_swept_is_refused():
+    item = SimpleNamespace(callspec=SimpleNamespace(params={"shape": (1, 2), "stored": True}))
+    options = dict.fromkeys(command.SWEPT) | {"shape": [(1, 2)]}
+    conftest.pytest_collection_modifyitems(SimpleNamespace(getoption=options.get), [item])
+    options["model"] = ["minilm"]
+    with pytest.raises(pytest.UsageError, match="--model is nothing"):
+        conftest.pytest_collection_modifyitems(SimpleNamespace(getoption=options.get), [item])
 
 
 def test_a_sweep_is_the_users_or_the_quick_one_or_all():
@@ -223,15 +235,16 @@ def test_the_table_names_everything(tmp_path):
         "backend": "cpu",
         "versions": {"jax": "1", "x": None},
     }
-    growth = {"growth": "search", "sizes": [1, 10], "medians": [0.1, 2.0], "slope": 1.3}
     shown = {"what": "too fast", "operations": 1e9, "peers": None}
-    rows = [run(operations=1e6, read=1e6, recalls=[0.9951, 1]), run(**shown), growth]
+    rows = [run(operations=1e6, read=1e6, recalls=[0.9951, 1]), run(**shown)]
+    swept = {"what": "search"}
+    rows += [rows[0] | swept | {"operations": n, "median": n**1.3 / 1e9} for n in (1e6, 1e7, 1e8)]
     report = {"machine_info": machine, "load": 1.5, "benchmarks": [{"extra_info": row} for row in rows]}
-    report["ceilings"] = {"products": CEILINGS.products, "memory": 1e8, "dispatch": 1e-5}
+    report["ceilings"] = CEILINGS
     report["datetime"] = "2026-11-25T03:00:00"
     table = markdown(report)
     assert "1 GFLOP/s in float32" in table and "| rest | 1 | float32, recall 0.995 |" in table
-    assert "n^1.30 (superlinear); 1: 100 ms, 10: 2.00 s" in table
+    assert "- search, float32: time grows as operations^1.30 (superlinear)" in table
     assert "2026-11-25, --quick: A processor, 2 cores" in table and "busy" in table
     assert "Peers left out: absent (on the CPU alone)." in table
     [slow, fast] = [line for line in table.splitlines() if line.startswith(("| rest", "| too fast"))]

@@ -114,8 +114,8 @@ def test_the_scores_of_pairs_and_ranks(quality):
         "40.0",
     )
     assert quality.reciprocal_ranks(np.array([[3, 1], [0, 2]]), np.array([1, 5])) == ("0.0", "50.0", "0.250")
-    assert quality.holds(0, 9, "the U.S. x", [{"text": "U.S.", "answer_start": 4}]) == (True, True)
-    assert quality.holds(0, 9, "in 19735 x", [{"text": "1973", "answer_start": 20}]) == (False, False)
+    assert quality.holds(0, 9, "the U.S. x", [("U.S.", 4)]) == (True, True)
+    assert quality.holds(0, 9, "in 19735 x", [("1973", 20)]) == (False, False)
     assert quality.string_match("a b a", "a b a") == {(0, 0), (1, 1), (2, 2)}
 
 
