@@ -1,8 +1,17 @@
-"""`python -m minqa` is the command line."""
+"""`minqa`, or `python -m minqa`, is the command line."""
 
+import signal
 import sys
 
-if __name__ == "__main__":
+
+def run() -> None:
+    """Run the command line; until it has a handler of its own, Ctrl-C ends the process without a word."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from minqa.app.cli import main
 
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()
