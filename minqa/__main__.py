@@ -1,6 +1,6 @@
 """`python -m minqa` is the command line."""
 
 if __name__ == "__main__":
-    from minqa.app.cli import main
+    from minqa.app.start import run
 
-    raise SystemExit(main())
+    run()

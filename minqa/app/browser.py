@@ -162,11 +162,8 @@ class _Tab:
             for name, label in {"source": "Attention of", "first": "to", "second": "or to"}.items():
                 boxes.append(self.add(name, gr.Textbox, label=label))
         self.events += [box.submit for box in boxes]
-        example, boxes = (
-            [TIRED, WIDE, State.source, State.first, State.second],
-            [self.controls["text"], *boxes],
-        )
-        labels = ["Too tired, or too wide?"]
+        example = [TIRED, WIDE, State.source, State.first, State.second]
+        boxes, labels = [self.controls["text"], *boxes], ["Too tired, or too wide?"]
         self.examples = gr.Examples([example], boxes, label="An example", example_labels=labels)
 
     def add_units(self) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version as version_of
 from importlib.resources import files
+from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -315,6 +316,8 @@ def show_app(
     root_path: opt.RootPath = None,
 ) -> None:
     """Show a page to ask, compare and look inside with, until Ctrl-C."""
+    if find_spec("gradio") is None:
+        raise ModuleNotFoundError(name="gradio")
     note("Loading the models and what is searched; the page's address follows.")
     from minqa.app import corpora, work
     from minqa.app.browser import build, serve  # Gradio takes seconds to import

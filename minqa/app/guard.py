@@ -92,8 +92,7 @@ class Guard:
             return True
         if self.host in ("localhost", "127.0.0.1", "::1"):
             return False
-        with_names = name in (socket.gethostname().lower(), socket.getfqdn().lower())
-        return with_names or is_address(name)
+        return is_address(name) or name in (socket.gethostname().lower(), socket.getfqdn().lower())
 
     def outputs(self, body: bytes) -> int:
         """How many values a request asks for; 0 if no function of the page takes such values."""

@@ -166,8 +166,6 @@ class Output(NamedTuple):
             ]
             steps = totals if len(models) > 1 else seconds[0].items()
             times = [f"{name} {format_duration(spent)}" for name, spent in steps]
-            if console.color_system:  # break lines only between the items
-                times = [item.replace(" ", "\xa0") for item in times]
             below = map(faint, filter(None, [*settings, " · ".join(times)]))
             print_view(Group(view.terminal(marks=not console.color_system), *below))
         for sentence in sentences:

@@ -93,7 +93,7 @@ function minqaHeads(grid, data) {
 function minqaHead(name, parts, weights, map) {
   const make = (kind, attributes = {}, children = []) => {
     const svg = ['svg', 'g', 'text', 'path', 'circle'].includes(kind);
-    const element = svg ? document.createElementNS('http://www.w3.org/2000/svg', kind) : document.createElement(kind);
+    const element = svg ? document.createElementNS(map.namespaceURI, kind) : document.createElement(kind);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     element.append(...children);
     return element;

@@ -50,16 +50,6 @@ def legend(scale: Scale) -> Text:
     return Text.assemble(f"{scale.ends[0]} ", *swatches, f"  {scale.ends[1]}", style="dim")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table of text."""
-    shown = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    for column in columns:
-        shown.add_column(Text(one_line(column)))
-    for row in rows:
-        shown.add_row(*[Text(one_line(cell)) for cell in row])
-    return shown
-
-
 def side_by_side(names: Sequence[str], columns: Sequence[Sequence[Text]]) -> RenderableType:
     """Columns of equal width, each with its name above."""
     grid = Table.grid(padding=(0, 3, 0, 0), pad_edge=True, expand=True)  # columns that break lines alike

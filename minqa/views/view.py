@@ -14,7 +14,7 @@ from minqa.inside.heads import Attention
 from minqa.tokens import Tokens
 from minqa.views.colours import SHARES, Scale, signed_scale
 from minqa.views.figure import Panel, draw
-from minqa.views.terminal import faint, heading, shaded, style, table
+from minqa.views.terminal import faint, heading, shaded, style
 from minqa.views.text import format_activation, format_score, json_number, one_line
 
 if TYPE_CHECKING:
@@ -87,7 +87,12 @@ class Listing(View):
     rows: Sequence[tuple[str, ...]]
 
     def terminal(self, *, marks: bool = False) -> RenderableType:
-        return Group(heading(self.heading), table(self.columns, self.rows), Text())
+        table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
+        for column in self.columns:
+            table.add_column(Text(one_line(column)))
+        for row in self.rows:
+            table.add_row(*[Text(one_line(cell)) for cell in row])
+        return Group(heading(self.heading), table, Text())
 
     def data(self) -> dict[str, Any]:
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]

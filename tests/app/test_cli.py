@@ -838,3 +838,23 @@ def test_align_pairs_words_with_a_score_each(run, bert_folder, tmp_path):
     assert (grid["rows"], grid["columns"]) == (texts[1].split(), texts[2].split())
     assert "Words that say the same" in (tmp_path / "page.html").read_text()
     assert_sentence(run("align", "war", " ", "--model", bert_folder), "The passage is empty")
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 1.2])
+def test_ctrl_c_leaves_no_traceback_whenever_it_comes(seconds):
+    code = """if True:
+        import signal, sys
+        from minqa import __main__
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+        sys.argv[1:] = ["heat", "war", "war"]
+        print("begun", flush=True)
+        __main__.run()
+    """
+    program = [sys.executable, "-c", code]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert err in ("", "minqa: stopped.\n")
