@@ -10,7 +10,7 @@ import pytest
 
 import minqa
 from benchmarks.harness import LeftOut, needs_cpu, seconds, sweep, torch_device
-from minqa.similarity import prepare
+from minqa.corpus.vectors import prepare
 
 DIM = 384
 SHARD_VECTORS = 6000  # of 1,024 articles of Wikipedia

@@ -11,7 +11,6 @@ from minqa.batches import as_batch
 from minqa.bert import Bert, BertConfig
 from minqa.elmo import Elmo, ElmoConfig
 from minqa.embedding import encode
-from minqa.similarity import Prepared
 from minqa.tokens import tokens_of_words
 
 PLATFORMS = ("cuda", "tpu", "rocm")
@@ -55,8 +54,11 @@ def test_bert_lowers_and_pools(dtype):
 @pytest.mark.parametrize("prepared", [False, True])
 def test_match_lowers(dtype, prepared):
     passages = array(5001, 24, dtype=dtype)
-    passages = Prepared(passages, array(5001)) if prepared else passages
-    found = lower(lambda queries, passages: minqa.match(queries, passages, k=7), array(3, 24), passages)
+
+    def run(queries, passages):
+        return minqa.match(queries, minqa.prepare(passages) if prepared else passages, k=7)
+
+    found = lower(run, array(3, 24), passages)
     assert found == [(3, 7), (3, 7)]
 
 

@@ -203,6 +203,7 @@ def test_compare_needs_no_corpus_but_two_models(run, bert_folder, elmo_folder):
     for models in ((), ("--model", bert_folder)):
         assert_sentence(run("compare", *texts, *models), "name two models or more")
     assert_sentence(run("compare", " ", "x", *both), "The query is empty")
+    assert_sentence(run("ask"), "The query is empty")  # nobody types: standard input is no terminal
 
 
 def test_one_model_may_stand_twice_and_no_name_steers_the_terminal(run, elmo_folder, tmp_path):
@@ -235,7 +236,7 @@ def test_an_index_of_ones_own_is_made_described_and_searched(run, bert_folder, c
     status, printed, _ = cli_without_cache("index-info", out)
     assert status == 0 and "6 of at most 30 tokens" in printed and "3 articles in 1 shards" in printed
     assert re.search(r"complete +yes\nchecksums +all agree", printed)
-    shared = run("index", corpus, "--out", out, "--model", bert_folder, "--every", "4", "--offset", "1")
+    shared = run("index", corpus, "--out", out, "--model", bert_folder, "--shards", "1::4")
     assert shared[0] == 0, "there are none"
     status, printed, _ = run("ask", "war theory", "--index", out, "--json")  # the model is the index's own
     answer = parsed(printed)
@@ -417,7 +418,7 @@ def test_bad_models_and_corpora(run, bert_folder, corpus, tmp_path):
     assert_sentence(run("ask", "x", "--model", tmp_path), "holds no config.json")
     assert_sentence(run("ask", "x", "--model", bert_folder, "--corpus", tmp_path / "no"), "cannot be read")
     (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{}')
-    assert_sentence(run("index", tmp_path / "bad.jsonl", "--model", bert_folder), "line 2")
+    assert_sentence(run("index", tmp_path / "bad.jsonl", "--strict", "--model", bert_folder), "line 2")
     edit_json(bert_folder / "config.json", model_type="roberta")
     assert_sentence(run("ask", "x", "--model", bert_folder), "model_type is 'roberta'")
 
@@ -732,7 +733,7 @@ def test_no_name_ends_in_a_traceback(command, name, bert_folder, tmp_path, monke
         (["look", "heads", "x", "--head", "1." + "9" * 40], "must be a layer and a number, as 4.1"),
         (["index", "--shards", "1-2"], "must be START:STOP or START:STOP:STEP"),
         (["app", "--port", "0"], "must be a whole number above 0"),
-        (["ask"], "Missing argument 'QUERY...'"),
+        (["heat"], "Missing argument 'QUERY'"),
         ([], "Missing command"),
         (["ask", "x", "--modle", "y"], "No such option: --modle"),
         (["look", "heads", "x", "--to", "one"], "requires 2 arguments"),
@@ -844,11 +845,11 @@ def test_align_pairs_words_with_a_score_each(run, bert_folder, tmp_path):
 def test_ctrl_c_leaves_no_traceback_whenever_it_comes(seconds):
     code = """if True:
         import signal, sys
-        from minqa import __main__
+        from minqa.app import start
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
         sys.argv[1:] = ["heat", "war", "war"]
         print("begun", flush=True)
-        __main__.run()
+        start.run()
     """
     program = [sys.executable, "-c", code]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

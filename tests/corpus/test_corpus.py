@@ -255,7 +255,7 @@ def test_without_the_demo_group_a_sentence_says_so(monkeypatch):
 
 
 MODULES = "articles extra readers wikipedia wikitext passages calibration statistics storage".split()
-MODULES += "shards index embedded writer spread".split()
+MODULES += "shards index embedded writer vectors".split()
 EXTRA = ("pyarrow", "filelock", "mwxml", "mwparserfromhell")
 
 
