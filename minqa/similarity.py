@@ -113,7 +113,7 @@ def match(
         raise ValueError(f"k is {k}, with {len(queries)} queries and {size} passages; none may be 0.")
     blocks = [queries[start : start + BLOCK_QUERIES] for start in range(0, len(queries), BLOCK_QUERIES)]
     best = [_match_parts(block, parts, k=min(k, size), similarity=similarity) for block in blocks]
-    return jnp.concatenate([scores for scores, _ in best]), jnp.concatenate([rows for _, rows in best])
+    return best[0] if len(best) == 1 else jax.tree.map(lambda *blocks: jnp.concatenate(blocks), *best)
 
 
 def _match_parts(queries, parts, **how):
