@@ -9,7 +9,9 @@ import jax
 import pytest
 
 from benchmarks.__main__ import MEASURED, SWEPT
-from benchmarks.harness import judge, measure_ceilings, missing_accelerator, race
+from benchmarks.harness import judge, measure_ceilings, race
+from minqa.files.extras import check_accelerator
+from minqa.text import InputError
 
 PACKAGES = (
     "minqa jax jaxlib flax numpy torch transformers sentence-transformers onnxruntime faiss-cpu".split()
@@ -30,8 +32,10 @@ def pytest_configure():
 
 
 def pytest_sessionstart():
-    if sentence := missing_accelerator():
-        pytest.exit(sentence, returncode=1)
+    try:
+        check_accelerator()
+    except InputError as error:
+        pytest.exit(str(error), returncode=1)
 
 
 def pytest_generate_tests(metafunc):

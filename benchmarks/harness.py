@@ -8,7 +8,6 @@ import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,6 @@ SHORT_SECONDS = 0.5
 # Hidden size, layers, heads and feed-forward size of models with random weights, which cost the same.
 MODELS = {"minilm": (384, 6, 12, 1536), "bert-base": (768, 12, 12, 3072), "bert-large": (1024, 24, 16, 4096)}
 PEAK_TFLOPS = tomllib.loads(Path(__file__).with_name("peaks.toml").read_text("utf-8"))
-# Packages by which JAX finds an accelerator, and the extras that install them.
-PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
 # What a row is unless it says otherwise.
 ROW = {"dtype": "float32", "operations": 0.0, "read": 0.0, "devices": 1}
 
@@ -54,17 +51,6 @@ def sweep(quick: Mapping[str, Sequence] | None = None, **values: Sequence) -> Ca
         return benchmark
 
     return mark
-
-
-def missing_accelerator() -> str | None:
-    """A sentence, if JAX was installed for an accelerator but uses the CPU, and nobody asked for that."""
-    extras = [extra for package, extra in PLUGINS.items() if find_spec(package)]
-    if not extras or jax.default_backend() != "cpu" or (jax.config.jax_platforms or "").startswith("cpu"):
-        return None
-    return (
-        f"minqa[{', '.join(extras)}] is installed, but JAX finds no such device and would use the CPU: look "
-        "for the driver (nvidia-smi, tpu-info), or set JAX_PLATFORMS=cpu if the CPU is what you mean."
-    )
 
 
 def judge(row: Mapping[str, Any], ceilings: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from benchmarks import __main__ as command
 from benchmarks import conftest, harness
 from benchmarks.harness import LeftOut, judge, peak_flops, race
 from benchmarks.report import draw, markdown
+from minqa.files import extras
+from minqa.text import InputError
 
 CEILINGS = {"products": {"float32": 1e9, "bfloat16": 2e9}, "memory": 1e8, "dispatch": 1e-5}
 OPTIONS = dict(quick=True, peers=True, peak_tflops=None, profile=None, hlo=None)
@@ -139,17 +141,17 @@ def test_peers_run_where_minqa_does_or_not_at_all(monkeypatch):
 
 
 def test_an_accelerator_that_is_asked_for_and_missing_is_noticed(monkeypatch):
-    assert harness.missing_accelerator() is None
-    monkeypatch.setattr(harness, "find_spec", lambda name: name == "jax_cuda12_plugin")
-    sentence = harness.missing_accelerator()
-    assert sentence.startswith("minqa[cuda12] is installed") and "JAX_PLATFORMS=cpu" in sentence
+    extras.check_accelerator()
+    monkeypatch.setattr(extras, "find_spec", lambda name: name == "jax_cuda12_plugin")
+    with pytest.raises(InputError, match=r"^minqa\[cuda12\] is installed.*JAX_PLATFORMS=cpu"):
+        extras.check_accelerator()
     with pytest.raises(pytest.exit.Exception, match="no such device"):
         conftest.pytest_sessionstart()
     with monkeypatch.context() as context:
         context.setattr(jax, "default_backend", lambda: "gpu")
-        assert harness.missing_accelerator() is None
-    monkeypatch.setattr(harness.jax, "config", SimpleNamespace(jax_platforms="cpu"))
-    assert harness.missing_accelerator() is None
+        extras.check_accelerator()
+    monkeypatch.setattr(jax, "config", SimpleNamespace(jax_platforms="cpu"))
+    extras.check_accelerator()
 
 
 def commands(monkeypatch, *arguments):

@@ -20,6 +20,7 @@ from minqa.ask import Index, ask
 from minqa.clock import Clock, step
 from minqa.encoder import Encoder, Weights
 from minqa.files.compiled import cache as keep_compiled
+from minqa.files.extras import check_accelerator
 from minqa.files.loading import DEMO_MODEL, load
 from minqa.inside.compare import Answer, read
 from minqa.text import InputError, Passage
@@ -42,6 +43,7 @@ def set_up(folder: Path | None) -> Path:
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # JAX runs already, as in a notebook
             jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MAX_DEVICES))
+    check_accelerator()
     folder = folder or platformdirs.user_cache_path("minqa")
     with suppress(OSError):  # whoever needs to write will say so
         keep_compiled(folder / "compiled")

@@ -1,12 +1,15 @@
 """Packages that not everybody installs."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from minqa.text import InputError
 
 # What packages call themselves, where it is not the name of their module.
 NAMES = {"jinja2": "Jinja2", "matplotlib": "Matplotlib", "sklearn": "scikit-learn", "torch": "PyTorch"}
+# What JAX needs for a kind of device, and the extra that installs it.
+PLUGINS = {"jax_cuda12_plugin": "cuda12", "jax_cuda13_plugin": "cuda13", "libtpu": "tpu"}
 
 
 def needed(module: str, purpose: str, extra: str = "", *, instead: str = "") -> Any:
@@ -21,3 +24,19 @@ def needed(module: str, purpose: str, extra: str = "", *, instead: str = "") -> 
         how = f"install it with `uv sync --extra {extra}`" if extra else "install it"
         how += f", or {instead}" if instead else ""
         raise InputError(f"{purpose} needs {NAMES.get(package, package)}: {how}.") from None
+
+
+def check_accelerator() -> None:
+    """Raise InputError if JAX is installed for an accelerator but uses the CPU, and nobody asked for that."""
+    import jax
+
+    extras = [extra for package, extra in PLUGINS.items() if find_spec(package)]
+    if (
+        extras
+        and jax.default_backend() == "cpu"
+        and not (getattr(jax.config, "jax_platforms", None) or "").startswith("cpu")
+    ):
+        raise InputError(
+            f"minqa[{', '.join(extras)}] is installed, but JAX finds no such device and would use the CPU: "
+            "look for the driver (nvidia-smi, tpu-info), or set JAX_PLATFORMS=cpu if you mean the CPU."
+        )
