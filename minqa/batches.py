@@ -68,9 +68,8 @@ def by_text(
     while (batch := next(batches, None)) or waiting:
         if batch:
             rows, shape = batch
-            given = model, as_batch(tokens, rows, shape, include_prompt)
-            # A row that is alone has a device to itself.
-            waiting.append((rows, run(*(given if shape[0] == 1 else lay_out(*given, mesh)))))
+            inputs = lay_out(model, as_batch(tokens, rows, shape, include_prompt), mesh)
+            waiting.append((rows, run(*inputs)))
             if len(waiting) <= BATCHES_AHEAD:
                 continue
         rows, (states, pooled) = waiting.popleft()

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-_recent: deque[tuple[Any, Mesh, Any]] = deque(maxlen=2)  # models that ran last, with their copies
+_recent: deque[tuple[Any, Mesh, Any]] = deque(maxlen=4)  # models that ran last, with their copies
 
 
 def by_device(*, cpu: int, accelerator: int) -> int:
@@ -22,9 +22,10 @@ def local_mesh() -> Mesh:
 
 def lay_out(model: Any, batch: Any, mesh: Mesh) -> tuple[Any, Any]:
     """The model, whole on each device of a mesh, and a batch's arrays, with their rows over all of them."""
-    mesh = Mesh(mesh.devices, mesh.axis_names)  # whose axes JAX propagates by itself
+    # A row that is alone has the first device to itself.
+    mesh = Mesh(mesh.devices.reshape(-1)[: len(batch[0])], ("batch",))
     copies = [copy for known, place, copy in _recent if known is model and place == mesh]
     if not copies:
         copies = [jax.device_put(model, NamedSharding(mesh, PartitionSpec()))]
         _recent.append((model, mesh, copies[0]))
-    return copies[0], jax.device_put(batch, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+    return copies[0], jax.device_put(batch, NamedSharding(mesh, PartitionSpec("batch")))

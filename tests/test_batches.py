@@ -144,6 +144,23 @@ def test_a_mesh_of_ones_own_changes_nothing(either, devices):
         np.testing.assert_allclose(one.pooled, other.pooled, atol=1e-5)
 
 
+def test_a_row_that_is_alone_is_computed_on_the_mesh(either):
+    """On its first device, whatever the number of rows: a mesh of one's own may leave out the default one."""
+    [_, second] = jax.local_devices()
+    mesh = jax.make_mesh((1,), ("rows",), devices=[second])
+    for number in (1, 20):
+        used = []
+
+        def run(model, batch, used=used):
+            arrays = [*jax.tree.leaves(model), *batch]
+            used.extend(device for array in arrays for device in array.devices())
+            return batch.ids[None], None
+
+        tokens = either.tokenize(["theory " * 60] * number)
+        assert len([*by_text(either.model, either.tokenizer, tokens, run, mesh=mesh)]) == number
+        assert {*used} == {second}
+
+
 def test_lengths_are_padded_to_few():
     for steps, most in ((8, 16), (1, 6)):
         padded = [padded_length(length, steps) for length in range(513)]
