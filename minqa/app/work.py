@@ -18,6 +18,7 @@ from minqa.answers.spans import Answerer
 from minqa.app.progress import note
 from minqa.ask import Index, ask
 from minqa.clock import Clock, step
+from minqa.corpus.storage import write_file
 from minqa.encoder import Encoder, Weights
 from minqa.files.compiled import cache as keep_compiled
 from minqa.files.extras import check_accelerator
@@ -145,7 +146,7 @@ class Output(NamedTuple):
         if self.png:
             check_format(self.png)
         for path in filter(None, (self.html, self.png)):
-            write_file(path, None)
+            write_output(path, None)
         return self
 
     def show(
@@ -156,9 +157,9 @@ class Output(NamedTuple):
         if self.html:
             from minqa.views.html import document  # which needs Jinja2, as nothing else does
 
-            write_file(self.html, document(heading, view.html(), [*settings, *sentences]).encode("utf-8"))
+            write_output(self.html, document(heading, view.html(), [*settings, *sentences]).encode("utf-8"))
         if self.png:
-            write_file(self.png, picture(view.figure(settings[0]), self.png))
+            write_output(self.png, picture(view.figure(settings[0]), self.png))
         if self.json:
             print(json.dumps({**view.data(), "models": models}))
         else:
@@ -187,21 +188,14 @@ class Output(NamedTuple):
         self.show(view, question, models, sentences)
 
 
-def write_file(path: Path, content: bytes | None) -> None:
-    """Write a file whole, or leave what was there; without content only try. Raises InputError."""
-    path = path.resolve()
-    partial = path.parent / f".{path.name}.{os.getpid()}.tmp"
+def write_output(path: Path, content: bytes | None) -> None:
+    """Write what was asked for, or only try; see `write_file`. Raises InputError."""
     try:
         if path.exists() and not path.is_file():
             raise InputError(f"{path} cannot be written: it is there, and is no file.")
-        partial.write_bytes(content or b"")
-        if content is not None:
-            partial.replace(path)
+        write_file(path.resolve(), content)
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be written ({getattr(error, 'strerror', error)}).") from error
-    finally:
-        with suppress(OSError, ValueError):
-            partial.unlink(missing_ok=True)
 
 
 def check_folder(path: Path) -> None:

@@ -22,11 +22,11 @@ from jaxtyping import Float
 
 from minqa.ask import Index
 from minqa.corpus.calibration import calibrate
-from minqa.corpus.extra import needed
 from minqa.corpus.shards import MADE_WITH, Shard, read_shard
 from minqa.corpus.statistics import PASSAGES_SAMPLED, demo_statistics, read_statistics, write_statistics
 from minqa.corpus.storage import writing
 from minqa.encoder import Encoder, Statistics
+from minqa.files.extras import needed
 from minqa.text import InputError, Passage
 
 # A smaller corpus does not tell what is usual, so the demo's statistics serve in its place.
@@ -170,7 +170,7 @@ class DiskIndex:
                 return demo_statistics(encoder, cache)
             except InputError:  # without the demo a small corpus has to do
                 pass
-        compute = needed("pyarrow.compute", "Reading an index")
+        compute = needed("pyarrow.compute", "Reading an index", "corpus")
         frequency: Counter[str] = Counter()
         for shard in self.shards:
             counted = compute.value_counts(shard.column("words").flatten())

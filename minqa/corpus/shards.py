@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from minqa.corpus.extra import needed
 from minqa.corpus.storage import write_file, writing
 from minqa.files.checkpoint import first_line
+from minqa.files.extras import needed
 from minqa.text import InputError, Passage
 
 VERSION = 5
@@ -89,7 +89,7 @@ class Shard:
         return self._map(".tokens.npy")
 
     def _map(self, suffix: str) -> np.ndarray:
-        pyarrow, path = needed("pyarrow", "Reading an index"), self.path.with_suffix(suffix)
+        pyarrow, path = needed("pyarrow", "Reading an index", "corpus"), self.path.with_suffix(suffix)
         try:
             with pyarrow.memory_map(str(path)) as file:
                 content = file.read_buffer()  # unlike NumPy's, this map keeps no file open
@@ -114,7 +114,7 @@ class Shard:
 
     def read(self, read: Callable[[Any], Any]) -> Any:
         """What a function reads from the Parquet file, whose pages are checked."""
-        parquet = needed("pyarrow.parquet", "Reading an index")
+        parquet = needed("pyarrow.parquet", "Reading an index", "corpus")
         from pyarrow import ArrowException
 
         try:
@@ -136,7 +136,7 @@ class Shard:
 
 def read_shard(path: Path) -> Shard:
     """A shard, by its record and the sizes of its files alone. Raises InputError where these do not fit."""
-    parquet = needed("pyarrow.parquet", "Reading an index")
+    parquet = needed("pyarrow.parquet", "Reading an index", "corpus")
     from pyarrow import ArrowException
 
     try:
@@ -176,7 +176,7 @@ def write_shard_files(
     Raises:
         InputError: the folder cannot be written.
     """
-    parquet = needed("pyarrow.parquet", "Writing an index")
+    parquet = needed("pyarrow.parquet", "Writing an index", "corpus")
     import pyarrow
 
     kinds = {int: pyarrow.int64(), str: pyarrow.string()}

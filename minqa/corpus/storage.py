@@ -1,7 +1,6 @@
 """Files that are whole or absent, and what is said where they cannot be written."""
 
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import BinaryIO
 from minqa.text import InputError
 
 
-def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def write_file(path: Path, content: bytes | Callable[[BinaryIO], object] | None) -> None:
     """Write a file whole, from bytes or by a function that writes it; or leave what was there.
+
+    None only tries whether it can be written.
 
     Raises:
         OSError: it cannot be written.
@@ -19,6 +20,8 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(partial, "wb") as file:
+            if content is None:
+                return
             file.write(content) if isinstance(content, bytes) else content(file)
             file.flush()
             os.fsync(file.fileno())
@@ -32,13 +35,6 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Non
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def check_writable(folder: Path) -> None:
-    """Make the folder and try it. Raises InputError where nothing can be written to it."""
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from typing import Any
 from xml.etree.ElementTree import ParseError
 
 from minqa.corpus.articles import Row, opened
-from minqa.corpus.extra import needed
 from minqa.corpus.wikitext import FILE_NAMESPACES, is_tangled
 from minqa.files.checkpoint import first_line
+from minqa.files.extras import needed
 from minqa.text import InputError
 
 
@@ -49,7 +49,7 @@ def file_namespaces(path: Path) -> frozenset[str]:
 @contextmanager
 def _dump(path: Path) -> Iterator[tuple[Any, Any, Any]]:
     """mwxml's view of a dump, the XML element that collects its pages, and how much of the file was read."""
-    mwxml = needed("mwxml", "Reading a MediaWiki dump")
+    mwxml = needed("mwxml", "Reading a MediaWiki dump", "corpus")
     from mwxml.element_iterator import ElementIterator
     from mwxml.errors import MalformedXML
 

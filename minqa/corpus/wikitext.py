@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from minqa.corpus.articles import Article
-from minqa.corpus.extra import needed
+from minqa.files.extras import needed
 from minqa.text import well_formed
 
 # The names of the namespaces of files and categories that every wiki knows beside its own.
@@ -47,7 +47,7 @@ def plain(article: Article, files: Collection[str] = FILE_NAMESPACES) -> Article
         article: as `read_dump` yields it.
         files: the wiki's names of the namespaces of files and categories; links to these are dropped.
     """
-    wikitext = needed("mwparserfromhell", "Reading a MediaWiki dump")
+    wikitext = needed("mwparserfromhell", "Reading a MediaWiki dump", "corpus")
     text = _VARIANT.sub(_variant, article.text)
     if (start := text.find("<!--", text.rfind("-->") + 1)) >= 0:  # a comment that never ends
         text = text[:start]

