@@ -1,6 +1,7 @@
 """Files that are whole or absent, and what is said where they cannot be written."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,8 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object] | None)
     Raises:
         OSError: it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    writer = f"{os.getpid()}-{threading.get_ident()}"  # several may write the same file
+    partial = path.with_name(f".{path.name}.{writer}.tmp")
     try:
         with open(partial, "wb") as file:
             if content is None:

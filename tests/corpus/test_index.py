@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -607,6 +608,19 @@ def test_an_index_inside_its_own_corpus_is_refused(tiny, out, tmp_path):
     corpus = open_corpus(folder)
     refused("000000.parquet is part of an index: keep that in another folder", list, corpus.articles())
     refused("has nothing in common|is part of an index", write_index, tiny, corpus, out)
+
+
+def test_several_may_write_the_same_file_at_once(tmp_path):
+    """Each is whole, the last stays, and nothing else does."""
+    path, opened = tmp_path / "file", threading.Barrier(4)
+    written = [bytes([number]) * 2**16 for number in range(4)]
+
+    def write(content):
+        storage.write_file(path, lambda file: (opened.wait(60), file.write(content)))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, written))
+    assert [*tmp_path.iterdir()] == [path] and path.read_bytes() in written
 
 
 def test_two_who_need_the_same_first_shard_wait_for_each_other(tiny, out):
