@@ -12,21 +12,8 @@ from minqa.elmo import Elmo, ElmoConfig, boundaries
 from minqa.files.elmo import spell
 
 FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
-RELEASED = ElmoConfig(
-    characters_per_word=50,
-    character_dim=16,
-    filters=FILTERS,
-    activation="relu",
-    num_highway_layers=2,
-    projection_dim=512,
-    lstm_dim=4096,
-    num_layers=2,
-    cell_clip=3.0,
-    projection_clip=3.0,
-    skip_connections=True,
-)
-
-
+# Characters per word and their dimension; highway layers, projection and cells; LSTM layers and both clips.
+RELEASED = ElmoConfig(50, 16, FILTERS, "relu", 2, 512, 4096, 2, 3.0, 3.0, skip_connections=True)
 LSTM_SHAPES = (4 * RELEASED.lstm_dim, RELEASED.projection_dim), (RELEASED.projection_dim, RELEASED.lstm_dim)
 
 

@@ -10,7 +10,6 @@ sample of questions, which have a standard error of 1 point.
 import argparse
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -27,6 +26,7 @@ import minqa
 import minqa.text
 from examples.squad import exact_match, f1, read_squad
 from minqa.answers.span_head import read_answers
+from minqa.app.progress import note
 from minqa.ask import RERANK, RERANK_STORED
 from minqa.embedding import as_vectors, hidden_states
 from minqa.encoder import CENTRINGS, WEIGHTS
@@ -35,7 +35,6 @@ from minqa.heatmap import NEIGHBOURS, WINDOW
 from minqa.inside.align import align, alignment_encoder
 
 Row = Sequence[str | float]
-Pairs = Bool[np.ndarray, "query passage"]
 RANKING = {"window": WINDOW, "neighbours": NEIGHBOURS}
 # What others do: MaxSim with weights and nothing more.
 PLAIN = {"window": 0, "neighbours": 0.0}
@@ -177,8 +176,6 @@ def alignment(pairs, encoders) -> Iterator[Row]:
         from simalign import SentenceAligner
     except ImportError:
         return note("simalign is left out: the package is not installed.")
-    if encoders[0].name != DEMO_MODEL:
-        return note("simalign is left out: it runs beside the default model alone.")
     for layer in (3, 4):
         peer = SentenceAligner(str(model_folder(DEMO_MODEL)), "bpe", matching_methods="ai", layer=layer)
         pairs = progress([*zip(*sides, strict=True)], f"simalign, layer {layer}")
@@ -188,7 +185,7 @@ def alignment(pairs, encoders) -> Iterator[Row]:
             yield f"simalign, {label}, layer {layer}", *rows
 
 
-def mutual(similarity: Float[np.ndarray, "query passage"]) -> Pairs:
+def mutual(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, "query passage"]:
     """Words that are each other's most similar."""
     pairs = np.zeros(similarity.shape, bool)
     for row, column in enumerate(similarity.argmax(1)):
@@ -196,7 +193,7 @@ def mutual(similarity: Float[np.ndarray, "query passage"]) -> Pairs:
     return pairs
 
 
-def itermax(similarity: Float[np.ndarray, "query passage"]) -> Pairs:
+def itermax(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, "query passage"]:
     """`mutual`, and again with the words left over (Jalili Sabet et al. 2020, arXiv:2004.08728, section 3.2).
 
     In the second round a word that is aligned already counts for less, and a pair of two such for nothing.
@@ -277,10 +274,6 @@ def progress(items, what):
     return track(items, what, console=Console(stderr=True), transient=True)
 
 
-def note(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
-
-
 def squad_tables(encoder, views, options, path: Path) -> None:
     questions = read_squad(path)
     contexts = list(dict.fromkeys(question.passage for question in questions))
@@ -328,16 +321,12 @@ def main() -> None:
     parser.add_argument("--model", default=DEMO_MODEL)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
     parser.add_argument(
-        "--questions", type=int, default=1000, help="how many are drawn, 0 for all (default: 1000)"
+        "--questions", type=int, default=1000, help="so many are drawn, 0 for all (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="the defaults alone, not every setting")
     parser.add_argument("--only", choices=["retrieval", "sentence", "answers", "alignment"])
-    parser.add_argument(
-        "--trained",
-        type=Path,
-        help="what examples/train_span_head.py wrote: its head is put to its test articles",
-    )
+    parser.add_argument("--trained", type=Path, help="of examples/train_span_head.py, for its test articles")
     options = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("minqa") / "compiled"))
     encoder = minqa.load(options.model)

@@ -15,9 +15,10 @@ import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
-from timeit import timeit
 
 import numpy as np
+
+from benchmarks.harness import seconds
 
 # Of the dump in gensim's wheel, redirects and other namespaces among them.
 PAGES = 206
@@ -112,10 +113,6 @@ def survive(times: int, articles: int, seed: int) -> None:
 def hashes(folder: Path) -> dict[str, str]:
     paths = [path for path in folder.rglob("*") if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-
-
-def seconds(call) -> float:
-    return timeit(call, number=1)
 
 
 if __name__ == "__main__":

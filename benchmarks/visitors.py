@@ -18,16 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 
-QUESTIONS = [
-    "Who developed the theory of relativity?",
-    "Which planet has rings?",
-    "What do bees make?",
-    "Where do penguins live?",
-    "Who wrote Hamlet?",
-    "How does a vaccine work?",
-    "What is the largest ocean?",
-    "When did the war end?",
-]
+NAMES = ("relativity", "a planet", "honey", "a penguin", "Hamlet", "a vaccine", "an ocean", "a war")
 
 
 class App:
@@ -60,7 +51,7 @@ def visit(app: App, seed: int, until: float, pause: float, waits: dict[str, list
     with httpx.Client(timeout=60) as client:
         while time.monotonic() < until:
             kind = draw.choices(["question", "layer", "heads"], [7, 2, 1])[0]
-            question, start = draw.choice(QUESTIONS), time.perf_counter()
+            question, start = f"What is {draw.choice(NAMES)}?", time.perf_counter()
             layer = {"Layer (0: embeddings)": draw.randrange(6)} if kind == "layer" else {}
             try:
                 if kind == "heads":
