@@ -1,6 +1,7 @@
 """Seconds by step, with the time that JAX spends on compiling apart."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,10 +15,7 @@ class Clock:
     """Collects, while it is entered, the time of each `step` in `seconds`; compiling is under "compile"."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {"compile": 0.0}
-
-    def add(self, name: str, seconds: float) -> None:
-        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        self.seconds: dict[str, float] = defaultdict(float, {"compile": 0.0})
 
     def __enter__(self) -> "Clock":
         self._token = _running.set(self)
@@ -35,12 +33,12 @@ def step(name: str) -> Iterator[None]:
     try:
         yield
     finally:
-        clock.add(name, time.perf_counter() - start - (clock.seconds["compile"] - compiled))
+        clock.seconds[name] += time.perf_counter() - start - (clock.seconds["compile"] - compiled)
 
 
 def _listen(event: str, duration_secs: float, **_: str | int) -> None:
     if (clock := _running.get()) and event.startswith("/jax/core/compile/"):
-        clock.add("compile", duration_secs)
+        clock.seconds["compile"] += duration_secs
 
 
 jax.monitoring.register_event_duration_secs_listener(_listen)

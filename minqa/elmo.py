@@ -5,6 +5,7 @@ layers are returned. The model is a pytree, as `minqa.bert.Bert` is. The word en
 2015 (arXiv:1508.06615), the LSTM with a projection that of Sak et al. 2014 (arXiv:1402.1128).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -99,16 +100,14 @@ class Elmo(nnx.Module):
         x = jnp.transpose(x, (0, 2, 3, 1))  # (direction, token, dim, batch)
         real = jnp.arange(x.shape[1])[:, None] < lengths[None, :]
 
-        hidden, states, cells, projections = [x], [], [], []
+        hidden, read = [x], []
         for number, layer in enumerate(self.layers):
             before = None if state is None else [part[number].mT for part in state]
             cell, output, after = layer(x, real, before)
             x = output + x if self.config.skip_connections and number else output
             hidden.append(x)
-            states.append(after)
-            cells.append(cell)
-            projections.append(output)
-
+            read.append((cell, output, after))
+        cells, projections, states = zip(*read, strict=True)
         kinds = {"cell": cells, "projection": projections} if units else {}
         return ElmoOutput(
             hidden=_by_text(hidden, lengths),
@@ -233,7 +232,7 @@ class ScalarMix(nnx.Module):
         return self.scale[...] * jnp.tensordot(jax.nn.softmax(self.weights[...]), hidden, 1)
 
 
-def _by_text(layers: list[Array], lengths: Int[Array, " batch"]) -> Float[Array, "layer batch token dim"]:
+def _by_text(layers: Sequence[Array], lengths: Int[Array, " batch"]) -> Float[Array, "layer batch token dim"]:
     """Layers of [direction, token, dim, batch] as callers know them, without the texts' boundaries."""
     stacked = jnp.transpose(jnp.stack(layers), (0, 1, 4, 2, 3))  # (layer, direction, batch, token, dim)
     backward = jax.vmap(_reverse, (0, None))(stacked[:, 1], lengths)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -95,16 +95,15 @@ def heat_map(
     words = _similarities(query.words, passage.words, pairs, similarity)
     rows, columns = np.ix_(query.tokens.word, passage.tokens.word)
     tokens = _similarities(query.array, passage.array, np.pad(pairs, (0, 1))[rows, columns], similarity)
-    [added] = np.asarray(_contributions(query, [passage], similarity, window, neighbours))
-    added = added[: len(query.weights)]
+    [padded] = np.asarray(_contributions(query, [passage], similarity, window, neighbours))
     return HeatMap(
         query=query.tokens,
         passage=passage.tokens,
         token_similarity=np.where((rows >= 0) & (columns >= 0), tokens, np.float32(-np.inf)),
         word_similarity=words,
         weights=query.weights,
-        contributions=added,
-        score=float(added.sum()) if query.weights.any() and passage.tokens.is_word.any() else -np.inf,
+        contributions=padded[: len(query.weights)],
+        score=float(padded.sum()) if query.weights.any() and passage.tokens.is_word.any() else -np.inf,
         baseline=query.baseline,
         identical=query.identical,
     )
@@ -165,6 +164,4 @@ def _similarities(query, passage, pairs, similarity) -> Float[np.ndarray, "_ _"]
     return np.where(pairs, values[:, : len(passage)], values[:, -1:])
 
 
-@partial(jax.jit, static_argnames="similarity")
-def _compiled(query, passage, *, similarity):
-    return similarity(query, passage)
+_compiled = jax.jit(lambda q, t, similarity: similarity(q, t), static_argnames="similarity")

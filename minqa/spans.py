@@ -51,8 +51,8 @@ def heat_span(heat: HeatMap) -> Span | None:
     gaps = np.cumsum(np.append(0, breaks))
     first, length = np.divmod(np.arange(len(words) * MAX_SPAN_WORDS), MAX_SPAN_WORDS)
     first, last = (places[first + length < len(words)] for places in (first, first + length))
-    ends_hot = (counted & (excess >= 0))[first] & (counted & (excess >= 0))[last]
-    real = ends_hot & (gaps[last + 1] == gaps[first])
+    hot = counted & (excess >= 0)
+    real = hot[first] & hot[last] & (gaps[last + 1] == gaps[first])
     best = np.where(real, totals[last + 1] - totals[first], -np.inf).argmax()
     first, last = first[best], last[best]
     start, end = int(words[first, 0]), int(words[last, 1])
@@ -75,8 +75,7 @@ def heat_sentence(heat: HeatMap) -> Span | None:
     number = np.searchsorted(places[:, 0], heat.passage.words[:, 0], side="right") - 1
     counted = np.isfinite(heat.heat)
     lowest = heat.word_similarity.min(initial=-1)
-    best = np.full(len(heat.weights), lowest, np.float32)
-    scores = []
+    best, scores = np.full(len(heat.weights), lowest, np.float32), []
     for i in range(len(places)):
         inside = heat.word_similarity[:, counted & (number == i)]
         best = np.maximum(np.minimum(best, CARRY * best), inside.max(1, initial=lowest))

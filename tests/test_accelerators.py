@@ -1,11 +1,16 @@
 """What an accelerator compiles can be lowered for it here, with the sizes that are chosen for it."""
 
+from types import SimpleNamespace
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax._src.cudnn import fused_attention_stablehlo
 
 import minqa
+from minqa import bert
 from minqa.answers.span_head import QuestionPassageBatch
 from minqa.batches import as_batch
 from minqa.bert import Bert, BertConfig
@@ -48,6 +53,77 @@ def test_bert_lowers_and_pools(dtype):
     assert lower(run, model, batch) == [(2, 3, 23, 24), (3, 64, 24)]
     output = lower(lambda model, batch: model(*batch[:4], attention=True, units=True), model, batch)
     assert output[:2] == [(4, 3, 23, 24), (3, 3, 3, 23, 23)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "platform", "version", "capability", "fits"),
+    [
+        ("bfloat16", (2, 16, 2, 64), "gpu", "PJRT C API cuda 13000", "9.0", True),
+        ("float16", (2, 16, 2, 128), "gpu", "PJRT C API cuda 12090", "8.0", True),
+        ("float32", (2, 16, 2, 64), "gpu", "PJRT C API cuda 13000", "9.0", False),
+        ("bfloat16", (2, 17, 2, 64), "gpu", "PJRT C API cuda 13000", "9.0", False),
+        ("bfloat16", (2, 16, 2, 60), "gpu", "PJRT C API cuda 13000", "9.0", False),
+        ("bfloat16", (2, 16, 2, 136), "gpu", "PJRT C API cuda 13000", "9.0", False),
+        ("bfloat16", (2, 16, 2, 64), "gpu", "PJRT C API cuda 12090", "7.5", False),
+        ("bfloat16", (2, 16, 2, 64), "gpu", "PJRT C API rocm 60300", "gfx942", False),
+        ("bfloat16", (2, 16, 2, 64), "tpu", "PJRT C API TFRT TPU v5e", None, False),
+        ("bfloat16", (2, 16, 2, 64), "cpu", "cpu", None, False),
+    ],
+)
+def test_cudnn_is_used_where_it_can_be(monkeypatch, dtype, shape, platform, version, capability, fits):
+    client = SimpleNamespace(platform_version=version)
+    device = SimpleNamespace(platform=platform, client=client, compute_capability=capability)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert bert.uses_cudnn(jnp.zeros(shape, dtype)) == fits
+
+
+@pytest.fixture
+def small_bert():
+    """A BERT in bfloat16, and rows of two texts and padding."""
+    model = Bert(BertConfig(90, 32, 2, 2, 40, 64, 2), rngs=nnx.Rngs(0))
+    segments = np.tile(np.repeat([1, 2, 0], [9, 10, 3]), (3, 1))
+    ids = np.random.default_rng(0).integers(0, 80, segments.shape)
+    return jax.tree.map(lambda leaf: leaf.astype("bfloat16"), model), ids, segments
+
+
+def test_16_bits_lower_to_cudnn(small_bert, monkeypatch):
+    monkeypatch.setattr(bert, "uses_cudnn", lambda head: True)
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91000)
+    target = "__cudnn$fmhaScaleBiasSoftmax"
+    allowed = [jax.export.DisabledSafetyCheck.custom_call(target)]
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        run = jax.jit(lambda model, *arrays: model(*arrays).hidden)
+        exported = jax.export.export(run, platforms=["cuda"], disabled_checks=allowed)(*small_bert)
+    assert exported.out_avals[0].shape == (3, 3, 22, 32) and target in exported.mlir_module()
+
+
+def test_fused_attention_is_the_same_and_nothing_leaks(small_bert, monkeypatch):
+    """JAX's own implementation stands in for cuDNN's, with the arguments that it gets."""
+    model, ids, segments = small_bert
+    poisoned = ids.copy()
+    poisoned[:, 0] = 85
+    table = model.embeddings.word.embedding
+    table[...] = table[...].at[85].set(np.nan)
+
+    def hidden(ids):
+        jax.clear_caches()
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return np.asarray(model(ids, segments).hidden, np.float32)
+
+    expected = hidden(ids)
+    fused, calls = jax.nn.dot_product_attention, []
+
+    def in_xla(*arrays, mask, implementation):
+        calls.append(implementation)
+        return fused(*arrays, mask=mask, implementation="xla")
+
+    monkeypatch.setattr(bert, "uses_cudnn", lambda head: True)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", in_xla)
+    np.testing.assert_allclose(hidden(ids), expected, atol=0.04)
+    assert {*calls} == {"cudnn"}
+    result = hidden(poisoned)
+    np.testing.assert_array_equal(result[:, :, 9:19], hidden(ids)[:, :, 9:19])
+    assert np.isnan(result[:, :, 0]).all()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
