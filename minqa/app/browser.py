@@ -66,10 +66,13 @@ def build(searches: Sequence[Search]) -> gr.Blocks:
             return [changes.get(part, gr.skip()) for part in outputs]
 
         page.load(load, None, outputs, show_progress="hidden", queue=False)
-    # What the first visitor would wait for when asking is compiled now.
-    for values in ({"influence": True}, {"layer": 0}):
-        tabs.show({"q": QUESTIONS[0], **values})
     return page
+
+
+def warm_up(searches: Sequence[Search]) -> None:
+    """Compile what the first visitor would wait for when asking."""
+    for values in ({}, {"layer": 0}, {"influence": True}):
+        Tabs(searches).show({"q": QUESTIONS[0], **values})
 
 
 def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "") -> str:

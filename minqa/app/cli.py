@@ -320,7 +320,7 @@ def show_app(
         raise ModuleNotFoundError(name="gradio")
     note("Loading the models and what is searched; the page's address follows.")
     from minqa.app import corpora, work
-    from minqa.app.browser import build, serve  # Gradio takes seconds to import
+    from minqa.app.browser import build, serve, warm_up  # Gradio takes seconds to import
 
     models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
     searches = work.load_models(models, shipped=True)
@@ -328,6 +328,7 @@ def show_app(
     searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
     address = serve(build(searches), host, port, root_path or "")
     print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
+    threading.Thread(target=warm_up, args=[searches], daemon=True).start()
     if host not in ("127.0.0.1", "localhost", "::1"):
         note(f"Everyone who can reach this machine at {host} can use the page: it asks no password.")
     try:
