@@ -1,7 +1,6 @@
 """What commands do with a corpus: index it, describe an index, search either, and know what is usual."""
 
 import hashlib
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -119,8 +118,7 @@ def first_texts(encoder: Encoder, corpus: str | None) -> list[str]:
 
 def _write(encoder: Encoder, corpus: Corpus, path: Path, cache: Path, **how: Any) -> DiskIndex:
     with progress("Embedding the corpus") as advance:
-        how |= {"workers": os.cpu_count() or 1, "progress": advance, "note": note}
-        return write_index(encoder, corpus, path, cache=cache, **how)
+        return write_index(encoder, corpus, path, cache=cache, progress=advance, note=note, **how)
 
 
 def _cached(cache: Path, corpus: Corpus, encoder: Encoder, splitter: Encoder) -> Path:

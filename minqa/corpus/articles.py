@@ -3,17 +3,10 @@
 import bz2
 import gzip
 import lzma
-import multiprocessing
-import os
-import signal
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -47,8 +40,7 @@ class Corpus:
     Attributes:
         name: of the file without its folder; an index knows the corpus by it.
         read: yields each article as the file has it, and how much of the file has been read, 0 to 1.
-        clean: removes the mark-up of an article; None where there is none. It can be pickled and depends on
-            the article alone, so that several processes can share the work.
+        clean: removes the mark-up of an article; None where there is none.
         files: the files that are read.
     """
 
@@ -65,8 +57,11 @@ class Corpus:
 
     def articles(self) -> Iterator[Article]:
         """Every article without mark-up. Raises InputError where one cannot be read."""
-        articles = (article for article, _ in self.read())
-        return map(self.clean, articles) if self.clean else articles
+        return self.cleaned(article for article, _ in self.read())
+
+    def cleaned(self, articles: Iterable[Article]) -> Iterator[Article]:
+        """Articles as `read` yields them, without their mark-up."""
+        return map(self.clean or (lambda article: article), articles)
 
 
 class Row(NamedTuple):
@@ -94,32 +89,3 @@ def opened(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], float]]]:
     except (OSError, lzma.LZMAError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or f"it is no {path.suffix} file, or is broken"
         raise InputError(f"{path} cannot be read: {reason}.") from None
-
-
-@contextmanager
-def cleaned(corpus: Corpus, workers: int) -> Iterator[Callable[[Sequence[Article]], Iterable[Article]]]:
-    """A function that removes the mark-up of articles, which `workers` start on when it is called."""
-    clean = corpus.clean
-    if clean is None or not workers:
-        yield partial(map, clean) if clean else lambda articles: articles
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_obey_parent)
-    try:
-        yield lambda articles: pool.map(clean, articles, chunksize=8)
-    except BrokenProcessPool:
-        raise InputError("A worker was ended, as where memory is short: run the same again.") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _obey_parent() -> None:
-    """Leave Ctrl-C to the parent process, and end when that ends, even by force."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
