@@ -124,6 +124,7 @@ class TextTokenizer:
         keys = tuple(self._key(text[start:end]) for start, end in words.tolist())
         unknown = _has(word, len(words)) & ~_has(known, len(words))
         types = np.array([kind for window in windows for kind in window.type_ids], np.int32)
+        types *= max(windows[0].type_ids, default=0)  # the library gives second texts in later windows type 1
         prompt_tokens = int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0
         lengths, pooled = tuple(map(len, windows)), len(windows) - 1 if self._truncates_left else 0
         return Tokens(text, ids, word, words, keys, unknown, lengths, types, prompt_tokens, pooled)

@@ -27,7 +27,8 @@ class SubwordTokenizer(TextTokenizer):
 
     A token belongs to the word where its first letter or digit lies, or else its first mark: "▁world," says
     more of "world" than of the comma, which then is no word. Letters that have no token of their own belong
-    to that word too: of the token "你好", no span and no heat loses 好. A token of spaces belongs to no word.
+    to that word too: of the token "你好", no span and no heat loses 好. A token of spaces belongs to the word
+    after it, as the space of "▁world," does.
     """
 
     def _placed(self, text, word, offsets):
@@ -37,13 +38,12 @@ class SubwordTokenizer(TextTokenizer):
             at[start:end] = number
         written = (at >= 0) & [*map(is_written, text), False]
 
-        def first(wanted):  # such character of each token, or the end of the text
+        def first(wanted):  # such character from each token on, or the end of the text
             places = np.append(np.flatnonzero(wanted), len(text))
-            places = places[np.searchsorted(places, offsets[:, 0])]
-            return np.where(places < offsets[:, 1], places, len(text))
+            return places[np.searchsorted(places, offsets[:, 0])]
 
         letters = first(written)
-        word = at[np.where(letters < len(text), letters, first(at >= 0))]
+        word = at[np.where(letters < offsets[:, 1], letters, first(at >= 0))]
         shared = np.where(written & ~np.isin(at, word), np.arange(1, len(at) + 1), 0)
         ends = np.maximum(words[word, 1], np.maximum.accumulate(shared)[offsets[:, 1] - 1])
         return word, np.stack([words[word, 0], ends], axis=1)
