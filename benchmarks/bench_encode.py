@@ -46,7 +46,7 @@ def torch_bert(name, dtype, attention):
     encoder = encoder_of(name, dtype)
     config = BertConfig(**bert_settings(encoder.model.config))
     model = AutoModel.from_config(config, attn_implementation=attention, add_pooling_layer=False)
-    tensors = dump(encoder.model, TENSORS).items()
+    tensors = dump(encoder.model, TENSORS["bert"]).items()
     model.load_state_dict({name: torch.tensor(tensor.astype(np.float32)) for name, tensor in tensors})
     return model.eval()
 

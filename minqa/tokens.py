@@ -151,13 +151,13 @@ class TextTokenizer:
 
     @cached_property
     def _unknown_ids(self) -> list[int]:
-        """Ids that tell nothing of a word: what the model reads for a code point that is no character."""
-        return [token.id for token in self.backend.model.tokenize("\U0010ffff")]
+        """Ids that tell nothing of a word: of SentencePiece's space, and of what is no character."""
+        return [token.id for token in self.backend.model.tokenize("▁\U0010ffff")]
 
     @cached_property
     def _key(self) -> Callable[[str], str]:
         normalize = self.backend.normalizer.normalize_str if self.backend.normalizer else str
-        return lru_cache(2**16)(lambda word: normalize(word).strip().lower())
+        return lru_cache(2**16)(lambda word: " ".join(normalize(word).split()).lower())
 
 
 def _has(word: Int[np.ndarray, " token"], number: int) -> Bool[np.ndarray, " word"]:

@@ -33,8 +33,7 @@ OVERLAP_TOKENS = 128
 
 def tensors(config: BertConfig) -> Names:
     """How checkpoints name the parameters of `BertForQuestionAnswering`."""
-    of_encoder = bert.FAMILIES[config.model_type].tensors
-    return {f"encoder.{path}": tensor for path, tensor in of_encoder.items()} | {
+    return {f"encoder.{path}": tensor for path, tensor in bert.TENSORS[config.model_type].items()} | {
         "output.kernel": ("qa_outputs.weight", AS_IS),
         "output.bias": ("qa_outputs.bias", AS_IS),
     }

@@ -93,8 +93,7 @@ def only(key: str, value: Any, *same: Any) -> Check:
 
 
 def one_of(key: str, values: Sequence[str], default: Any = ...) -> Check:
-    needed = f"only {', '.join(map(repr, values))} are supported"
-    return Check(key, lambda value: value in values, needed, default)
+    return Check(key, values.__contains__, f"only {', '.join(map(repr, values))} are supported", default)
 
 
 def checked(settings: Settings, checks: Mapping[str, Check], kind: str) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     model = load_parameters(
         partial(Bert, config),
         read_tensors(transformer),
-        bert.FAMILIES[config.model_type].tensors,
+        bert.TENSORS[config.model_type],
         settings="config.json",
         older_names=bert.OLDER_NAMES,
         unused=bert.UNUSED_TENSORS,

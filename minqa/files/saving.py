@@ -42,9 +42,7 @@ def save(encoder: Encoder, folder: str | Path) -> None:
             (folder / name).write_text(json.dumps(content, indent=1), "utf-8")
         if isinstance(model, Bert):
             encoder.tokenizer.backend.save(str(folder / "tokenizer.json"))
-            save_file(
-                dump(model, bert.FAMILIES[model.config.model_type].tensors), folder / "model.safetensors"
-            )
+            save_file(dump(model, bert.TENSORS[model.config.model_type]), folder / "model.safetensors")
         else:
             with h5py.File(folder / "weights.hdf5", "w") as file:
                 for name, tensor in dump(model, elmo.TENSORS).items():
@@ -61,8 +59,7 @@ def _bert_settings(encoder: Encoder, model: Bert) -> dict[str, Any]:
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": limit,
-            # Whatever it is, it is masked; RoBERTa's positions follow its id.
-            "pad_token": backend.id_to_token(max(model.config.first_position - 1, 0)),
+            "pad_token": backend.id_to_token(max(model.config.first_position, 1) - 1),  # it is masked
             "sep_token": backend.encode("").tokens[-1],
         },
         "sentence_bert_config.json": {"max_seq_length": limit},

@@ -1,7 +1,6 @@
 """The tokenizer in a model folder."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -56,12 +55,6 @@ class SubwordTokenizer(TextTokenizer):
         item = np.searchsorted(plain.words[:, 0], tokens.words[:, 0], side="right") - 1
         word, in_prompt = np.append(item, -1)[tokens.word], np.arange(len(tokens)) < tokens.prompt_tokens
         return self._tokens(plain.text, plain.words, word, tokens.ids, self._windows(encoding), in_prompt)
-
-    @cached_property
-    def _unknown_ids(self) -> list[int]:
-        """Those of [UNK] and of SentencePiece's lone space."""
-        space = self.backend.token_to_id("▁")
-        return [*super()._unknown_ids, *([] if space is None else [space])]
 
 
 def load_tokenizer(

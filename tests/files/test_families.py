@@ -349,6 +349,7 @@ def test_any_list_keeps_its_words(tokenizer, words, prompt):
         word.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for word in words
     ]
     assert (np.diff(tokens.word[tokens.word >= 0]) >= 0).all()
+    assert "\n" not in "".join(tokens.keys)
     assert (tokens.prompt_tokens > 0) == (prompt != "")
 
 
