@@ -2,7 +2,7 @@
 
 import tempfile
 import warnings
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from minqa.batches import as_batch
 from minqa.bert import Bert
 from minqa.devices import lay_out
 from minqa.embedding import encode, hidden_states
-from minqa.files.bert import TENSORS
+from minqa.files.bert import TENSORS, bert_settings
 from minqa.files.checkpoint import dump
 
 
@@ -44,9 +44,9 @@ def torch_bert(name, dtype, attention):
     from transformers import AutoModel, BertConfig
 
     encoder = encoder_of(name, dtype)
-    config = BertConfig(**asdict(encoder.model.config))
+    config = BertConfig(**bert_settings(encoder.model.config))
     model = AutoModel.from_config(config, attn_implementation=attention, add_pooling_layer=False)
-    tensors = dump(encoder.model, TENSORS).items()
+    tensors = dump(encoder.model, TENSORS["bert"]).items()
     model.load_state_dict({name: torch.tensor(tensor.astype(np.float32)) for name, tensor in tensors})
     return model.eval()
 

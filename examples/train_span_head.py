@@ -207,7 +207,7 @@ class ReaderTask:
     def save(self, model, out, facts):
         tensors = {
             name if name.startswith("qa_outputs") else f"bert.{name}": tensor
-            for name, tensor in dump(model, reader.TENSORS).items()
+            for name, tensor in dump(model, reader.tensors(model.encoder.config)).items()
         }
         for path in self.folder.glob("*"):
             if path.name == "vocab.txt" or (re.search("token|bert", path.name) and path.suffix == ".json"):

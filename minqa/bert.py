@@ -1,11 +1,13 @@
 """BERT as Flax NNX modules, to be read beside Devlin et al. 2018 (arXiv:1810.04805).
 
+RoBERTa (arXiv:1907.11692), XLM-R (arXiv:1911.02116) and DistilBERT (arXiv:1910.01108) are the same modules.
 A model is a pytree: pass it as an argument to plain `jax.jit`, `jax.grad` and `jax.vmap`. It computes in
 the dtype of its parameters, so `jax.tree.map(lambda p: p.astype("bfloat16"), model)` is a bfloat16 model.
 The encoder of Vaswani et al. 2017 (arXiv:1706.03762) that it builds on is read beside section 3 there.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
@@ -21,7 +23,7 @@ from minqa.devices import by_device
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes of a BERT, named as in its `config.json`."""
+    """The sizes of a BERT, named as in its `config.json`; a DistilBERT has no token types."""
 
     vocab_size: int
     hidden_size: int
@@ -33,13 +35,21 @@ class BertConfig:
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float = 0.1
     attention_probs_dropout_prob: float = 0.1
+    hidden_act: str = field(default="gelu", repr=False)  # one of `ACTIVATIONS`
+    first_position: int = field(default=0, repr=False)  # of a text; RoBERTa's table begins with padding
+    model_type: str = field(default="bert", repr=False)  # how its files name all this
+
+    def __repr__(self) -> str:
+        """What fingerprints, and so indexes, are made of: BERT's sizes, and what is not as in BERT."""
+        shown = [each for each in fields(self) if each.repr or getattr(self, each.name) != each.default]
+        return f"BertConfig({', '.join(f'{each.name}={getattr(self, each.name)!r}' for each in shown)})"
 
 
 class BertOutput(NamedTuple):
     """What a BERT returns; `hidden[0]` is the embeddings.
 
     On request, attention maps, from the first token axis to the second, and the activations of units:
-    "feed-forward", after GELU, of every layer; "hidden", which is `hidden` again.
+    "feed-forward", after the activation, of every layer; "hidden", which is `hidden` again.
     """
 
     hidden: Float[Array, "layer+1 batch token dim"]
@@ -75,10 +85,10 @@ class Bert(nnx.Module):
         """Encode a batch of token ids.
 
         Args:
-            ids: token ids; at most `max_position_embeddings` per text.
+            ids: token ids; at most `max_position_embeddings - first_position` per text.
             segments: a number for each text in a row: a token sees those of its own number alone. One text
                 per row needs no more than a mask, True for its tokens and False for padding.
-            types: 0 for the first text of a pair, 1 for the second; None is all 0.
+            types: 0 for the first text of a pair, 1 for the second, if the model has types; None is all 0.
             positions: within each text, from 0; None numbers the tokens of a row.
             attention, units: whether to return the attention maps, and the activations of units.
             scale: multiplies each token's word embedding, so that the gradient with respect to it, at 1, is
@@ -100,7 +110,9 @@ class Embeddings(nnx.Module):
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.word = nnx.Embed(config.vocab_size, config.hidden_size, rngs=rngs)
         self.position = nnx.Embed(config.max_position_embeddings, config.hidden_size, rngs=rngs)
-        self.token_type = nnx.Embed(config.type_vocab_size, config.hidden_size, rngs=rngs)
+        types = config.type_vocab_size
+        self.token_type = nnx.Embed(types, config.hidden_size, rngs=rngs) if types else None
+        self.first_position = config.first_position
         self.norm = _layer_norm(config, rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
@@ -108,10 +120,19 @@ class Embeddings(nnx.Module):
         types = jnp.zeros_like(ids) if types is None else types
         positions = jnp.arange(ids.shape[1])[None] if positions is None else positions
         # The tables are read directly: nnx.Embed would convert what it finds to the dtype it was built with.
-        word, position = self.word.embedding[ids], self.position.embedding[positions]
-        word = word if scale is None else word * scale[..., None]
-        x = word + position + self.token_type.embedding[types]
+        word, position = self.word.embedding[ids], self.position.embedding[positions + self.first_position]
+        x = (word if scale is None else word * scale[..., None]) + position
+        x = x if self.token_type is None else x + self.token_type.embedding[types]
         return self.dropout(self.norm(x), deterministic=key is None, rngs=key)
+
+
+# BERT's GELU is the exact one; "gelu_new" approximates it (Hendrycks and Gimpel 2016, arXiv:1606.08415).
+ACTIVATIONS: Mapping[str, Callable] = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu_pytorch_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+}
 
 
 class Layer(nnx.Module):
@@ -123,14 +144,14 @@ class Layer(nnx.Module):
         self.expand = Linear(config.hidden_size, config.intermediate_size, rngs=rngs)
         self.contract = Linear(config.intermediate_size, config.hidden_size, rngs=rngs)
         self.output_norm = _layer_norm(config, rngs)
+        self.hidden_act = config.hidden_act
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(self, x, segments, key, *, attention, units):
         keys = _split(key, 3)
         attended, maps = self.attention(x, segments, keys[0], attention=attention)
         x = self.attention_norm(x + self.dropout(attended, deterministic=key is None, rngs=keys[1]))
-        # BERT's GELU is the exact one; jax.nn.gelu is its tanh approximation unless told otherwise.
-        expanded = jax.nn.gelu(self.expand(x), approximate=False)
+        expanded = ACTIVATIONS[self.hidden_act](self.expand(x))
         forward = self.dropout(self.contract(expanded), deterministic=key is None, rngs=keys[2])
         return self.output_norm(x + forward), maps, expanded if units else None
 

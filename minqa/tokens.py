@@ -21,7 +21,7 @@ Text: TypeAlias = str | Sequence[str]  # a text, or its words
 class Tokens:
     """One text as a model reads it.
 
-    A word is a run of letters and digits, or one punctuation mark; or, in a text given as a list, an item.
+    A word is a run of letters and digits, a punctuation mark or a Chinese character; or an item of a list.
     """
 
     text: str  # `well_formed`; the items of a list, joined by spaces
@@ -45,12 +45,12 @@ class Tokens:
     @cached_property
     def is_word(self) -> Bool[np.ndarray, " word"]:
         """bool [word]: whether a word has a token and is more than punctuation and signs."""
-
-        def is_written(word: str) -> bool:
-            kinds = map(unicodedata.category, word)
-            return word.isalnum() or any(not {kind, kind[0]} & MARKS for kind in kinds)
-
         return _has(self.word, len(self.words)) & np.array([*map(is_written, self.word_texts)], bool)
+
+
+def is_written(word: str) -> bool:
+    """Whether a word, or a character, is more than punctuation and signs."""
+    return word.isalnum() or any(not {kind, kind[0]} & MARKS for kind in map(unicodedata.category, word))
 
 
 def comparable(query: Tokens, passage: Tokens) -> Bool[np.ndarray, "query_word passage_word"]:
@@ -96,8 +96,10 @@ class TextTokenizer:
         offsets = np.array([place for window in windows for place in window.offsets], np.int32).reshape(-1, 2)
         ids = self._ids(windows, lambda: [(prompt + text)[start:end] for start, end in offsets.tolist()])
         offsets -= len(prompt)
-        in_prompt = (word >= 0) & (offsets[:, 1] <= 0)
+        in_prompt = (word >= 0) & (offsets[:, 1] <= 0) & bool(prompt)
         word[in_prompt] = -1
+        real = np.flatnonzero(word >= 0)
+        word[real], offsets[real] = self._placed(text, word[real], offsets[real])
         real = np.flatnonzero(word >= 0)
         numbers, word[real] = np.unique(word[real], return_inverse=True)
         words = np.tile(np.array([len(text), 0], np.int32), (len(numbers), 1))
@@ -118,13 +120,18 @@ class TextTokenizer:
         return self._tokens(plain.text, plain.words, np.maximum(word - before, -1), ids, windows, in_prompt)
 
     def _tokens(self, text, words, word, ids, windows, in_prompt) -> Tokens:
-        known = word if ids.ndim > 1 else np.where(ids == self._unknown_id, -1, word)
+        known = word if ids.ndim > 1 else np.where(np.isin(ids, self._unknown_ids), -1, word)
         keys = tuple(self._key(text[start:end]) for start, end in words.tolist())
         unknown = _has(word, len(words)) & ~_has(known, len(words))
         types = np.array([kind for window in windows for kind in window.type_ids], np.int32)
+        types *= max(windows[0].type_ids, default=0)  # the library gives second texts in later windows type 1
         prompt_tokens = int(np.flatnonzero(in_prompt)[-1]) + 1 if in_prompt.any() else 0
         lengths, pooled = tuple(map(len, windows)), len(windows) - 1 if self._truncates_left else 0
         return Tokens(text, ids, word, words, keys, unknown, lengths, types, prompt_tokens, pooled)
+
+    def _placed(self, text: str, word, offsets):
+        """The number of each token's word, or -1, and where in the text the token stands for it."""
+        return word, offsets
 
     def _windows(self, encoding: Encoding) -> list[Encoding]:
         windows = [encoding, *encoding.overflowing]
@@ -143,13 +150,14 @@ class TextTokenizer:
         return (self.backend.truncation or {}).get("direction") == "left"
 
     @cached_property
-    def _unknown_id(self) -> int | None:
-        return self.backend.token_to_id(getattr(self.backend.model, "unk_token", None) or "")
+    def _unknown_ids(self) -> list[int]:
+        """Ids that tell nothing of a word: of SentencePiece's space, and of what is no character."""
+        return [token.id for token in self.backend.model.tokenize("▁\U0010ffff")]
 
     @cached_property
     def _key(self) -> Callable[[str], str]:
         normalize = self.backend.normalizer.normalize_str if self.backend.normalizer else str
-        return lru_cache(2**16)(lambda word: normalize(word).strip().lower())
+        return lru_cache(2**16)(lambda word: " ".join(normalize(word).split()).lower())
 
 
 def _has(word: Int[np.ndarray, " token"], number: int) -> Bool[np.ndarray, " word"]:

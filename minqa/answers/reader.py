@@ -19,7 +19,7 @@ from minqa.bert import Bert, BertConfig, Linear
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder, fingerprint
 from minqa.files import bert
-from minqa.files.checkpoint import AS_IS, load_parameters
+from minqa.files.checkpoint import AS_IS, Names, load_parameters
 from minqa.files.loading import model_folder, read_bert
 from minqa.files.weights import read_tensors
 from minqa.spans import MAX_SPAN_WORDS, Span
@@ -29,10 +29,14 @@ from minqa.tokens import TextTokenizer, Tokens
 # Tokens in a window, and tokens of the passage that two windows share, as in Devlin et al.'s code.
 WINDOW_TOKENS = 384
 OVERLAP_TOKENS = 128
-TENSORS = {f"encoder.{path}": tensor for path, tensor in bert.TENSORS.items()} | {
-    "output.kernel": ("qa_outputs.weight", AS_IS),
-    "output.bias": ("qa_outputs.bias", AS_IS),
-}
+
+
+def tensors(config: BertConfig) -> Names:
+    """How checkpoints name the parameters of `BertForQuestionAnswering`."""
+    return {f"encoder.{path}": tensor for path, tensor in bert.TENSORS[config.model_type].items()} | {
+        "output.kernel": ("qa_outputs.weight", AS_IS),
+        "output.bias": ("qa_outputs.bias", AS_IS),
+    }
 
 
 class BertForQuestionAnswering(nnx.Module):
@@ -42,10 +46,6 @@ class BertForQuestionAnswering(nnx.Module):
     packs = compiles_itself = True
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
-        if config.type_vocab_size < 2:
-            raise InputError(
-                "This BERT cannot tell a question from a passage: its type_vocab_size is 1, not 2."
-            )
         self.encoder = Bert(config, rngs=rngs)
         self.output = Linear(config.hidden_size, 2, rngs=rngs)
 
@@ -82,7 +82,7 @@ class Reader:
 def load_reader(
     source: str | Path, *, window: int = WINDOW_TOKENS, dtype: jax.typing.DTypeLike = jnp.float32
 ) -> Reader:
-    """Load what transformers calls a `BertForQuestionAnswering`.
+    """Load what transformers calls a `BertForQuestionAnswering`, or that of DistilBERT, RoBERTa or XLM-R.
 
     Args:
         source: a folder or a Hugging Face hub id.
@@ -94,10 +94,12 @@ def load_reader(
     """
     folder = model_folder(source)
     config, tokenizer = read_bert(folder, max_tokens=window)
+    if config.type_vocab_size == 1 and any(tokenizer.backend.encode("", "a").type_ids):
+        raise InputError("This BERT cannot tell a question from a passage: its type_vocab_size is 1, not 2.")
     model = load_parameters(
         partial(BertForQuestionAnswering, config),
         read_tensors(folder),
-        TENSORS,
+        tensors(config),
         settings=f"a BERT for question answering, as {source} should be",
         older_names=bert.OLDER_NAMES,
         unused=bert.UNUSED_TENSORS.replace("qa_outputs|", ""),

@@ -65,7 +65,8 @@ def embed_passages(
         known: vectors that need not be computed again.
     """
     texts = [passage.text for passage in passages]
-    tokens = dict(zip(texts, encoder.tokenize(texts, "passage"), strict=True))
+    read = [text.rstrip() for text in texts]  # as `ask` does: to some tokenizers a space is a token
+    tokens = dict(zip(texts, encoder.tokenize(read, "passage"), strict=True))
     new = {text: tokens[text] for text in tokens if text not in known}
     vectors = known | _embed(encoder, new, store_tokens, progress)
     lengths = np.array([len(tokens[text]) for text in texts], np.int64)

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -90,6 +90,10 @@ def number(key: str, low: float, high: float, default: Any = ...) -> Check:
 
 def only(key: str, value: Any, *same: Any) -> Check:
     return Check(key, lambda given: given in (value, *same), f"only {value!r} is supported", value)
+
+
+def one_of(key: str, values: Sequence[str], default: Any = ...) -> Check:
+    return Check(key, values.__contains__, f"only {', '.join(map(repr, values))} are supported", default)
 
 
 def checked(settings: Settings, checks: Mapping[str, Check], kind: str) -> dict[str, Any]:

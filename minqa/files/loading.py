@@ -33,9 +33,9 @@ def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.f
     """Load an encoder.
 
     Args:
-        source: a folder or a Hugging Face hub id of any BERT-architecture model, sentence-transformers' or
-            plain (which is pooled by the mean), or of an ELMo, with the two files that `load_elmo` takes;
-            the default is the model of the demo group.
+        source: a folder or a Hugging Face hub id of a BERT, DistilBERT, RoBERTa or XLM-R,
+            sentence-transformers' or plain (which is pooled by the mean), or of an ELMo, with the two files
+            that `load_elmo` takes; the default is the model of the demo group.
         dtype: of parameters and computation, float32 or bfloat16.
 
     Raises:
@@ -87,7 +87,7 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
         raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
     config_file = read_settings(transformer / "config.json")
     labels = config_file.get("id2label", dict) or {"0": "", "1": ""}
-    is_classifier = config_file.values.get("architectures") == ["BertForSequenceClassification"]
+    is_classifier = "ForSequenceClassification" in str(config_file.values.get("architectures"))
     ranks = is_classifier and ("sentence_transformers" in config_file.values or len(labels) == 1)
     if ranks or settings.get("model_type", str) not in (None, "SentenceTransformer"):
         raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
@@ -95,7 +95,7 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     model = load_parameters(
         partial(Bert, config),
         read_tensors(transformer),
-        bert.TENSORS,
+        bert.TENSORS[config.model_type],
         settings="config.json",
         older_names=bert.OLDER_NAMES,
         unused=bert.UNUSED_TENSORS,
@@ -122,7 +122,7 @@ def read_bert(folder: Path, *, max_tokens: int | None = None) -> tuple[BertConfi
     tokenizer = load_tokenizer(
         folder,
         max_tokens=max_tokens or limits.get("max_seq_length", int),
-        max_positions=config.max_position_embeddings,
+        max_positions=config.max_position_embeddings - config.first_position,
         lowercase=limits.get("do_lower_case", bool) or False,
     )
     if max([*tokenizer.backend.get_vocab().values(), *tokenizer.backend.encode("").ids]) >= config.vocab_size:
@@ -179,7 +179,7 @@ def model_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    wanted = ["*.json", "*.txt", "*.safetensors"]
+    wanted = ["*.json", "*.txt", "*.safetensors", "*sentencepiece.bpe.model"]
     try:
         fetched = Path(snapshot_download(source, allow_patterns=wanted))
         if not any(fetched.rglob("*.safetensors")):

@@ -1,7 +1,6 @@
 """An encoder → the files that `minqa.load` reads."""
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ def save(encoder: Encoder, folder: str | Path) -> None:
             (folder / name).write_text(json.dumps(content, indent=1), "utf-8")
         if isinstance(model, Bert):
             encoder.tokenizer.backend.save(str(folder / "tokenizer.json"))
-            save_file(dump(model, bert.TENSORS), folder / "model.safetensors")
+            save_file(dump(model, bert.TENSORS[model.config.model_type]), folder / "model.safetensors")
         else:
             with h5py.File(folder / "weights.hdf5", "w") as file:
                 for name, tensor in dump(model, elmo.TENSORS).items():
@@ -56,11 +55,11 @@ def _bert_settings(encoder: Encoder, model: Bert) -> dict[str, Any]:
     pooling, limit, backend = encoder.pooling, encoder.tokenizer.max_tokens, encoder.tokenizer.backend
     kinds = ["Transformer", "Pooling", *["Normalize"] * pooling.normalize]
     return {
-        "config.json": {"model_type": "bert", **asdict(model.config)},
+        "config.json": bert.bert_settings(model.config),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": limit,
-            "pad_token": backend.id_to_token(0),  # whatever it is, it is masked
+            "pad_token": backend.id_to_token(max(model.config.first_position, 1) - 1),  # it is masked
             "sep_token": backend.encode("").tokens[-1],
         },
         "sentence_bert_config.json": {"max_seq_length": limit},

@@ -1,14 +1,60 @@
 """The tokenizer in a model folder."""
 
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, normalizers
+import numpy as np
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 from minqa.files.checkpoint import Settings, first_line, read_settings
+from minqa.files.extras import needed
 from minqa.text import InputError
-from minqa.tokens import TextTokenizer
+from minqa.tokens import TextTokenizer, Tokens, is_written, tokens_of_words
+
+FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "sentencepiece.bpe.model")
+# The words of BERT's tokenizer, of any text.
+WORDS = pre_tokenizers.Sequence(
+    [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(Regex(r"\p{Han}"), "isolated")]
+)
+
+
+@dataclass(frozen=True)
+class SubwordTokenizer(TextTokenizer):
+    """A tokenizer whose tokens may hold spaces, marks and several words, such as RoBERTa's and XLM-R's.
+
+    A token belongs to the word where its first letter or digit lies, or else its first mark: "▁world," says
+    more of "world" than of the comma, which then is no word. Letters that have no token of their own belong
+    to that word too: of the token "你好", no span and no heat loses 好. A token of spaces belongs to the word
+    after it, as the space of "▁world," does.
+    """
+
+    def _placed(self, text, word, offsets):
+        words = np.array([*(place for _, place in WORDS.pre_tokenize_str(text)), (0, 0)], np.int32)
+        at = np.repeat(np.int32(-1), len(text) + 1)  # the number of each character's word
+        for number, (start, end) in enumerate(words.tolist()):
+            at[start:end] = number
+        written = (at >= 0) & [*map(is_written, text), False]
+
+        def first(wanted):  # such character from each token on, or the end of the text
+            places = np.append(np.flatnonzero(wanted), len(text))
+            return places[np.searchsorted(places, offsets[:, 0])]
+
+        letters = first(written)
+        word = at[np.where(letters < offsets[:, 1], letters, first(at >= 0))]
+        shared = np.where(written & ~np.isin(at, word), np.arange(1, len(at) + 1), 0)
+        ends = np.maximum(words[word, 1], np.maximum.accumulate(shared)[offsets[:, 1] - 1])
+        return word, np.stack([words[word, 0], ends], axis=1)
+
+    def read_words(self, words, prompt="") -> Tokens:
+        """Tokens of a text given as a list of words, which are read as a text with spaces between them."""
+        plain = tokens_of_words(words)
+        encoding = self.backend.encode(prompt + plain.text)
+        tokens = self.read(plain.text, encoding, prompt)
+        item = np.searchsorted(plain.words[:, 0], tokens.words[:, 0], side="right") - 1
+        word, in_prompt = np.append(item, -1)[tokens.word], np.arange(len(tokens)) < tokens.prompt_tokens
+        return self._tokens(plain.text, plain.words, word, tokens.ids, self._windows(encoding), in_prompt)
 
 
 def load_tokenizer(
@@ -17,7 +63,7 @@ def load_tokenizer(
     """The tokenizer of a model folder, which gives the ids that transformers' AutoTokenizer gives.
 
     Args:
-        folder: holds `tokenizer.json` or `vocab.txt`, and may hold `tokenizer_config.json`.
+        folder: holds one of `FILES`, and may hold `tokenizer_config.json`.
         max_tokens: longest input, special tokens included; None takes the tokenizer's own limit.
         max_positions: the most tokens that the model can number.
         lowercase: whether to lower-case a text before the tokenizer's own normalization.
@@ -26,8 +72,11 @@ def load_tokenizer(
         InputError: there is no tokenizer, or it cannot be read, or its vocabulary lacks [UNK].
     """
     settings = read_settings(folder / "tokenizer_config.json", optional=True)
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.txt")):
-        raise InputError(f"{folder} holds no tokenizer: tokenizer.json or vocab.txt is needed.")
+    present = [name for name in FILES if (folder / name).is_file()]
+    if not present:
+        raise InputError(f"{folder} holds no tokenizer: one of {', '.join(FILES)} is needed.")
+    if present == [FILES[-1]]:
+        needed("sentencepiece", f"The {FILES[-1]} in {folder}")
     try:
         backend = _read_backend(folder, settings)
     except Exception as error:  # tokenizers raises bare Exception for a broken file
@@ -47,7 +96,8 @@ def load_tokenizer(
     if side not in ("left", "right"):
         raise InputError(f"{settings.place}: truncation_side is {side!r}, but must be 'left' or 'right'.")
     backend.enable_truncation(limit, direction=side)
-    return TextTokenizer(backend, limit)
+    has_words = isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+    return (TextTokenizer if has_words else SubwordTokenizer)(backend, limit)
 
 
 def _read_backend(folder: Path, settings: Settings) -> Tokenizer:

@@ -93,8 +93,8 @@ TARGETS: Mapping[str, Targets] = {
     "previous word": lambda text: np.eye(len(text.word), k=-1, dtype=bool) & (text.word >= 0)[None, :],
     "next word": lambda text: np.eye(len(text.word), k=1, dtype=bool) & (text.word >= 0)[None, :],
     "same word elsewhere": _same,
-    "[SEP]": lambda text: ((np.array(text.parts) == "[SEP]") & (text.word < 0))[None, :],
-    "[CLS]": lambda text: ((np.array(text.parts) == "[CLS]") & (text.word < 0))[None, :],
+    "[SEP]": lambda text: (np.isin(text.parts, ["[SEP]", "</s>"]) & (text.word < 0))[None, :],
+    "[CLS]": lambda text: (np.isin(text.parts, ["[CLS]", "<s>"]) & (text.word < 0))[None, :],
     "punctuation": lambda text: ~np.append(text.tokens.is_word, True)[None, text.word],  # -1 is last
 }
 

@@ -177,8 +177,8 @@ def test_what_cannot_be_read_is_told(folder, tmp_path):
     with pytest.raises(minqa.InputError, match=r"qa_outputs\.weight is missing"):
         load_reader(make_bert_folder(tmp_path / "plain"))
     other = make_bert_folder(tmp_path / "other", kind=transformers.BertForQuestionAnswering)
-    edit_json(other / "config.json", hidden_act="relu")
-    with pytest.raises(minqa.InputError, match=r"hidden_act is 'relu'"):
+    edit_json(other / "config.json", hidden_act="silu")
+    with pytest.raises(minqa.InputError, match=r"hidden_act is 'silu'"):
         load_reader(other)
     single = make_bert_folder(
         tmp_path / "single", kind=transformers.BertForQuestionAnswering, type_vocab_size=1

@@ -1,5 +1,6 @@
 """What a config.json must say to be a BERT's."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,35 @@ SIZES = dict(
 )  # fmt: skip
 
 
+SUPPORTED = "'bert', 'distilbert', 'roberta', 'xlm-roberta'"
+OTHERS = [
+    "mpnet",
+    "electra",
+    "albert",
+    "nomic_bert",
+    "modernbert",
+    "camembert",
+    "gpt2",
+    "",
+    None,
+    ["bert"],
+    3,
+]
+
+
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        (dict(model_type="roberta"), "model_type is 'roberta', but only 'bert' is supported"),
-        (dict(model_type="gpt2"), "model_type is 'gpt2'"),
-        (dict(hidden_act="relu"), "hidden_act is 'relu', but only 'gelu' is supported"),
-        (dict(hidden_act="gelu_new"), "hidden_act"),
+        *(
+            (dict(model_type=kind), f"model_type is {re.escape(repr(kind))}, but only {SUPPORTED} are")
+            for kind in OTHERS
+        ),
+        (dict(hidden_act="silu"), "hidden_act is 'silu', but only 'relu', 'gelu', 'gelu_new', .* are"),
+        (dict(hidden_act=None), "hidden_act is None"),
+        (dict(hidden_act=["gelu"]), "hidden_act is"),
+        (dict(type_vocab_size=0), "type_vocab_size is 0"),
+        (dict(model_type="roberta", pad_token_id=None), "pad_token_id is None, but must be a whole number"),
+        (dict(model_type="distilbert"), "dim is missing; n_layers is missing; n_heads is missing"),
         (dict(position_embedding_type="relative_key"), "only 'absolute' is supported"),
         (dict(is_decoder=True), "is_decoder is True"),
         (dict(add_cross_attention=True), "add_cross_attention"),

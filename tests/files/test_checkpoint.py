@@ -108,15 +108,15 @@ class Unread:
 
 def test_nothing_is_read_before_all_of_it_fits(tiny):
     model = tiny.model
-    tensors = {name: Unread(tensor) for name, tensor in dump(model, bert.TENSORS).items()}
+    tensors = {name: Unread(tensor) for name, tensor in dump(model, bert.TENSORS["bert"]).items()}
     tensors["embeddings.LayerNorm.bias"] = Unread(np.zeros(31, np.float32))
     with pytest.raises(minqa.InputError, match="has shape"):
-        load_parameters(partial(Bert, model.config), tensors, bert.TENSORS, settings="config.json")
+        load_parameters(partial(Bert, model.config), tensors, bert.TENSORS["bert"], settings="config.json")
 
 
 def test_what_is_dumped_loads_the_same(either):
     kind = type(either.model)
-    make, names = partial(kind, either.model.config), {Bert: bert.TENSORS, Elmo: elmo.TENSORS}[kind]
+    make, names = partial(kind, either.model.config), {Bert: bert.TENSORS["bert"], Elmo: elmo.TENSORS}[kind]
     assert_same(load_parameters(make, dump(either.model, names), names, settings="here"), either.model)
     assert_same(load_parameters(make, dump(either.model), settings="here"), either.model)
 

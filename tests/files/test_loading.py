@@ -169,7 +169,7 @@ def test_do_lower_case_comes_before_a_cased_tokenizer(bert_folder):
 def test_other_architectures_are_refused(tmp_path):
     sizes = dict(vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=1, num_attention_heads=2)
     for config, model in [
-        (transformers.RobertaConfig(**sizes), transformers.RobertaModel),
+        (transformers.MPNetConfig(**sizes), transformers.MPNetModel),
         (transformers.GPT2Config(vocab_size=99, n_embd=32, n_layer=1, n_head=2), transformers.GPT2Model),
     ]:
         folder = tmp_path / config.model_type
