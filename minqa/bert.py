@@ -76,8 +76,9 @@ class Bert(nnx.Module):
 
         Args:
             ids: token ids; at most `max_position_embeddings` per text.
-            segments: a number for each text in a row: a token sees those of its own number alone. One text
-                per row needs no more than a mask, True for its tokens and False for padding.
+            segments: a number for each text in a row: a token sees those of its own number alone, and one of
+                a negative number sees its text and is not seen. One text per row needs no more than a mask,
+                True for its tokens and False for padding.
             types: 0 for the first text of a pair, 1 for the second; None is all 0.
             positions: within each text, from 0; None numbers the tokens of a row.
             attention, units: whether to return the attention maps, and the activations of units.
@@ -149,7 +150,7 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x, segments, key, *, attention):
         b, t, dim = x.shape
-        same_text = segments[:, :, None] == segments[:, None, :]  # (b, t, q)
+        same_text = segments[:, :, None] == jnp.abs(segments)[:, None, :]  # (b, t, q)
 
         def split_heads(x):
             return jnp.moveaxis(x.reshape(b, t, self.num_heads, -1), 2, 0)  # (h, b, t, dim / h)
