@@ -93,6 +93,7 @@ CHECKS = {
     **_checks(bool, "true or false", "query_expansion.attend"),
     **_checks(str, "a string", "query_prefix", "document_prefix", "query_expansion.token"),
     **_checks(list, "a list", "skiplist_words", "skiplist_tasks"),
+    **_checks(dict, "an object", "query_expansion"),
     "query_expansion.strategy": only("query_expansion.strategy", "fixed", "min"),
     "keep_only_token_ids": only("keep_only_token_ids", None, []),
 }
@@ -150,7 +151,7 @@ def read_late(
     if filled:
         longest = filled if said["query_expansion.strategy"] == "fixed" else max(longest, filled)
     known = read_settings(transformer / "tokenizer_config.json", optional=True).values.get("mask_token")
-    known = known["content"] if isinstance(known, dict) else known
+    known = known.get("content") if isinstance(known, dict) else known
     mask = said["query_expansion.token"] or known or "[MASK]"
     filler = _number(mask, backend, files[0]) if filled else 0
 

@@ -120,4 +120,4 @@ def stanford_dense(tensors: dict[str, Any], inputs: int) -> tuple[list[DenseConf
     if "linear.weight" not in tensors:
         return [DenseConfig(inputs, 1)], {}  # whose tensor will be missed
     linear = tensors.pop("linear.weight")
-    return [DenseConfig(inputs, len(linear))], {"dense.0.linear.weight": linear}
+    return [DenseConfig(inputs, (*linear.shape, 1)[0] or 1)], {"dense.0.linear.weight": linear}

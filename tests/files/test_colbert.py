@@ -270,6 +270,7 @@ BROKEN = {
     "query_length is 3, but must be a whole number above 3": {"query_length": 3},
     "document_prefix is 3, but must be a string": {"document_prefix": 3},
     "skiplist_words is 'the', but must be a list": {"skiplist_words": "the"},
+    "query_expansion is 3, but must be an object": {"query_expansion": 3},
     "query is 3, but a string is needed": {"prompts": {"query": 3}},
     "chains Transformer, MultiVectorMask; supported": spoiled("modules.json", MASK_ALONE),
     "The prompt query of .* leaves no room": TOO_LONG,
