@@ -36,15 +36,16 @@ class Batch(NamedTuple):
     """Windows of texts in rows of one length: one in each or, if the model `packs`, several."""
 
     ids: Int[Array | np.ndarray, "row token ..."]
-    segments: Int[Array | np.ndarray, "row token"]  # the number of a window in its row, from 1; 0 for padding
+    # The number of a window in its row, from 1, and 0 for padding; negative where others do not attend.
+    segments: Int[Array | np.ndarray, "row token"]
     types: Int[Array | np.ndarray, "row token"]  # 0, or 1 in the second text of a pair
     positions: Int[Array | np.ndarray, "row token"]  # in the window, from 0
-    pooled: Int[Array | np.ndarray, "row token"]  # `segments`, with 0 for what is not pooled
+    pooled: Int[Array | np.ndarray, "row token"]  # the window's number, or 0 for what is not pooled
 
     @property
     def mask(self) -> Bool[Array | np.ndarray, "row token"]:
         """True for real tokens."""
-        return self.segments > 0
+        return self.segments != 0
 
 
 def by_text(
@@ -140,7 +141,8 @@ def as_batch(
             before = sum(read.windows[:number])
             batch.ids[i, start:end] = read.ids[before : before + length]
             batch.types[i, start:end] = read.types[before : before + length]
-            batch.segments[i, start:end] = segment
+            seen = True if read.attended is None else read.attended[before : before + length]
+            batch.segments[i, start:end] = np.where(seen, segment, -segment)
             batch.positions[i, start:end] = np.arange(length)
             batch.pooled[i, start if include_prompt or number else start + read.prompt_tokens : end] = segment
     return batch

@@ -86,8 +86,9 @@ class Bert(nnx.Module):
 
         Args:
             ids: token ids; at most `max_position_embeddings - first_position` per text.
-            segments: a number for each text in a row: a token sees those of its own number alone. One text
-                per row needs no more than a mask, True for its tokens and False for padding.
+            segments: a number for each text in a row: a token sees those of its own number alone, and one of
+                a negative number sees its text and is not seen. One text per row needs no more than a mask,
+                True for its tokens and False for padding.
             types: 0 for the first text of a pair, 1 for the second, if the model has types; None is all 0.
             positions: within each text, from 0; None numbers the tokens of a row.
             attention, units: whether to return the attention maps, and the activations of units.
@@ -170,12 +171,13 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x, segments, key, *, attention):
         b, t, dim = x.shape
-        same_text = segments[:, :, None] == segments[:, None, :]  # (b, t, q)
+        same_text = segments[:, :, None] == jnp.abs(segments)[:, None, :]  # (b, t, q)
         projected = [project(x) for project in (self.query, self.key, self.value)]
         q, k, v = (y.reshape(b, t, self.num_heads, -1) for y in projected)  # (b, t, h, dim / h)
         if key is None and not attention and uses_cudnn(q):
             arrays = [jnp.where(jnp.isfinite(head), head, 0) for head in (q, k, v)]  # as below
-            fused = jax.nn.dot_product_attention(*arrays, mask=same_text[:, None], implementation="cudnn")
+            mask = same_text.mT[:, None]  # (b, 1, q, t)
+            fused = jax.nn.dot_product_attention(*arrays, mask=mask, implementation="cudnn")
             return self.output(jnp.where(jnp.isfinite(v), fused, v).reshape(b, t, dim)), None
 
         def attend(head):

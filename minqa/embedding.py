@@ -29,7 +29,7 @@ class Vectors:
     tokens: Tokens
     array: Float[np.ndarray, "token dim"]  # special tokens included
     pooled: Float[np.ndarray, " pooled_dim"] | None
-    weights: Float[np.ndarray, " word"]  # how much each counts in a query; 1 in sum, 0 for punctuation
+    weights: Float[np.ndarray, " word"]  # how much each counts in a query, see `Encoder.word_weights`
     baseline: float = 0.0  # the score of unrelated texts
     identical: float = 1.0  # the score of a text with itself
 
@@ -46,6 +46,16 @@ class Vectors:
     def words(self) -> Float[np.ndarray, "word dim"]:
         """The vector of each word, the mean of its tokens'."""
         return word_means(self.array, self.tokens)
+
+    @property
+    def rows(self) -> Float[np.ndarray, "row dim"]:
+        """The vectors that are compared: the words' or, in late interaction, the tokens'."""
+        return self.words if self.tokens.scored is None else self.array
+
+    @property
+    def row_weights(self) -> Float[np.ndarray, " row"]:
+        """How much each row counts in a query."""
+        return self.weights if self.tokens.scored is None else self.tokens.scored
 
 
 def embed(
@@ -151,29 +161,41 @@ def encode(
     output = run_model(model, batch, **({} if key is None else {"key": key}))
     hidden = getattr(output, "hidden", output)
     number = MAX_SEGMENTS if packs(model) else 1
-    return _take(hidden, batch.pooled, np.array(layers, np.int32), number=number, pooling=pooling)
+    arrays = hidden, getattr(model, "after_pooling", ()), batch.pooled, batch.positions
+    with jax.default_matmul_precision("highest"):
+        return _take(*arrays, np.array(layers, np.int32), number=number, pooling=pooling)
 
 
 @partial(jax.jit, static_argnames=("number", "pooling"))  # one program, whichever the layer
-def _take(hidden, segments, layers, **how):
-    pooled = jax.vmap(partial(pool_tokens, **how))(hidden[-1].astype(jnp.float32), segments)
-    return hidden[layers].astype(jnp.float32), pooled
+def _take(hidden, dense, segments, positions, layers, *, number, pooling):
+    pool = jax.vmap(partial(pool_tokens, number=number, modes=pooling.modes))
+    pooled = pool(hidden[-1].astype(jnp.float32), segments, positions)
+    for layer in dense:
+        pooled = layer(pooled).astype(jnp.float32)
+    if pooling.normalize:
+        pooled /= jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
+    return hidden[layers].astype(jnp.float32), pooled[..., : pooling.truncate_dim]
 
 
 def pool_tokens(
-    vectors: Float[Array, "token dim"], segments: Int[Array, " token"], *, number: int, pooling: Pooling
+    vectors: Float[Array, "token dim"],
+    segments: Int[Array, " token"],
+    positions: Int[Array, " token"],
+    *,
+    number: int,
+    modes: Sequence[str],
 ) -> Float[Array, "{number} pooled_dim"]:
-    """Pool segments 1 to `number` of a row, as sentence-transformers' Pooling and Normalize do."""
+    """Pool segments 1 to `number` of a row, as sentence-transformers' Pooling does."""
     each = partial(jax.ops.segment_sum, segment_ids=segments, num_segments=number + 1)
     count, total = each(jnp.ones(len(vectors)))[:, None], each(vectors)
-    first = (segments[None, :] == jnp.arange(number + 1)[:, None]).argmax(1)
-    modes = {
+    weights = (positions + 1).astype(jnp.float32)[:, None]
+    is_in = segments[None, :] == jnp.arange(number + 1)[:, None]
+    by_mode = {
         "mean": lambda: total / jnp.maximum(count, 1),
         "mean_sqrt_len_tokens": lambda: total / jnp.sqrt(jnp.maximum(count, 1)),
         "max": lambda: jnp.where(count > 0, jax.ops.segment_max(vectors, segments, number + 1), 0),
-        "cls": lambda: vectors[first],
+        "cls": lambda: vectors[is_in.argmax(1)],
+        "weightedmean": lambda: each(vectors * weights) / jnp.maximum(each(weights), 1e-9),
+        "lasttoken": lambda: vectors[len(vectors) - 1 - is_in[:, ::-1].argmax(1)],
     }
-    pooled = jnp.concatenate([modes[mode]() for mode in pooling.modes], axis=-1)[1:]  # 0 is not pooled
-    if pooling.normalize:
-        pooled /= jnp.maximum(jnp.linalg.norm(pooled, axis=-1, keepdims=True), 1e-12)
-    return pooled[:, : pooling.truncate_dim]
+    return jnp.concatenate([by_mode[mode]() for mode in modes], axis=-1)[1:]  # 0 is not pooled

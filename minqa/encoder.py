@@ -25,7 +25,7 @@ WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 class Pooling:
     """How token vectors become one vector, and how two of these are compared (sentence-transformers)."""
 
-    modes: tuple[str, ...] = ("mean",)  # mean, cls, max, mean_sqrt_len_tokens; several are concatenated
+    modes: tuple[str, ...] = ("mean",)  # see `pool_tokens`; several are concatenated
     normalize: bool = False  # whether the pooled vector is scaled to length 1
     include_prompt: bool = True  # whether the prompt's tokens are pooled too
     truncate_dim: int | None = None  # how many leading dimensions are kept, after scaling; None for all
@@ -79,7 +79,7 @@ class Encoder:
 
     def __post_init__(self) -> None:
         for name, prompt in self.prompts.items():
-            if len(self.tokenizer([f"{prompt} a"])[0].windows) > 1:
+            if len(self.tokenizer([f"{prompt} a"], role=name)[0].windows) > 1:
                 most = f"at most {self.tokenizer.max_tokens} tokens are read at once"
                 raise InputError(f"The prompt {name} of {self.name} leaves no room for a text: {most}.")
 
@@ -100,6 +100,11 @@ class Encoder:
             raise InputError(f"The model has layers 0 to {last}, but layer {self.layer} was asked for.")
         return self.layer % (last + 1)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether tokens are compared, as by a ColBERT, instead of words."""
+        return hasattr(self.tokenizer, "readings")
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that hidden states and pooled vectors depend on."""
@@ -114,7 +119,7 @@ class Encoder:
             words = [text] if isinstance(text, str) else text
             if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
                 raise InputError(f"Text {number} is {text!r}, but a text is a string or a list of words.")
-        return self.tokenizer(texts, self.prompt(role))
+        return self.tokenizer(texts, self.prompt(role), role)
 
     def prompt(self, role: Role | None) -> str:
         """What is read before a text in this role, as sentence-transformers chooses it."""
@@ -123,7 +128,14 @@ class Encoder:
         return next((self.prompts[name] for name in names if self.prompts.get(name)), "")
 
     def word_weights(self, tokens: Tokens) -> Float[np.ndarray, " word"]:
-        """How much each word counts: 0 for punctuation; 1 in sum, or 0 if there is no word."""
+        """How much each word counts: 0 for punctuation; 1 in sum, or 0 if there is no word.
+
+        In late interaction, as much as its tokens do.
+        """
+        if tokens.scored is not None:
+            weights = np.zeros(len(tokens.words) + 1, np.float32)
+            np.add.at(weights, tokens.word, tokens.scored)  # -1, no word, is last
+            return weights[:-1]
         weights = tokens.is_word.astype(np.float32)
         if self.weights == "idf" and self.statistics:
             weights *= self.statistics.idf(tokens.keys)
@@ -158,7 +170,10 @@ class Encoder:
 def fingerprint(model: Any, tokenizer: TextTokenizer, described: Any) -> str:
     """A hash of a model's parameters and configuration, its tokenizer, and whatever else is described."""
     config = getattr(model, "config", None)
-    digest = hashlib.sha256(f"{type(model).__name__} {config} {described} {tokenizer.max_tokens}\n".encode())
+    late = getattr(tokenizer, "readings", ())
+    digest = hashlib.sha256(
+        f"{type(model).__name__} {config} {described} {tokenizer.max_tokens}{late or ''}\n".encode()
+    )
     digest.update(tokenizer.backend.to_str().encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         array = np.ascontiguousarray(leaf)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import jax
 import numpy as np
@@ -35,19 +36,21 @@ class HeatMap:
     """How similar every part of a query is to every part of a passage.
 
     The score says how well the passage echoes the query. It is the sum of the contributions, MaxSim over
-    words (Khattab and Zaharia 2020, arXiv:2004.12832, equation 3), or -inf if nothing can be compared.
+    words (Khattab and Zaharia 2020, arXiv:2004.12832, equation 3), or -inf if nothing can be compared. In
+    late interaction it is over tokens, as there: a word adds what its tokens do, and special tokens do too.
     """
 
     query: Tokens
     passage: Tokens
-    token_similarity: Float[np.ndarray, "query_token passage_token"]  # -inf if one belongs to no word
+    token_similarity: Float[np.ndarray, "query_token passage_token"]  # -inf if one is not compared
     # Of the words' mean vectors; if the model does not know one of two different words, as if one were zero.
     word_similarity: Float[np.ndarray, "query_word passage_word"]
-    weights: Float[np.ndarray, " query_word"]  # 1 in sum; 0 for punctuation
+    weights: Float[np.ndarray, " query_word"]  # see `Encoder.word_weights`
     contributions: Float[np.ndarray, " query_word"]  # what each word adds to the score
     score: float
-    baseline: float = 0.0  # the score of unrelated texts
+    baseline: float = 0.0  # the score of unrelated texts; in late interaction, of one word
     identical: float = 1.0  # the score of a text with itself
+    others: tuple[tuple[str, float], ...] = ()  # what tokens of no word add, by name: "[MASK] × 20"
 
     @cached_property
     def heat(self) -> Float[np.ndarray, " passage_word"]:
@@ -64,9 +67,15 @@ class HeatMap:
             return np.full(len(self.passage.words), -1)
         return np.where(np.isfinite(self.heat), self._weighted.argmax(0), -1)
 
+    @property
+    def full_weight(self) -> Float[np.ndarray, " query_word"] | np.float32:
+        """The weight at which a word's heat is its similarity: the highest; in late interaction, its own."""
+        full = self.weights if self.query.scored is not None else self.weights.max(initial=0)
+        return np.maximum(full, np.float32(1e-9))
+
     @cached_property
     def _weighted(self) -> Float[np.ndarray, "query_word passage_word"]:
-        part = self.weights[:, None] / max(self.weights.max(initial=0), np.float32(1e-9))
+        part = (self.weights * self.query.is_word / self.full_weight)[:, None]
         return np.where(part > 0, self.baseline + (self.word_similarity - self.baseline) * part, -np.inf)
 
     def _repr_html_(self) -> str:
@@ -89,23 +98,32 @@ def heat_map(
     Args:
         query, passage: as `embed` returns them for the same encoder.
         similarity: a pure function of [query, dim] and [passage, dim] arrays, compiled once per shape.
-        window, neighbours: see `contributions`. A window is in words, and never shorter than the query.
+        window, neighbours: see `contributions`. A window is in words, and never shorter than the query. Late
+            interaction does without.
     """
     pairs = comparable(query.tokens, passage.tokens)
     words = _similarities(query.words, passage.words, pairs, similarity)
     rows, columns = np.ix_(query.tokens.word, passage.tokens.word)
-    tokens = _similarities(query.array, passage.array, np.pad(pairs, (0, 1))[rows, columns], similarity)
-    [padded] = np.asarray(_contributions(query, [passage], similarity, window, neighbours))
+    pairs = np.pad(pairs, (0, 1), constant_values=True)[rows, columns]  # -1, no word, is last
+    tokens = _similarities(query.array, passage.array, pairs, similarity)
+    late, shown = query.tokens.scored is not None, (rows >= 0) & (columns >= 0)
+    if late:
+        shown = query.tokens.may_match[:, None] & passage.tokens.may_match[None, :]
+    [added] = np.asarray(_contributions(query, [passage], similarity, window, neighbours))
+    added = added[: len(query.rows)]
+    added, others = _by_word(query.tokens, added) if late else (added, ())
+    total = np.append(added, np.array([part for _, part in others], np.float32)).sum()
     return HeatMap(
         query=query.tokens,
         passage=passage.tokens,
-        token_similarity=np.where((rows >= 0) & (columns >= 0), tokens, np.float32(-np.inf)),
+        token_similarity=np.where(shown, tokens, np.float32(-np.inf)),
         word_similarity=words,
         weights=query.weights,
-        contributions=padded[: len(query.weights)],
-        score=float(padded.sum()) if query.weights.any() and passage.tokens.is_word.any() else -np.inf,
+        contributions=added,
+        score=float(total) if query.row_weights.any() and passage.tokens.may_match.any() else -np.inf,
         baseline=query.baseline,
         identical=query.identical,
+        others=others,
     )
 
 
@@ -118,7 +136,7 @@ def rank(
     neighbours: float = NEIGHBOURS,
 ) -> Float[np.ndarray, " passage"]:
     """The score of each passage, as its heat map has it; see `heat_map`."""
-    block = max(1, WORDS_AT_ONCE // max([1, *(len(passage.words) for passage in passages)]))
+    block = max(1, WORDS_AT_ONCE // max([1, *(len(passage.rows) for passage in passages)]))
     blocks = [passages[start : start + block] for start in range(0, len(passages), block)]
     added = [_contributions(query, block, similarity, window, neighbours) for block in blocks]
     return np.concatenate([np.zeros(0, np.float32), *(np.asarray(block).sum(1) for block in added)])
@@ -140,19 +158,33 @@ def window_for(window: int, query: Tokens) -> int:
 
 
 def _contributions(query, passages, similarity, window, neighbours) -> jax.Array:
-    """`maxsim` over words, float32 [passage, query word], padded to few shapes."""
-    size = padded_length(len(query.words), steps=1)
-    length = padded_length(max(len(passage.words) for passage in passages), least=PASSAGE_WORDS)
+    """`maxsim` over words or tokens, float32 [passage, query row], padded to few shapes."""
+    size = padded_length(len(query.rows), steps=1)
+    length = padded_length(max(len(passage.rows) for passage in passages), least=PASSAGE_WORDS)
     pairs = [comparable(query.tokens, passage.tokens) for passage in passages]
+    if query.tokens.scored is not None:
+        window, neighbours = 0, 0.0
     return maxsim(
-        pad(query.words, size),
-        pad(query.weights, size),
-        pad_all([passage.words for passage in passages], length, value=1.0),  # a 0 costs cosine more
-        pad_all([passage.tokens.is_word for passage in passages], length),
+        pad(query.rows, size),
+        pad(query.row_weights, size),
+        pad_all([passage.rows for passage in passages], length, value=1.0),  # a 0 costs cosine more
+        pad_all([passage.tokens.may_match for passage in passages], length),
         comparable=None if all(map(np.all, pairs)) else pad_all(pairs, size, length),
         similarity=similarity,
         window=window_for(window, query.tokens),
         neighbours=neighbours,
+    )
+
+
+def _by_word(query: Tokens, added: Float[np.ndarray, " token"]) -> tuple[np.ndarray, Any]:
+    """What the tokens of each word add, float32 [word], and (name, sum) of those of no word."""
+    words, named = np.zeros(len(query.words) + 1, np.float32), dict[str, list[float]]()
+    np.add.at(words, query.word, added)  # -1, no word, is last
+    for name, part in zip(query.specials, added.tolist(), strict=True):
+        named.setdefault(name, []).append(part)
+    named.pop("", None)
+    return words[:-1], tuple(
+        (f"{name} × {len(parts)}" if parts[1:] else name, sum(parts)) for name, parts in named.items()
     )
 
 

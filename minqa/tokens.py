@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from typing import TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from tokenizers import Encoding, Tokenizer
 
 from minqa.text import well_formed
@@ -34,6 +34,11 @@ class Tokens:
     types: Int[np.ndarray, " token"]  # 0, or 1 in the second text of a pair
     prompt_tokens: int = 0  # how many leading tokens stand for the prompt, [CLS] included; or 0
     pooled_window: int = 0  # the window that truncation would keep
+    # In late interaction, as ColBERT's, tokens are compared instead of words: how much each counts, which of
+    # them others attend to, and what those are called that count and belong to no word ("" for all others).
+    scored: Float[np.ndarray, " token"] | None = None
+    attended: Bool[np.ndarray, " token"] | None = None
+    specials: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -45,7 +50,13 @@ class Tokens:
     @cached_property
     def is_word(self) -> Bool[np.ndarray, " word"]:
         """bool [word]: whether a word has a token and is more than punctuation and signs."""
-        return _has(self.word, len(self.words)) & np.array([*map(is_written, self.word_texts)], bool)
+        word = self.word if self.scored is None else np.where(self.scored > 0, self.word, -1)
+        return _has(word, len(self.words)) & np.array([*map(is_written, self.word_texts)], bool)
+
+    @property
+    def may_match(self) -> Bool[np.ndarray, " row"]:
+        """bool [word] or, in late interaction, [token]: whether a query's may match it."""
+        return self.is_word if self.scored is None else self.scored > 0
 
 
 def is_written(word: str) -> bool:
@@ -76,7 +87,7 @@ class TextTokenizer:
     backend: Tokenizer  # splits a text into words and tokens, and a long text into windows
     max_tokens: int  # in a window, special tokens included
 
-    def __call__(self, texts: Sequence[Text], prompt: str = "") -> list[Tokens]:
+    def __call__(self, texts: Sequence[Text], prompt: str = "", role: str | None = None) -> list[Tokens]:
         """Tokens of each text, or list of words; `prompt` is read before it and is none of its words."""
         prompt = well_formed(prompt)
         texts = [well_formed(text) if isinstance(text, str) else [*map(well_formed, text)] for text in texts]

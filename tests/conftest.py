@@ -18,6 +18,7 @@ import hashlib
 import importlib
 import json
 import pkgutil
+import string
 from pathlib import Path
 
 import h5py
@@ -55,13 +56,16 @@ VOCABULARY = [
 ]
 
 
-def make_bert_folder(folder: Path, *, seed: int = 0, kind=transformers.BertModel, **sizes) -> Path:
+def make_bert_folder(
+    folder: Path, *, seed: int = 0, kind=transformers.BertModel, unused: int = 0, **sizes
+) -> Path:
     """Save a random BERT, or one with a head, and its tokenizer as transformers saves them.
 
     The weights are large enough that attention is uneven and GELU is used where its variants differ.
+    The vocabulary ends in so many `unused` tokens.
     """
     sizes = dict(
-        vocab_size=len(VOCABULARY), hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=len(VOCABULARY) + unused, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
         intermediate_size=48, max_position_embeddings=64, initializer_range=0.3,
     ) | sizes  # fmt: skip
     torch.manual_seed(seed)
@@ -73,7 +77,8 @@ def make_bert_folder(folder: Path, *, seed: int = 0, kind=transformers.BertModel
         ):  # transformers starts them all at 0 and 1
             parameter.data += 0.3 * torch.randn_like(parameter)
     model.save_pretrained(folder)
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY), "utf-8")
+    vocabulary = [*VOCABULARY, *(f"[unused{number}]" for number in range(unused))]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary), "utf-8")
     tokenizer = transformers.BertTokenizerFast.from_pretrained(folder, model_max_length=64)
     tokenizer.save_pretrained(folder)
     return folder
@@ -159,6 +164,83 @@ def sentence_folder(folder: Path, *, pooling, normalize=True, prompts=None, defa
         "config_sentence_transformers.json": settings,
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content), "utf-8")
+    return folder
+
+
+def dense_folder(folder: Path, sizes: tuple[int, int], *, seed: int = 1, bias=False, **settings) -> Path:
+    """Write a Dense module of random weights."""
+    rng, (inputs, outputs) = np.random.default_rng(seed), sizes
+    tensors = {"linear.weight": rng.normal(size=(outputs, inputs)) / inputs**0.5}
+    if bias:
+        tensors["linear.bias"] = rng.normal(size=outputs)
+    if settings.get("use_residual") and inputs != outputs:
+        tensors["residual.weight"] = rng.normal(size=(outputs, inputs)) / inputs**0.5
+    folder.mkdir(exist_ok=True)
+    save_file(
+        {name: tensor.astype(np.float32) for name, tensor in tensors.items()}, folder / "model.safetensors"
+    )
+    settings = {"activation_function": "torch.nn.modules.linear.Identity"} | settings
+    settings |= {"in_features": inputs, "out_features": outputs, "bias": bias}
+    (folder / "config.json").write_text(json.dumps(settings), "utf-8")
+    return folder
+
+
+def add_dense(folder: Path, *layers: dict) -> Path:
+    """Put Dense modules, each of `sizes` and settings, after the pooling of sentence-transformers' folder."""
+    modules = json.loads((folder / "modules.json").read_text("utf-8"))
+    for i, layer in enumerate(layers):
+        dense_folder(folder / f"dense{i}", seed=i, **layer)
+        kind = "sentence_transformers.models.Dense"
+        modules.insert(2 + i, {"path": f"dense{i}", "type": kind})
+    modules = [{**module, "idx": i, "name": str(i)} for i, module in enumerate(modules)]
+    (folder / "modules.json").write_text(json.dumps(modules), "utf-8")
+    return folder
+
+
+def stanford_folder(folder: Path, *, dim: int = 16, metadata: dict | None = None, **sizes) -> Path:
+    """A random ColBERT as Stanford's code writes it; without metadata if that is None."""
+    make_bert_folder(folder, unused=2, **sizes)
+    edit_json(folder / "config.json", architectures=["HF_ColBERT"])
+    linear = np.random.default_rng(2).normal(size=(dim, 32)).astype(np.float32)
+    rewrite(folder, lambda old: {f"bert.{name}": old[name] for name in old} | {"linear.weight": linear})
+    if metadata is not None:
+        usual = dict(
+            query_token_id="[unused0]", doc_token_id="[unused1]", query_token="[Q]", doc_token="[D]", dim=dim,
+            query_maxlen=16, doc_maxlen=24, mask_punctuation=True, attend_to_mask_tokens=False,
+        )  # fmt: skip
+        (folder / "artifact.metadata").write_text(json.dumps(usual | metadata), "utf-8")
+    return folder
+
+
+def pylate_folder(
+    folder: Path, *, dense: tuple[tuple[int, int], ...] = ((32, 16),), layer=None, **settings
+) -> Path:
+    """A random ColBERT as PyLate writes it, with so many dense layers."""
+    make_bert_folder(folder, unused=2)
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(folder, model_max_length=64)
+    tokenizer.add_tokens(["[Q] ", "[D] "])
+    tokenizer.save_pretrained(folder)
+    model = transformers.BertModel.from_pretrained(folder, add_pooling_layer=False)
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
+    kinds = ["sentence_transformers.models.Transformer", *["pylate.models.Dense.Dense"] * len(dense)]
+    modules = [
+        {"idx": i, "name": str(i), "path": f"{i}_Dense" * (i > 0), "type": kind}
+        for i, kind in enumerate(kinds)
+    ]
+    for i, sizes in enumerate(dense, 1):
+        dense_folder(folder / f"{i}_Dense", sizes, seed=i, **(layer or {}))
+    settings = dict(
+        model_type="ColBERT", prompts={}, default_prompt_name=None, similarity_fn_name="MaxSim",
+        query_prefix="[Q] ", document_prefix="[D] ", query_length=16, document_length=24,
+        attend_to_expansion_tokens=False, skiplist_words=[*string.punctuation], do_query_expansion=True,
+    ) | settings  # fmt: skip
+    for name, content in {
+        "modules.json": modules,
+        "sentence_bert_config.json": {"max_seq_length": 63, "do_lower_case": False},
+        "config_sentence_transformers.json": {k: v for k, v in settings.items() if v is not ...},
+    }.items():
         (folder / name).write_text(json.dumps(content), "utf-8")
     return folder
 

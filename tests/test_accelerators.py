@@ -79,9 +79,9 @@ def test_cudnn_is_used_where_it_can_be(monkeypatch, dtype, shape, platform, vers
 
 @pytest.fixture
 def small_bert():
-    """A BERT in bfloat16, and rows of two texts and padding."""
+    """A BERT in bfloat16, and rows of two texts, the end of one of them not attended to, and padding."""
     model = Bert(BertConfig(90, 32, 2, 2, 40, 64, 2), rngs=nnx.Rngs(0))
-    segments = np.tile(np.repeat([1, 2, 0], [9, 10, 3]), (3, 1))
+    segments = np.tile(np.repeat([1, 2, -2, 0], [9, 7, 3, 3]), (3, 1))
     ids = np.random.default_rng(0).integers(0, 80, segments.shape)
     return jax.tree.map(lambda leaf: leaf.astype("bfloat16"), model), ids, segments
 

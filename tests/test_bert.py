@@ -195,3 +195,13 @@ def test_training_of_bert_base_compiles_in_twenty_seconds():
     start = time.perf_counter()
     jax.jit(jax.value_and_grad(loss)).lower(model, ids, mask, jax.random.key(0)).compile()
     assert time.perf_counter() - start < 30, "20 s on a quiet machine"
+
+
+def test_a_token_of_a_negative_segment_sees_its_text_and_is_not_seen(tiny):
+    ids, segments = np.array([[2, 9, 10, 4, 4]], np.int32), np.array([[1, 1, 1, -1, -1]], np.int32)
+    output = tiny.model(ids, segments, attention=True)
+    alone = tiny.model(ids[:, :3], segments[:, :3]).hidden
+    np.testing.assert_allclose(output.hidden[:, :, :3], alone, atol=1e-5, rtol=0)
+    one = tiny.model(ids[:, :4], segments[:, :4]).hidden
+    np.testing.assert_allclose(output.hidden[:, :, 3], one[:, :, 3], atol=1e-5, rtol=0)
+    assert not output.attention[..., 3:].any() and output.attention[..., 3:, :3].all()

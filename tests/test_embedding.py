@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import rewrite, sentence_folder, sentence_transformer
+from conftest import add_dense, rewrite, sentence_folder, sentence_transformer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokens import ANY_TEXT
@@ -39,6 +39,9 @@ POOLINGS = [
     ({"pooling_mode": "cls"}, True),
     ({"pooling_mode": ["mean", "cls"]}, True),
     ({"pooling_mode": ["max", "mean", "mean_sqrt_len_tokens"]}, False),
+    ({"pooling_mode_mean_tokens": False, "pooling_mode_weightedmean_tokens": True}, False),
+    ({"pooling_mode_lasttoken": True, "pooling_mode_weightedmean_tokens": True}, True),
+    ({"pooling_mode": ["lasttoken", "cls", "weightedmean"]}, False),
 ]
 
 
@@ -51,11 +54,35 @@ def test_pooling_equals_sentence_transformers(bert_folder, pooling, normalize):
     )
 
 
+TANH = "torch.nn.modules.activation.Tanh"
+DENSE = {
+    "one": [{"sizes": (32, 8), "bias": True, "activation_function": TANH}],
+    "of sentence level": [
+        {"sizes": (32, 32), "module_input_name": "sentence_embedding", "use_residual": True}
+    ],
+    "three": [
+        {"sizes": (32, 40), "activation_function": "torch.nn.modules.activation.ReLU", "use_residual": True},
+        {"sizes": (40, 40), "activation_function": "torch.nn.modules.activation.SiLU", "bias": True},
+        {"sizes": (40, 5), "activation_function": "torch.nn.modules.activation.Sigmoid"},
+    ],
+}
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("layers", DENSE.values(), ids=DENSE.keys())
+def test_dense_layers_after_pooling_equal_sentence_transformers(bert_folder, layers, normalize):
+    folder = add_dense(sentence_folder(bert_folder, pooling={}, normalize=normalize, truncate_dim=4), *layers)
+    expected, ours = sentence_transformer(folder).encode(TEXTS), minqa.load(folder)
+    np.testing.assert_allclose(minqa.pool(minqa.embed(ours, TEXTS)), expected, atol=1e-5, rtol=0)
+    assert ours.num_layers == 2 and minqa.embed(ours, ["war"])[0].array.shape == (3, 32)
+
+
+@pytest.mark.parametrize("mode", ["mean", "weightedmean", "lasttoken"])
 @pytest.mark.parametrize("include_prompt", [True, False])
-def test_prompts_equal_sentence_transformers(bert_folder, include_prompt):
+def test_prompts_equal_sentence_transformers(bert_folder, include_prompt, mode):
     folder = sentence_folder(
         bert_folder,
-        pooling={"pooling_mode_mean_tokens": True, "include_prompt": include_prompt},
+        pooling={"pooling_mode": mode, "include_prompt": include_prompt},
         prompts={"query": "who played: ", "document": "war ", "plain": "theory: "},
         default="plain",
     )
@@ -208,7 +235,7 @@ def test_progress_is_told(either):
         assert sum(done) == 4
 
 
-@pytest.mark.parametrize("mode", ["mean", "cls", "max", "mean_sqrt_len_tokens"])
+@pytest.mark.parametrize("mode", ["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
 def test_a_text_without_tokens_is_pooled_to_numbers(either, mode):
     pooling = minqa.Pooling((mode,))
     texts = ["", "war", " "]
@@ -266,6 +293,10 @@ def test_vectors_from_elsewhere():
         minqa.Vectors.of(["fox"], [[3, 4]]), [vectors, minqa.Vectors.of([], np.zeros((0, 2)))]
     )
     assert scores[0] == pytest.approx(0.8) and scores[1] == -np.inf
+    page = heat._repr_html_()  # and looked at, word by word
+    assert (
+        all(word in page for word in ("fox", "Fox", "ran")) and minqa.heat_sentence(heat).text == "Fox ran !"
+    )
     for words, wrong in ((["a"], array), (["a"], array[0]), (["a", "b"], array[None])):
         with pytest.raises(ValueError, match=r"words need an array \[word, dim\], not"):
             minqa.Vectors.of(words, wrong)

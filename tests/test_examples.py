@@ -10,6 +10,7 @@ SAID = {
     "heat_map": "score 0.",
     "ranking": "first place is right: ",
     "unit": "unit 1.787",
+    "colbert": "[MASK] × 22",
     "animacy": "head 4.1  moves +0.26",
     "index_elsewhere": "FAISS finds the same 5 passages",
 }

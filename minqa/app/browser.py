@@ -156,7 +156,7 @@ class _Tab:
     def add_heads(self) -> None:
         self.text("text", "Look", "Text", value=TIRED)
         with gr.Row():
-            self.slider("layer", 1, self.tabs.layers, "Layer", value=1, elem_id="layer")
+            self.slider("layer", 1, self.tabs.depth, "Layer", value=1, elem_id="layer")
             self.slider("head", 0, self.tabs.heads_per_layer - 1, "Head", elem_id="head")
             self.model()
         label = "A text that differs in a word: which heads move?"
@@ -174,7 +174,7 @@ class _Tab:
         with gr.Row():
             self.choice("feature", [*FEATURES], "Units that follow", value=State.feature)
             self.choice("kind", self.tabs.kinds, "Kind of unit")
-            self.slider("layer", 0, self.tabs.layers, "… or one: its layer", value=1)
+            self.slider("layer", 0, self.tabs.depth, "… or one: its layer", value=1)
             unit = self.add("unit", gr.Number, precision=0, label="… and its number (-1: none)")
             self.model()
         self.events.append(unit.submit)
@@ -185,7 +185,8 @@ class _Tab:
         return self.controls[name]
 
     def slider(self, name: str, low: int, high: int, label: str, **options: Any) -> None:
-        self.add(name, gr.Slider, minimum=low, maximum=high, label=label, **{"step": 1, **options})
+        choice = {"minimum": low, "maximum": max(high, low + 1), "interactive": high > low}
+        self.add(name, gr.Slider, label=label, **{"step": 1, **choice, **options})
 
     def choice(self, name: str, choices: Sequence[str], label: str, **options: Any) -> None:
         self.add(name, gr.Dropdown, choices=choices, label=label, **{"value": choices[0], **options})

@@ -90,6 +90,7 @@ class Tabs:
             self.names.append(name if name not in self.names else f"{name} ({len(self.names) + 1})")
         self.rerank = _rerank(searches[0], State())
         self.layers = max(search.encoder.num_layers for search in searches)
+        self.depth = max(getattr(model, "depth", self.layers) for model in models)  # of a ColBERT's BERT
         self.heads_per_layer = max(getattr(model, "num_heads", 1) for model in models)
         self.kinds = [*dict.fromkeys(kind for model in models for kind in getattr(model, "UNITS", ()))]
         self._units_lock = threading.Lock()  # two visitors do not search for the same units

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -91,9 +92,11 @@ def load_models(
     searches, given = [], {"query": query_prompt, "document": passage_prompt}
     prompts = {name: prompt for name, prompt in given.items() if prompt}
     for name in names or [DEMO_MODEL]:
-        with Clock() as clock, step("load"):
+        with Clock() as clock, step("load"), warnings.catch_warnings(record=True) as warned:
             encoder = load(name)
             encoder = replace(encoder, layer=layer, weights=weights, prompts={**encoder.prompts, **prompts})
+        for warning in warned:
+            note(str(warning.message))
         encoder.layer_number  # noqa: B018, it raises InputError if there is no such layer
         searches.append(Search(encoder, clock=clock))
     if reader:

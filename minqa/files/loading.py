@@ -1,8 +1,11 @@
 """A folder, or a name on the Hugging Face hub → an encoder."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +15,8 @@ from minqa.elmo import Elmo
 from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import Settings, first_line, load_parameters, read_json, read_settings
+from minqa.files.colbert import read_late
+from minqa.files.dense import DenseBert, read_dense, stanford_dense, tensor_names
 from minqa.files.extras import package_folder
 from minqa.files.tokenizer import load_tokenizer
 from minqa.files.weights import open_hdf5, read_tensors
@@ -20,22 +25,27 @@ from minqa.text import InputError
 from minqa.tokens import TextTokenizer
 
 DEMO_MODEL = "all-MiniLM-L6-v2"
-# sentence-transformers' flags before version 6, and its names of today.
+# sentence-transformers' flags before version 6, and its names of today, in the order of its concatenation.
 POOLING_MODES = {
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
 }
+# What sentence-transformers may chain. What pools nothing is a ColBERT: PyLate's, or a MultiVectorEncoder.
+CHAINS = "Transformer( Pooling( Dense)*( Normalize)?|( Dense)+|( Dense)* MultiVectorMask Normalize)"
 
 
 def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Encoder:
     """Load an encoder.
 
     Args:
-        source: a folder or a Hugging Face hub id of a BERT, DistilBERT, RoBERTa or XLM-R,
-            sentence-transformers' or plain (which is pooled by the mean), or of an ELMo, with the two files
-            that `load_elmo` takes; the default is the model of the demo group.
+        source: a folder or a Hugging Face hub id of a BERT, DistilBERT, RoBERTa or XLM-R, plain (which is
+            pooled by the mean) or sentence-transformers'; of a ColBERT, as its authors, PyLate or
+            sentence-transformers write one; or of an ELMo, with the two files that `load_elmo` takes. The
+            default is the model of the demo group.
         dtype: of parameters and computation, float32 or bfloat16.
 
     Raises:
@@ -74,41 +84,46 @@ def load_elmo(
 
 
 def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
-    transformer, pooling = _modules(folder)
-    settings = read_settings(folder / "config_sentence_transformers.json", optional=True)
-    prompts = Settings(settings.place, settings.get("prompts", dict) or {})
-    default = settings.get("default_prompt_name", str) or ""
-    if default and default not in prompts.values:
-        raise InputError(f"{settings.place}: default_prompt_name is {default!r}; there is no such prompt.")
-    similarity = settings.get("similarity_fn_name", str) or "cosine"
-    dim = settings.get("truncate_dim", int)
-    if similarity not in SIMILARITIES or (dim is not None and dim < 1):
-        wanted = f"similarity_fn_name must be {', '.join(SIMILARITIES)}, and truncate_dim above 0"
-        raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
+    transformer, modules = _modules(folder)
     config_file = read_settings(transformer / "config.json")
+    architectures = config_file.values.get("architectures")
+    late = "Pooling" not in modules if modules else architectures == ["HF_ColBERT"]
+    settings = read_settings(folder / "config_sentence_transformers.json", optional=True)
     labels = config_file.get("id2label", dict) or {"0": "", "1": ""}
-    is_classifier = "ForSequenceClassification" in str(config_file.values.get("architectures"))
+    is_classifier = "ForSequenceClassification" in str(architectures)
     ranks = is_classifier and ("sentence_transformers" in config_file.values or len(labels) == 1)
-    if ranks or settings.get("model_type", str) not in (None, "SentenceTransformer"):
+    kinds = ("ColBERT", "MultiVectorEncoder") if late else ("SentenceTransformer",)
+    if ranks or settings.get("model_type", str) not in (None, *kinds):
         raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
     config, tokenizer = read_bert(transformer)
+    prompts, pooling = settings.get("prompts", dict) or {}, Pooling(normalize=True)
+    if late:
+        most = config.max_position_embeddings - config.first_position
+        tokenizer, prompts = read_late(folder, transformer, modules, tokenizer, most)
+    else:
+        pooling = _pooling(settings, modules)
+    default = settings.get("default_prompt_name", str) or ""
+    if default and default not in prompts:
+        raise InputError(f"{settings.place}: default_prompt_name is {default!r}; there is no such prompt.")
+    make: Any = partial(Bert, config)
+    names, tensors = bert.TENSORS[config.model_type], {**read_tensors(transformer)}
+    dense, more = read_dense(modules.get("Dense", ()), config.hidden_size * len(pooling.modes))
+    if late:  # some folders of PyLate's hold the authors' layer too
+        own = stanford_dense(tensors, config.hidden_size)
+        dense, more = (dense, more) if modules else own
+    if late or dense:
+        make, names = partial(DenseBert, config, dense, late), tensor_names(config)
     model = load_parameters(
-        partial(Bert, config),
-        read_tensors(transformer),
-        bert.TENSORS[config.model_type],
+        make,
+        tensors | more,
+        names,
         settings="config.json",
         older_names=bert.OLDER_NAMES,
         unused=bert.UNUSED_TENSORS,
         dtype=dtype,
     )
-    return Encoder(
-        model=model,
-        tokenizer=tokenizer,
-        pooling=replace(pooling, truncate_dim=dim, similarity=similarity),
-        prompts={name: prompts.get(name, str) or "" for name in prompts.values},
-        default_prompt=default,
-        name=name,
-    )
+    prompts = {role: Settings(settings.place, prompts).get(role, str) or "" for role in prompts}
+    return Encoder(model, tokenizer, pooling, prompts, default, name)
 
 
 def read_bert(folder: Path, *, max_tokens: int | None = None) -> tuple[BertConfig, TextTokenizer]:
@@ -130,22 +145,38 @@ def read_bert(folder: Path, *, max_tokens: int | None = None) -> tuple[BertConfi
     return config, tokenizer
 
 
-def _modules(folder: Path) -> tuple[Path, Pooling]:
-    """Where the transformer of a sentence-transformers folder lies, and how it pools."""
+def _modules(folder: Path) -> tuple[Path, dict[str, list[Path]]]:
+    """Where the transformer of a folder lies, and sentence-transformers' modules after it, by their kind."""
     place = folder / "modules.json"
     if not place.is_file():
-        return folder, Pooling()
+        return folder, {}
     modules = [
         Settings(place, module if isinstance(module, dict) else {}) for module in read_json(place, list)
     ]
     kinds = [(module.get("type", str) or "nothing").rpartition(".")[2] for module in modules]
-    if kinds[:2] != ["Transformer", "Pooling"] or kinds[2:] not in ([], ["Normalize"]):
-        supported = "Transformer, Pooling and, at the end, Normalize"
+    if not re.fullmatch(CHAINS, " ".join(kinds)):
+        supported = "Transformer, Pooling, any Dense and Normalize; or a ColBERT's"
         raise InputError(f"{place} chains {', '.join(kinds)}; supported are {supported}.")
-    settings = read_settings(folder / (modules[1].get("path", str) or "1_Pooling") / "config.json")
+    places: dict[str, list[Path]] = {}
+    for i, (kind, module) in enumerate(zip(kinds, modules, strict=True)):
+        places.setdefault(kind, []).append(folder / (module.get("path", str) or f"{i}_{kind}" * (i > 0)))
+    return places.pop("Transformer")[0], places
+
+
+def _pooling(settings: Settings, modules: Mapping[str, Sequence[Path]]) -> Pooling:
+    """How the vectors of a sentence-transformers folder are pooled and compared; by the mean in any other."""
+    similarity, dim = settings.get("similarity_fn_name", str) or "cosine", settings.get("truncate_dim", int)
+    if similarity not in SIMILARITIES or (dim is not None and dim < 1):
+        wanted = f"similarity_fn_name must be {', '.join(SIMILARITIES)}, and truncate_dim above 0"
+        raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
+    pooling = Pooling(truncate_dim=dim, similarity=similarity)
+    if not modules:
+        return pooling
+    settings = read_settings(modules["Pooling"][0] / "config.json")
     flags = [key for key in settings.values if key.startswith("pooling_mode_") and settings.get(key, bool)]
-    # In the order in which sentence-transformers concatenates them.
-    modes = settings.values.get("pooling_mode") or sorted(POOLING_MODES.get(flag, flag) for flag in flags)
+    known = [mode for flag, mode in POOLING_MODES.items() if flag in flags]
+    unknown = [flag for flag in flags if flag not in POOLING_MODES]
+    modes = settings.values.get("pooling_mode") or [*known, *unknown]
     modes = modes if isinstance(modes, list) else [modes]
     if not all(mode in POOLING_MODES.values() for mode in modes):
         supported = ", ".join(POOLING_MODES.values())
@@ -153,8 +184,12 @@ def _modules(folder: Path) -> tuple[Path, Pooling]:
             f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {supported}."
         )
     include_prompt = settings.get("include_prompt", bool) is not False
-    pooling = Pooling(tuple(modes or ["mean"]), "Normalize" in kinds, include_prompt)
-    return folder / (modules[0].get("path", str) or ""), pooling
+    return replace(
+        pooling,
+        modes=tuple(modes or ["mean"]),
+        normalize="Normalize" in modules,
+        include_prompt=include_prompt,
+    )
 
 
 def model_folder(source: str | Path) -> Path:
@@ -179,7 +214,7 @@ def model_folder(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    wanted = ["*.json", "*.txt", "*.safetensors", "*sentencepiece.bpe.model"]
+    wanted = ["*.json", "*.txt", "*.safetensors", "*sentencepiece.bpe.model", "artifact.metadata"]
     try:
         fetched = Path(snapshot_download(source, allow_patterns=wanted))
         if not any(fetched.rglob("*.safetensors")):

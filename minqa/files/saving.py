@@ -13,6 +13,7 @@ from minqa.elmo import Elmo
 from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import dump
+from minqa.files.dense import LAYER_TENSORS, DenseBert
 from minqa.text import InputError
 
 MODULES = "sentence_transformers.models"
@@ -27,7 +28,9 @@ def save(encoder: Encoder, folder: str | Path) -> None:
         InputError: the model is neither a BERT nor an ELMo of minqa, or the folder cannot be written.
     """
     folder, model = Path(folder), encoder.model
-    if not isinstance(model, Bert | Elmo):
+    if encoder.is_late:
+        raise InputError(f"{encoder.name} is a ColBERT, which can be loaded, but not saved.")
+    if not isinstance(model, Bert | DenseBert | Elmo):
         raise InputError(
             f"{encoder.name} is neither a BERT nor an ELMo, so no format is known for its files."
         )
@@ -36,13 +39,18 @@ def save(encoder: Encoder, folder: str | Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in (
-            _bert_settings(encoder, model) if isinstance(model, Bert) else _elmo_options(model)
+            _elmo_options(model) if isinstance(model, Elmo) else _bert_settings(encoder, model)
         ).items():
             (folder / name).parent.mkdir(exist_ok=True)
             (folder / name).write_text(json.dumps(content, indent=1), "utf-8")
-        if isinstance(model, Bert):
+        if not isinstance(model, Elmo):
             encoder.tokenizer.backend.save(str(folder / "tokenizer.json"))
-            save_file(dump(model, bert.TENSORS[model.config.model_type]), folder / "model.safetensors")
+            for i, layer in enumerate(getattr(model, "dense", ()), 2):
+                tensors = {LAYER_TENSORS[name]: tensor for name, tensor in dump(layer).items()}
+                save_file(tensors, folder / f"{i}_Dense/model.safetensors")
+            plain = model.bert if isinstance(model, DenseBert) else model
+            names = bert.TENSORS[plain.config.model_type]
+            save_file(dump(plain, names), folder / "model.safetensors")
         else:
             with h5py.File(folder / "weights.hdf5", "w") as file:
                 for name, tensor in dump(model, elmo.TENSORS).items():
@@ -51,15 +59,16 @@ def save(encoder: Encoder, folder: str | Path) -> None:
         raise InputError(f"{folder} cannot be written ({error.strerror or error}).") from error
 
 
-def _bert_settings(encoder: Encoder, model: Bert) -> dict[str, Any]:
+def _bert_settings(encoder: Encoder, model: Bert | DenseBert) -> dict[str, Any]:
     pooling, limit, backend = encoder.pooling, encoder.tokenizer.max_tokens, encoder.tokenizer.backend
-    kinds = ["Transformer", "Pooling", *["Normalize"] * pooling.normalize]
+    config, dense, _ = model.config if isinstance(model, DenseBert) else (model.config, (), False)
+    kinds = ["Transformer", "Pooling", *["Dense"] * len(dense), *["Normalize"] * pooling.normalize]
     return {
-        "config.json": bert.bert_settings(model.config),
+        "config.json": bert.bert_settings(config),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
             "model_max_length": limit,
-            "pad_token": backend.id_to_token(max(model.config.first_position, 1) - 1),  # it is masked
+            "pad_token": backend.id_to_token(max(config.first_position, 1) - 1),  # it is masked
             "sep_token": backend.encode("").tokens[-1],
         },
         "sentence_bert_config.json": {"max_seq_length": limit},
@@ -70,7 +79,17 @@ def _bert_settings(encoder: Encoder, model: Bert) -> dict[str, Any]:
         "1_Pooling/config.json": {
             "pooling_mode": list(pooling.modes),
             "include_prompt": pooling.include_prompt,
-            "word_embedding_dimension": model.config.hidden_size,
+            "word_embedding_dimension": config.hidden_size,
+        },
+        **{
+            f"{i}_Dense/config.json": {
+                "in_features": sizes.inputs,
+                "out_features": sizes.outputs,
+                "activation_function": f"torch.nn.{sizes.activation}",
+                "bias": sizes.bias,
+                "use_residual": sizes.residual,
+            }
+            for i, sizes in enumerate(dense, 2)
         },
         "config_sentence_transformers.json": {
             "prompts": dict(encoder.prompts),

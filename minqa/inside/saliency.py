@@ -52,22 +52,25 @@ def saliency(
         if not text.is_word.any():
             raise InputError(f"The {role} holds no word.")
     # Everything is padded to few shapes, as each is compiled.
-    lengths = [padded_length(len(text.words), steps=1) for text in tokens]
-    weights, is_word = pad(encoder.word_weights(tokens[0]), lengths[0]), pad(tokens[1].is_word, lengths[1])
-    may_match = pad(comparable(*tokens), *lengths)
-    window = window_for(window, tokens[0])
+    lengths = [padded_length(max(len(text.words), len(text.may_match)), steps=1) for text in tokens]
+    scored, pairs = tokens[0].scored, comparable(*tokens)
+    weights = pad(encoder.word_weights(tokens[0]) if scored is None else scored, lengths[0])
+    may_match = pad(tokens[1].may_match, lengths[1])
+    window, neighbours = (window_for(window, tokens[0]), neighbours) if scored is None else (0, 0.0)
     compare = partial(maxsim, similarity=similarity, window=window, neighbours=neighbours)
 
-    def words(scale: Float[Array, " word"], text: Tokens, batch: Batch) -> Float[Array, "word dim"]:
+    def rows(scale: Float[Array, " row"], text: Tokens, batch: Batch) -> Float[Array, "row dim"]:
         length, width = len(scale), batch.ids.shape[1]
         scale = jnp.pad(scale, (1, 0), constant_values=1)[pad(text.word + 1, width)]  # 0 is no word
         hidden = run_model(encoder.model, batch, scale=scale[None]).hidden
-        means = pad(word_means(np.eye(len(text), width, dtype=np.float32), text), length)  # (word, token)
+        means = np.eye(len(text), width, dtype=np.float32)
+        means = pad(word_means(means, text) if scored is None else means, length)  # (row, token)
         return jnp.asarray(means) @ encoder.centred(hidden[encoder.layer_number, 0].astype(jnp.float32))
 
     def score(scales: list[Float[Array, " _"]]) -> Float[Array, ""]:
-        query, passage = map(words, scales, tokens, batches)
-        return compare(query, weights, passage[None], is_word[None], comparable=may_match[None]).sum()
+        query, passage = map(rows, scales, tokens, batches)
+        unknown = None if pairs.all() else pad(pairs, *lengths)[None]
+        return compare(query, weights, passage[None], may_match[None], comparable=unknown).sum()
 
     with jax.default_matmul_precision("highest"):
         value, gradients = jax.value_and_grad(score)([jnp.ones(length) for length in lengths])

@@ -127,7 +127,8 @@ def _read(encoder: Encoder, texts: Sequence[str], kind: str | None) -> Iterator[
         return run_model(model, batch, units=True).units[kind].astype(jnp.float32), None
 
     for row, (array, _) in by_text(encoder.model, encoder.tokenizer, tokens, run):
-        layers = tuple(range(encoder.num_layers + 1 - len(array), encoder.num_layers + 1))
+        last = getattr(encoder.model, "depth", encoder.num_layers)
+        layers = tuple(range(last + 1 - len(array), last + 1))
         words = word_means(np.moveaxis(array, 1, 0), tokens[row])  # (word, layer, unit)
         yield Units(tokens[row], kind, layers, np.moveaxis(words, 1, 0))
 

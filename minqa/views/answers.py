@@ -104,9 +104,12 @@ class Answers(View):
 def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
     """One line that says how a result was made; it ends in a hash of all of it, to quote next to numbers."""
     statistics = encoder.statistics
+    weights = (
+        f"weights {encoder.weights if statistics else 'none'} · window {WINDOW} · neighbours {NEIGHBOURS}"
+    )
     line = (
         f"layer {encoder.layer_number} · centring {encoder.centring} · "
-        f"weights {encoder.weights if statistics else 'none'} · window {WINDOW} · neighbours {NEIGHBOURS} · "
+        f"{'the sum over tokens' if encoder.is_late else weights} · "
         f"{f'answers of {answerer.name}' if answerer else 'spans by heat'} · "
         f"statistics of {statistics.documents if statistics else 0:,} passages · minqa {version('minqa')}"
     )
@@ -128,7 +131,12 @@ def notes(answer: Answer, *, passages_too: bool = False) -> list[str]:
         rest = f" and {more:,} more" if more > 0 else ""
         named = f"{encoder.name} does not know the {words} {named}{rest}"
         sentences.append(one_line(f"{named}: {match} only words spelled the same."))
-    if len(query.windows) > 1 and not passages_too:
+    if encoder.is_late:
+        for name, text in zip(("query", "passage"), texts, strict=False):
+            if len(text.windows) > 1:
+                limit = f"the {text.windows[text.pooled_window]} tokens that {encoder.name} compares"
+                sentences.append(f"The {name} is longer than {limit}: the rest is left out.")
+    elif len(query.windows) > 1 and not passages_too:
         most, part = encoder.tokenizer.max_tokens, "end" if query.pooled_window else "beginning"
         sentences.append(
             f"The query is longer than the {most} tokens that {encoder.name} reads at once; its {part} alone "
@@ -151,6 +159,7 @@ def _lines(result: Result, comparison: Comparison, column: int, marks: bool) -> 
         if contribution and np.isfinite(contribution):
             query.append(one_line(word), style=style(colour))
             query.append(f" {format_score(contribution)}  ", style="dim")
+    query.append("".join(f"{name} {format_score(part)}  " for name, part in heat.others), style="dim")
     passage = shaded(heat.passage.text, comparison.words, scale.colours(comparison.heat[column]))
     if result.sentence:
         passage.stylize("italic", result.sentence.start, result.sentence.end)
@@ -177,9 +186,10 @@ def _panel(result: Result, title: str) -> Panel:
     """The words of both texts with their similarities, and the heat as the last row."""
     heat = result.heat_map
     query = zip(heat.query.word_texts, heat.contributions, strict=True)
-    rows = [f"{word}  {format_score(contribution)}" for word, contribution in query]
+    rows = [f"{word}  {format_score(contribution)}" for word, contribution in [*query, *heat.others]]
     rows += ["", f"heat, score {format_score(heat.score, 3)}"]
-    values = np.vstack([heat.word_similarity, np.full_like(heat.heat, np.nan), heat.heat])
+    empty = np.full((len(heat.others) + 1, len(heat.heat)), np.nan, np.float32)
+    values = np.vstack([heat.word_similarity, empty, heat.heat])
     return Panel(title, rows, heat.passage.word_texts, values, similarity_scale(heat))
 
 
@@ -199,6 +209,7 @@ def _numbers(rank: int | None, result: Result) -> dict[str, Any]:
         "score": json_number(heat.score),
         "cosine": json_number(result.cosine),
         "contributions": _words(heat.query.text, heat.query.words, **columns),
+        "others": [{"text": name, "contribution": json_number(part)} for name, part in heat.others],
         "truncated": len(heat.passage.windows) > 1,
         "answered": result.answered,
         "span": _span(result.span),

@@ -72,6 +72,6 @@ SHARES = Scale(0.0, 1.0, (0.05, 0.1, 0.2, 0.4, 0.7), ("none", "all"), "attention
 
 
 def query_heat(heat: HeatMap) -> Float[np.ndarray, " query_word"]:
-    """Contributions as similarities: baseline + (contribution - baseline · weight) / max weight."""
+    """Contributions as similarities: baseline + (contribution - baseline · weight) / full weight."""
     above = heat.contributions - heat.baseline * heat.weights
-    return heat.baseline + above / max(heat.weights.max(initial=0), np.float32(1e-9))
+    return heat.baseline + above / heat.full_weight

@@ -19,7 +19,7 @@ import jsonschema
 import numpy as np
 import pytest
 import transformers
-from conftest import edit_json, make_bert_folder
+from conftest import edit_json, make_bert_folder, stanford_folder
 from safetensors.numpy import load_file, save_file
 
 import minqa
@@ -859,3 +859,28 @@ def test_ctrl_c_leaves_no_traceback_whenever_it_comes(seconds):
         _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT)
     assert err in ("", "minqa: stopped.\n")
+
+
+def test_the_command_line_takes_a_colbert(run, tmp_path):
+    folder = stanford_folder(tmp_path / "colbert", metadata=None)
+    status, out, err = run("heat", "who played?", "The war.", "--model", folder)
+    shown = " ".join(out.split())
+    assert (
+        status == 0 and "[unused0] " in shown and "[MASK] × 25 " in shown and "the sum over tokens" in shown
+    )
+    assert "holds no artifact.metadata" in err and "Warning" not in err
+    page, picture = tmp_path / "heat.html", tmp_path / "heat.png"
+    status, out, err = run(
+        "heat", "who played?", "The war.", "--model", folder, "--json", "--html", page, "--png", picture
+    )
+    [shown] = parsed(out)["results"][0]["by_model"]
+    parts = [part["contribution"] for part in (*shown["contributions"], *shown["others"])]
+    assert sum(parts) == pytest.approx(shown["score"], abs=1e-4)
+    assert "[MASK] × 25<sub>" in page.read_text() and picture.stat().st_size > 1000
+    (tmp_path / "notes.txt").write_text("The theory of relativity.\n\nA world war.")
+    status, out, err = run(
+        "index", tmp_path / "notes.txt", "--out", tmp_path / "index", "--model", folder, "--store-tokens"
+    )
+    assert status == 0, err
+    status, out, err = run("ask", "who played?", "--index", tmp_path / "index", "--model", folder, "--json")
+    assert status == 0 and len(parsed(out)["results"]) >= 1, err

@@ -9,12 +9,14 @@ import pytest
 import transformers
 from conftest import (
     VOCABULARY,
+    add_dense,
     assert_same,
     edit_json,
     make_bert_folder,
     make_elmo_folder,
     sentence_folder,
     sentence_transformer,
+    stanford_folder,
 )
 
 import minqa
@@ -44,6 +46,11 @@ FOLDERS = {
     ),
     "truncate_dim": lambda folder: sentence_folder(
         folder, pooling=MEAN, truncate_dim=8, similarity_fn_name="dot"
+    ),
+    "dense": lambda folder: add_dense(
+        sentence_folder(folder, pooling={"pooling_mode": ["cls", "lasttoken"]}),
+        {"sizes": (64, 24), "bias": True, "activation_function": "torch.nn.GELU"},
+        {"sizes": (24, 24), "use_residual": True}, {"sizes": (24, 4), "use_residual": True},
     ),
     "from the left": lambda folder: (
         edit_json(folder / "tokenizer_config.json", truncation_side="left", strip_accents=False),
@@ -112,7 +119,7 @@ def test_what_was_trained_or_changed_is_what_is_saved(tiny, tmp_path):
     assert (again.layer, again.statistics) == (-1, None), "which belong to a comparison"
 
 
-@pytest.mark.parametrize("name", ["plain", "cased", "prompts", "modes", "truncate_dim"])
+@pytest.mark.parametrize("name", ["plain", "cased", "prompts", "modes", "truncate_dim", "dense"])
 def test_sentence_transformers_reads_a_saved_bert(bert_folder, tmp_path, name):
     encoder = minqa.load(FOLDERS[name](bert_folder))
     minqa.save(encoder, tmp_path / "saved")
@@ -133,6 +140,13 @@ def test_what_a_format_cannot_hold_is_refused(elmo_folder, tmp_path):
     for changes in ({"prompts": {"query": "who "}}, {"pooling": minqa.Pooling(("max",))}):
         with pytest.raises(minqa.InputError, match="would be lost"):
             minqa.save(replace(encoder, **changes), tmp_path / "saved")
+
+
+def test_a_colbert_is_not_saved(tmp_path):
+    encoder = minqa.load(stanford_folder(tmp_path / "colbert", metadata={}))
+    with pytest.raises(minqa.InputError, match="is a ColBERT, which can be loaded, but not saved"):
+        minqa.save(encoder, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_model_of_no_known_kind_is_refused(tiny, tmp_path):

@@ -1,0 +1,178 @@
+"""How a ColBERT reads texts, and the files that say so.
+
+To be read beside Khattab and Zaharia 2020 (arXiv:2004.12832), section 3.2.
+"""
+
+import string
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+
+from minqa.files.checkpoint import Check, Settings, checked, only, read_settings
+from minqa.text import InputError
+from minqa.tokens import TextTokenizer, Tokens
+
+QUERY_TOKENS = 32  # if a folder does not say how many
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a query or a passage is read: query augmentation, and filtering."""
+
+    max_tokens: int  # the end of a longer text is not compared
+    skipped: tuple[int, ...] = ()  # ids of tokens that are not compared, such as punctuation
+    filled: int = 0  # up to so many tokens, with the token `filler`
+    filler: int = 0
+    attended: bool = False  # whether other tokens attend to these
+    mean: bool = False  # whether a query's score is divided by the number of its tokens
+
+
+@dataclass(frozen=True)
+class LateTokenizer(TextTokenizer):
+    """A ColBERT's. The marker of a query or a passage is its prompt; a text of no role is as a passage."""
+
+    readings: tuple[Reading, ...]  # of queries, and of passages
+    kind: type[TextTokenizer] = TextTokenizer  # what finds tokens and words
+
+    def __call__(self, texts, prompt="", role=None) -> list[Tokens]:
+        number = 0 if role == "query" else 1
+        return [self._read_as(self.readings[number], tokens) for tokens in self._of[number](texts, prompt)]
+
+    @cached_property
+    def _of(self) -> list[TextTokenizer]:
+        tokenizers = []
+        for reading in self.readings:
+            backend = Tokenizer.from_str(self.backend.to_str())
+            _truncate(backend, reading.max_tokens)
+            tokenizers.append(self.kind(backend, reading.max_tokens))
+        return tokenizers
+
+    def _read_as(self, reading: Reading, tokens: Tokens) -> Tokens:
+        fill = max(0, reading.filled - len(tokens))
+        *windows, last = tokens.windows
+        ids = np.pad(tokens.ids, (0, fill), constant_values=reading.filler)
+        word = np.pad(tokens.word, (0, fill), constant_values=-1)
+        is_read = np.repeat(np.arange(len(tokens.windows)) == tokens.pooled_window, (*windows, last + fill))
+        scored = (is_read & ~np.isin(ids, reading.skipped)).astype(np.float32)
+        special = np.where((word < 0) & (scored > 0), ids, -1).tolist()
+        return replace(
+            tokens,
+            ids=ids,
+            word=word,
+            windows=(*windows, last + fill),
+            types=np.pad(tokens.types, (0, fill)),
+            unknown=np.zeros_like(tokens.unknown),  # [UNK] is a token like others
+            scored=scored / max(scored.sum(), np.float32(1)) if reading.mean else scored,
+            attended=(np.arange(len(ids)) < len(tokens)) | reading.attended,
+            specials=tuple((self.backend.id_to_token(i) or "") if i >= 0 else "" for i in special),
+        )
+
+
+def _truncate(backend: Tokenizer, most: int) -> None:
+    backend.enable_truncation(most, direction=(backend.truncation or {})["direction"])
+
+
+def _checks(kind: type, needed: str, *keys: str, least: int = 0) -> dict[str, Check]:
+    """Settings that may be absent."""
+
+    def valid(value: Any) -> bool:
+        return value is None or (type(value) is kind and not (isinstance(value, int) and value < least))
+
+    return {key: Check(key, valid, f"must be {needed}", None) for key in keys}
+
+
+# Settings as PyLate or sentence-transformers name them. A text takes [CLS], a marker, a token and [SEP].
+CHECKS = {
+    **_checks(int, "a whole number above 3", "query_length", "document_length", least=4),
+    **_checks(int, "a whole number above 3", "query_expansion.length", least=4),
+    **_checks(bool, "true or false", "do_query_expansion", "attend_to_expansion_tokens", "mask_punctuation"),
+    **_checks(bool, "true or false", "query_expansion.attend"),
+    **_checks(str, "a string", "query_prefix", "document_prefix", "query_expansion.token"),
+    **_checks(list, "a list", "skiplist_words", "skiplist_tasks"),
+    **_checks(dict, "an object", "query_expansion"),
+    "query_expansion.strategy": only("query_expansion.strategy", "fixed", "min"),
+    "keep_only_token_ids": only("keep_only_token_ids", None, []),
+}
+# As ColBERT's authors name them.
+STANFORD = {"query_length": "query_maxlen", "document_length": "doc_maxlen"}
+STANFORD |= {"query_prefix": "query_token_id", "document_prefix": "doc_token_id"}
+STANFORD |= {"attend_to_expansion_tokens": "attend_to_mask_tokens"}
+
+
+def read_late(
+    folder: Path,
+    transformer: Path,
+    modules: Mapping[str, Sequence[Path]],
+    tokenizer: TextTokenizer,
+    max_positions: int,
+) -> tuple[LateTokenizer, dict[str, str]]:
+    """How a ColBERT reads texts, and its prompts, which begin with its markers.
+
+    Args:
+        modules: the places of sentence-transformers' modules, by kind; a folder without a MultiVectorMask is
+            PyLate's, and one without any is of ColBERT's authors.
+        tokenizer: what splits texts into tokens; it learns the markers.
+        max_positions: the most tokens that the model can number.
+
+    Raises:
+        InputError: a marker is not in the vocabulary, or a setting will not do.
+    """
+    backend, masks, values = tokenizer.backend, modules.get("MultiVectorMask", ()), dict[str, Any]()
+    files = [folder / "config_sentence_transformers.json", transformer / "sentence_bert_config.json"]
+    checks, usual = CHECKS, {"query": "", "document": ""}
+    if not modules:
+        files, usual = [folder / "artifact.metadata"], {"query": "[unused0]", "document": "[unused1]"}
+        checks = {name: check._replace(key=STANFORD.get(name, name)) for name, check in CHECKS.items()}
+        if not files[0].is_file():
+            taken = f"the markers are {' and '.join(usual.values())}, and queries have {QUERY_TOKENS} tokens"
+            warnings.warn(f"{folder} holds no artifact.metadata, so {taken}, as is usual.", stacklevel=4)
+    for file in [*files, *(mask / "config.json" for mask in masks)]:
+        values |= read_settings(file, optional=True).values
+    said = checked(Settings(files[0], values), checks, "ColBERT")
+
+    given = Settings(files[0], Settings(files[0], values).get("prompts", dict) or {})
+    prompts = {name: given.get(name, str) or "" for name in given.values}
+    for role, marker in usual.items():
+        if prefix := said[f"{role}_prefix"] or marker:
+            prefix = prefix if modules else f"{prefix} "
+            marker = prefix if backend.token_to_id(prefix) is not None else prefix.strip()
+            _number(marker, backend, files[0])
+            backend.add_special_tokens([AddedToken(marker, normalized=False)])  # which is split no more
+            prompts[role] = prefix + prompts.get(role, "").removeprefix(prefix)
+
+    longest, most = (said[f"{role}_length"] or tokenizer.max_tokens for role in usual)
+    filled, attended = said["query_expansion.length"] or 0, said["query_expansion.attend"]
+    if not masks and "query_expansion" not in values and said["do_query_expansion"] is not False:
+        filled, attended = said["query_length"] or QUERY_TOKENS, said["attend_to_expansion_tokens"]
+    if filled:
+        longest = filled if said["query_expansion.strategy"] == "fixed" else max(longest, filled)
+    known = read_settings(transformer / "tokenizer_config.json", optional=True).values.get("mask_token")
+    known = known.get("content") if isinstance(known, dict) else known
+    mask = said["query_expansion.token"] or known or "[MASK]"
+    filler = _number(mask, backend, files[0]) if filled else 0
+
+    words = said["skiplist_words"]
+    if words is None and not masks and said["mask_punctuation"] is not False:
+        words = [*string.punctuation]
+    skipped = tuple(i for word in words or () if (i := backend.token_to_id(str(word))) is not None)
+    tasks = said["skiplist_tasks"] or ["document"]
+
+    longest, filled, most = (min(length, max_positions) for length in (longest, filled, most))
+    _truncate(backend, most)
+    mean = values.get("similarity_fn_name") == "meanmaxsim"
+    query = Reading(longest, skipped * ("query" in tasks), filled, filler, bool(attended), mean)
+    passage = Reading(most, skipped * ("document" in tasks))
+    return LateTokenizer(backend, most, (query, passage), type(tokenizer)), prompts
+
+
+def _number(token: str, backend: Tokenizer, place: Path) -> int:
+    if (number := backend.token_to_id(token)) is None:
+        what = f"lacks the token {token!r}, which marks or fills up a text"
+        raise InputError(f"{place}: the vocabulary of the tokenizer {what}.")
+    return number
