@@ -15,7 +15,7 @@ from flax import nnx
 
 import minqa
 from minqa.batches import as_batch
-from minqa.bert import Bert, BertConfig
+from minqa.bert import Bert, BertConfig, Embeddings
 from minqa.files.loading import DEMO_MODEL, model_folder
 
 
@@ -74,8 +74,8 @@ def test_the_tolerance_tells_the_exact_gelu_from_its_approximation(tmp_path, mon
 
 def test_minilm_equals_pytorch_on_wikipedia(minilm, leads):
     model = oracle(model_folder(DEMO_MODEL))
-    tokens = sorted(minilm.tokenize([lead.text for lead in leads[:64]]), key=len)
-    for start in range(0, 64, 16):
+    tokens = sorted(minilm.tokenize([lead.text for lead in leads[:32]]), key=len)
+    for start in range(0, 32, 16):
         texts = tokens[start : start + 16]
         batch = as_batch(texts, shape=(16, 256))  # one shape to compile
         ids, mask = batch.ids, batch.mask
@@ -162,7 +162,7 @@ def test_dropout_under_jit_is_that_without(tiny):
 
 def test_dropout_drops_its_share_and_keeps_the_mean():
     config = BertConfig(10, 512, 1, 4, 8, 8, 1, hidden_dropout_prob=0.25)
-    embeddings = Bert(config, rngs=nnx.Rngs(0)).embeddings
+    embeddings = Embeddings(config, rngs=nnx.Rngs(0))
     ids = np.zeros((64, 8), np.int32)
     dropped = embeddings(ids, ids, None, None, jax.random.key(0))
     kept = embeddings(ids, ids, None, None, None)
@@ -195,12 +195,12 @@ def test_gradients_reach_every_parameter(tiny):
     def loss(model):
         return (model(ids, mask).hidden[-1] ** 3).mean()
 
-    gradients = jax.grad(loss)(tiny.model)
+    gradients = jax.device_get(jax.jit(jax.grad(loss))(tiny.model))
     for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
-        assert jnp.isfinite(gradient).all(), path
+        assert np.isfinite(gradient).all(), path
         # The key's bias adds the same to all scores of a row, which softmax does not see.
         if ".key.bias" not in jax.tree_util.keystr(path):
-            assert jnp.abs(gradient).max() > 0, path
+            assert np.abs(gradient).max() > 0, path
 
 
 def test_training_of_bert_base_compiles_in_twenty_seconds():

@@ -22,7 +22,7 @@ TEXTS = ["the theory of relativity", "who", "", "war, war: play played playing!"
 
 
 def test_minilm_equals_sentence_transformers(minilm, leads):
-    texts = [lead.text for lead in leads[:64]]
+    texts = [lead.text for lead in leads[:32]]
     expected = sentence_transformer(model_folder(DEMO_MODEL)).encode(texts)
     np.testing.assert_allclose(minqa.pool(minqa.embed(minilm, texts)), expected, atol=1e-5, rtol=0)
     pooled = minqa.embed_pooled(minilm, minilm.tokenize(texts))
@@ -189,9 +189,9 @@ def test_gradients_flow_through_encode(either):
         vectors, pooled = encode(model, batch, layers=(2,), pooling=either.pooling)
         return (vectors**3).sum() + (pooled**3).sum()
 
-    gradients = jax.tree.leaves(jax.grad(loss)(either.model))
-    assert all(jnp.isfinite(gradient).all() for gradient in gradients)
-    assert sum(float(jnp.abs(gradient).max()) > 0 for gradient in gradients) >= len(gradients) - 1
+    gradients = jax.tree.leaves(jax.device_get(jax.jit(jax.grad(loss))(either.model)))
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert sum(np.abs(gradient).max() > 0 for gradient in gradients) >= len(gradients) - 1
 
 
 def test_one_pass_of_the_model_gives_every_layer(either, monkeypatch):

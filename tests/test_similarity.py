@@ -46,30 +46,45 @@ def reference(queries, passages, k, name="cosine"):
     return np.take_along_axis(scores, order, 1), order
 
 
-@given(
-    queries=st.lists(st.sampled_from(range(len(AXES))), min_size=1, max_size=5),
-    passages=st.lists(st.sampled_from(range(len(AXES))), min_size=1, max_size=40),
-    k=st.integers(1, 50),
-    block=st.sampled_from([1, 7, 64]),
-)
-@settings(max_examples=60)
-def test_match_equals_a_stable_sort_whatever_the_block(queries, passages, k, block):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(similarity, "BLOCK_PASSAGES", block)
-        patch.setattr(similarity, "BLOCK_QUERIES", 3)
-        jax.clear_caches()
+def rows_of_axes(*sizes):
+    """Some rows of `AXES`, as many as one of the sizes."""
+    rows = st.sampled_from(range(len(AXES)))
+    return st.sampled_from(sizes).flatmap(lambda size: st.lists(rows, min_size=size, max_size=size))
+
+
+@pytest.fixture
+def set_block(monkeypatch):
+    """Sets how many passages are compared at once; what was compiled for another number is forgotten."""
+
+    def set_block(passages):
+        monkeypatch.setattr(similarity, "BLOCK_PASSAGES", passages)
+        similarity.best_matches.clear_cache()
+
+    yield set_block
+    similarity.best_matches.clear_cache()
+
+
+@pytest.mark.parametrize("block", [1, 7, 64])
+def test_match_equals_a_stable_sort_whatever_the_block(set_block, monkeypatch, block):
+    set_block(block)
+    monkeypatch.setattr(similarity, "BLOCK_QUERIES", 3)
+
+    @given(queries=rows_of_axes(1, 4), passages=rows_of_axes(1, 7, 20), k=st.sampled_from([1, 5, 50]))
+    @settings(max_examples=30)
+    def check(queries, passages, k):
         scores, rows = match(AXES[queries], AXES[passages], k=k)
-    expected_scores, expected_rows = reference(AXES[queries], AXES[passages], k)
-    np.testing.assert_array_equal(rows, expected_rows)
-    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+        expected_scores, expected_rows = reference(AXES[queries], AXES[passages], k)
+        np.testing.assert_array_equal(rows, expected_rows)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+    check()
 
 
 @pytest.mark.parametrize("block", [4096, 700])
-def test_match_equals_numpy_on_many_vectors(monkeypatch, block):
+def test_match_equals_numpy_on_many_vectors(set_block, block):
     rng = np.random.default_rng(0)
     queries, passages = (rng.normal(size=(n, 24)).astype(np.float32) for n in (7, 3001))
-    monkeypatch.setattr(similarity, "BLOCK_PASSAGES", block)
-    jax.clear_caches()
+    set_block(block)
     scores, rows = match(queries, passages, k=10)
     expected_scores, expected_rows = reference(queries, passages, 10)
     np.testing.assert_array_equal(rows, expected_rows)
@@ -277,9 +292,8 @@ def test_cosines_are_cosines(vectors, power):
 
 
 @pytest.mark.parametrize("block", [1, 7, 64])
-def test_of_equal_cosines_the_lower_index_comes_first_however_short_the_vectors(monkeypatch, block):
-    monkeypatch.setattr(similarity, "BLOCK_PASSAGES", block)
-    jax.clear_caches()
+def test_of_equal_cosines_the_lower_index_comes_first_however_short_the_vectors(set_block, block):
+    set_block(block)
     queries = np.float32([[1e-29, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1e30, 0]])
 
     @given(
@@ -296,10 +310,9 @@ def test_of_equal_cosines_the_lower_index_comes_first_however_short_the_vectors(
     check()
 
 
-def test_equal_cosines_of_tiny_vectors_keep_their_order_across_blocks(monkeypatch):
+def test_equal_cosines_of_tiny_vectors_keep_their_order_across_blocks(set_block):
     """The same vector over and over, at lengths from 1e-25 to 1e25."""
-    monkeypatch.setattr(similarity, "BLOCK_PASSAGES", 16)
-    jax.clear_caches()
+    set_block(16)
     vector = np.random.default_rng(0).normal(size=(1, 24)).astype(np.float32)
     lengths = np.ldexp(np.float32(1), np.arange(-80, 80)[::-1]).astype(np.float32)
     scores, rows = match(vector, vector * lengths[:, None], k=160)
@@ -350,10 +363,10 @@ def maxsim_by_hand(similarity, weights, mask, window, neighbours):
 
 
 @given(
-    rows=st.integers(1, 9),
-    queries=st.integers(1, 5),
-    window=st.sampled_from([0, 1, 2, 3, 4, 7, 30]),
-    neighbours=st.sampled_from([0.0, 0.1, 0.5]),
+    rows=st.sampled_from([1, 9]),
+    queries=st.sampled_from([1, 5]),
+    window=st.sampled_from([0, 1, 4, 7, 30]),
+    neighbours=st.sampled_from([0.0, 0.5]),
     seed=st.integers(0, 10_000),
 )
 @settings(max_examples=50)
@@ -439,7 +452,9 @@ def test_a_text_matched_with_itself_scores_1():
         assert score == pytest.approx(1, abs=1e-6)
 
 
-@given(lengths=st.lists(st.integers(0, 2500), min_size=1, max_size=5), k=st.integers(1, 40))
+@given(
+    lengths=st.lists(st.sampled_from([0, 1, 2500]), min_size=1, max_size=5), k=st.sampled_from([1, 40])
+)
 @settings(max_examples=25)
 def test_a_corpus_in_parts_is_one_corpus(lengths, k):
     rng = np.random.default_rng(4)

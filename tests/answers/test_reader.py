@@ -146,6 +146,7 @@ def test_a_reader_is_trained_under_ones_own_jit(folder):
     first, target = int(np.flatnonzero(mask[0])[-1]), np.zeros((*mask.shape, 4), np.float32)
     target[0, first, 0] = 1
 
+    @jax.jit
     def loss(model, key=None):
         start, end = model(*batch[:4], key=key)
         return span_loss(start, end, start[:, 0] + end[:, 0], mask, target)

@@ -33,23 +33,23 @@ def test_eight_devices_answer_as_one():
         assert jax.device_count() == 8
         line, square = jax.make_mesh((8,), ("passage",)), jax.make_mesh((2, 4), ("a", "b"))
         rng = np.random.default_rng(0)
-        for number in (1, 8, 1003, 33000):  # two of them do not divide evenly
+        # Numbers that do not divide evenly, and more asked for than there are, or than a device has.
+        cases = [(1, 10, False), (8, 1, True), (8, 10, False), (1003, 10, False), (1003, 5000, True)]
+        for number, k, in_8_bits in [*cases, (33000, 10, True), (33000, 5000, False)]:
             vectors = rng.standard_normal((number, 96), np.float32)
             vectors[number // 2 :][: number // 4] = vectors[: number // 4]  # ties across devices
             queries = vectors[rng.integers(0, number, 5)] + rng.standard_normal((5, 96), np.float32) / 9
-            for stored in (vectors, np.asarray(minqa.quantize(vectors)[0])):
-                thirds = np.array_split(stored, 3)
-                for k in (1, 10, 5000):
-                    expected = jax.device_get(minqa.match(queries, stored, k=k))
-                    ways = [minqa.shard(stored, line), minqa.shard(thirds, square), thirds]
-                    ways.append(jax.device_put(stored))
-                    if number % 8 == 0:
-                        spread = jax.device_put(stored, NamedSharding(line, PartitionSpec("passage")))
-                        ways.append(minqa.Sharded(spread, number))
-                    for way in ways:
-                        answer = jax.device_get(minqa.match(queries, way, k=k))
-                        for array, other in zip(answer, expected, strict=True):
-                            np.testing.assert_array_equal(array, other)
+            stored = np.asarray(minqa.quantize(vectors)[0]) if in_8_bits else vectors
+            thirds = np.array_split(stored, 3)
+            expected = jax.device_get(minqa.match(queries, stored, k=k))
+            ways = [minqa.shard(stored, line), minqa.shard(thirds, square), thirds, jax.device_put(stored)]
+            if number % 8 == 0:
+                spread = jax.device_put(stored, NamedSharding(line, PartitionSpec("passage")))
+                ways.append(minqa.Sharded(spread, number))
+            for way in ways:
+                answer = jax.device_get(minqa.match(queries, way, k=k))
+                for array, other in zip(answer, expected, strict=True):
+                    np.testing.assert_array_equal(array, other)
         """,
         JAX_NUM_CPU_DEVICES="8",
     )

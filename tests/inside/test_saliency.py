@@ -118,8 +118,8 @@ def test_saliency_equals_finite_differences(either, settings, how):
     assert largest > 3e-3
 
 
-def test_the_score_is_the_heat_maps(minilm):
-    encoder = minqa.calibrate(minilm, ["The theory of relativity.", "The war of the world was long."])
+def test_the_score_is_the_heat_maps(tiny):
+    encoder = minqa.calibrate(tiny, ["The theory of relativity.", "The war of the world was long."])
     texts = ("Who developed the theory?", "The theory was published by Albert Einstein.")
     found = saliency(encoder, *texts)
     pair = [
@@ -136,7 +136,7 @@ def test_the_score_is_the_heat_maps(minilm):
     [
         ("แมว war", "หมา war of แมว"),  # unknown words match only themselves
         ("แมว", "หมา"),
-        ("the war of a world " * 6, "the world of a war " * 9),  # the query is longer than the window
+        ("the war of a world " * 6, "the world of a war " * 6),  # the query is longer than the window
     ],
 )
 def test_the_score_is_the_heat_maps_in_odd_cases(tiny, query, passage, how):
