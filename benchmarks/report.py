@@ -54,7 +54,7 @@ def growths(rows: list[dict]) -> Iterator[str]:
 
 def cells(row: dict) -> list[str]:
     recall = f", recall {min(row['recalls']):.3f}" if row.get("recalls") else ""
-    padding = f", {row['padding']:.0%} padding" if "padding" in row else ""
+    padding = f", + {row['padding']:.0%} padding" if "padding" in row else ""
     ceiling = f"{row['share']:.0%} of {row['bound']}" if row["share"] else "–"
     if row["bound"] and not row["share"]:
         ceiling = f"faulty ceiling: {row['bound']}"  # it took less time than is possible

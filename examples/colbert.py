@@ -46,13 +46,15 @@ def make_colbert(folder):
 
 
 encoder = minqa.load(os.environ.get("COLBERT") or make_colbert(Path(tempfile.mkdtemp()) / "colbert"))
+if not encoder.is_late:
+    raise SystemExit(f"{encoder.name} is no ColBERT: its words are compared, see heat_map.py.")
 texts = ["Who developed the theory of relativity?", "Einstein published it in 1915, a theory of gravity."]
 
 # %% [markdown]
 # ## What it reads
 # After [CLS] stands a marker that says whether this is a query or a passage. A query is filled up with [MASK]
 # to 32 tokens: these see the query and are asked what else it might have said ("query augmentation", section
-# 3.2). In brackets: what is read but not compared, such as a passage's punctuation.
+# 3.2). In brackets: what is read but not compared, a passage's punctuation and what is beyond its length.
 
 # %%
 [query] = minqa.embed(encoder, texts[:1], role="query")
@@ -87,9 +89,9 @@ for name, part in parts:
 assert np.float32([part for _, part in parts]).sum() == np.float32(heat.score)
 
 # %% [markdown]
-# A word counts as often as it has tokens, and the special tokens, most of all [MASK], are the larger part of
-# the score. That is no fault: they stand for the query as a whole. But it says how little of a ColBERT's
-# score a picture of words alone would show.
+# A word counts as often as it has tokens, here once. The special tokens of a query of few words, most of all
+# [MASK], are the larger part of its score. That is no fault: they stand for the query as a whole. But it says
+# how little of such a score a picture of words alone would show.
 #
 # ## The heat map of words
 # The vector of a word is the mean of its tokens'. A word of the passage is as hot as its highest similarity
@@ -101,15 +103,20 @@ for word, degree in zip(passage.tokens.word_texts, heat.heat, strict=True):
 
 # %% [markdown]
 # ## Without the [MASK] tokens
-# How a query is read is a field of the tokenizer. Filled up to 0 tokens it ends with [SEP], and scores can
-# be compared with and without.
+# How a query is read is a field of the tokenizer. Filled up to 0 tokens it ends with [SEP]. Divided by the
+# number of tokens that count, scores with and without can be compared.
 
 # %%
 of_queries, of_passages = encoder.tokenizer.readings
 plain = replace(encoder.tokenizer, readings=(replace(of_queries, filled=0), of_passages))
 more = ["The theory of evolution was developed by Darwin.", "A developer of software.", *texts[1:]]
 passages = minqa.embed(encoder, more, role="passage")
-for how, one in (("with", encoder), ("without", replace(encoder, tokenizer=plain))):
-    [query] = minqa.embed(one, texts[:1], role="query")
+print("per token    evolution  software  Einstein")
+for how, reader in (("with", encoder), ("without", replace(encoder, tokenizer=plain))):
+    [query] = minqa.embed(reader, texts[:1], role="query")
     scores = minqa.rank(query, passages) / query.tokens.scored.sum()
-    print(f"{how:8} [MASK], per token:", *(f"{score:.3f}" for score in scores))
+    print(f"{how:8} [MASK]" + "".join(f"{score:9.3f}" for score in scores))
+
+# %% [markdown]
+# Of the ColBERT made here, nobody has trained [MASK] to ask for anything: with it the passage on evolution,
+# which repeats most of the question, comes first; without it, Einstein's does. A trained one gains from it.

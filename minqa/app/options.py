@@ -62,7 +62,7 @@ Text = Annotated[str, Argument(metavar="TEXT", help="What the model reads.")]
 IndexFolder = Annotated[Path, Argument(metavar="DIR", parser=path, help="A folder that index made.")]
 Source = Annotated[str | None, Argument(metavar="CORPUS", parser=source, help="As ask --corpus takes it.")]
 
-MODEL = """Folder or Hugging Face hub id of a BERT or an ELMo; may be given several times, for several models.
+MODEL = """Folder or Hugging Face hub id of a BERT or a relative, a ColBERT or an ELMo; several are compared.
 [default: all-MiniLM-L6-v2, installed]"""
 Models = Annotated[list[str] | None, option(source, "MODEL", MODEL, "--model")]
 CACHE = "For vectors and compiled code. [default: the user's cache folder]"
@@ -86,7 +86,7 @@ READER = """What finds the answers: folder or hub id of a BERT for question answ
 head. [default: heat marks a phrase, but ask has a head for the default model]"""
 Reader = Annotated[str | None, option(source, "MODEL", READER)]
 Layer = Annotated[int, option(number, "N", "The layer to compare; 0: embeddings, -1: the last.")]
-WEIGHTS = "How much words of the query count: all alike, or by how rare they are."
+WEIGHTS = "How much words of the query count: all alike, or by how rare they are; a ColBERT sums over tokens."
 Weights = Annotated[Literal["none", "idf"], Option(help=WEIGHTS)]
 
 OUT = """The index's folder, for ask --index; a further corpus is added after what is there. [default: in the

@@ -104,12 +104,14 @@ class Answers(View):
 def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
     """One line that says how a result was made; it ends in a hash of all of it, to quote next to numbers."""
     statistics = encoder.statistics
-    weights = (
-        f"weights {encoder.weights if statistics else 'none'} · window {WINDOW} · neighbours {NEIGHBOURS}"
-    )
+    centring = f"centring {encoder.centring}"
+    how = f"the sum over tokens · {centring}"
+    if not encoder.is_late:
+        weights = encoder.weights if statistics else "none"
+        how = f"layer {encoder.layer_number} · {centring} · weights {weights} · window {WINDOW}"
+        how += f" · neighbours {NEIGHBOURS}"
     line = (
-        f"layer {encoder.layer_number} · centring {encoder.centring} · "
-        f"{'the sum over tokens' if encoder.is_late else weights} · "
+        f"{how} · "
         f"{f'answers of {answerer.name}' if answerer else 'spans by heat'} · "
         f"statistics of {statistics.documents if statistics else 0:,} passages · minqa {version('minqa')}"
     )
