@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import add_dense, rewrite, sentence_folder, sentence_transformer

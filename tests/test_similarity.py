@@ -452,9 +452,7 @@ def test_a_text_matched_with_itself_scores_1():
         assert score == pytest.approx(1, abs=1e-6)
 
 
-@given(
-    lengths=st.lists(st.sampled_from([0, 1, 2500]), min_size=1, max_size=5), k=st.sampled_from([1, 40])
-)
+@given(lengths=st.lists(st.sampled_from([0, 1, 2500]), min_size=1, max_size=5), k=st.sampled_from([1, 40]))
 @settings(max_examples=25)
 def test_a_corpus_in_parts_is_one_corpus(lengths, k):
     rng = np.random.default_rng(4)

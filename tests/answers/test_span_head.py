@@ -138,7 +138,9 @@ def test_the_recurrent_layer_equals_one_written_out():
     keys = iter(jax.random.split(jax.random.key(1), 9))
     layer = jax.tree.map(lambda leaf: leaf + jax.random.normal(next(keys), leaf.shape), layer)
     x = np.random.default_rng(0).normal(size=(2, 5, 3)).astype(np.float32)
-    states = np.asarray(jax.jit(BidirectionalGRU.__call__)(layer, x, np.arange(5)[None] < np.array([[5], [3]])))
+    states = np.asarray(
+        jax.jit(BidirectionalGRU.__call__)(layer, x, np.arange(5)[None] < np.array([[5], [3]]))
+    )
     for row, words in enumerate([5, 3]):
         expected = run_recurrent(layer, x[row, :words])
         np.testing.assert_allclose(states[row, :words], expected, atol=1e-6)
