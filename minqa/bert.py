@@ -174,11 +174,6 @@ class SelfAttention(nnx.Module):
         same_text = segments[:, :, None] == jnp.abs(segments)[:, None, :]  # (b, t, q)
         projected = [project(x) for project in (self.query, self.key, self.value)]
         q, k, v = (y.reshape(b, t, self.num_heads, -1) for y in projected)  # (b, t, h, dim / h)
-        if key is None and not attention and uses_cudnn(q):
-            arrays = [jnp.where(jnp.isfinite(head), head, 0) for head in (q, k, v)]  # as below
-            mask = same_text.mT[:, None]  # (b, 1, q, t)
-            fused = jax.nn.dot_product_attention(*arrays, mask=mask, implementation="cudnn")
-            return self.output(jnp.where(jnp.isfinite(v), fused, v).reshape(b, t, dim)), None
 
         def attend(head):
             """softmax(QKᵀ/√d)V of one head."""
@@ -193,12 +188,27 @@ class SelfAttention(nnx.Module):
             context = jnp.einsum("btq,btd->bqd", kept, jnp.where(finite, v, 0))
             return jnp.where(finite, context, v), weights.mT if attention else None
 
-        keys = None if key is None else jax.random.split(key, self.num_heads)
-        # On CPU, 12 heads of 384 × 384 scores at once took three times as long as in turn.
-        at_once = min(self.num_heads, by_device(cpu=2**18, accelerator=2**30) // (b * t * t))
-        heads = [jnp.moveaxis(head, 2, 0) for head in (q, k, v)]  # (h, b, t, dim / h)
-        context, maps = jax.lax.map(attend, (*heads, keys), batch_size=max(1, at_once))
-        attended = self.output(jnp.moveaxis(context, 0, 2).reshape(b, t, dim))
+        def by_head(q, k, v):
+            heads = [jnp.moveaxis(head, 2, 0) for head in (q, k, v)]  # (h, b, t, dim / h)
+            keys = None if key is None else jax.random.split(key, self.num_heads)
+            # On CPU, 12 heads of 384 × 384 scores at once took three times as long as in turn.
+            at_once = min(self.num_heads, by_device(cpu=2**18, accelerator=2**30) // (b * t * t))
+            context, maps = jax.lax.map(attend, (*heads, keys), batch_size=max(1, at_once))
+            return jnp.moveaxis(context, 0, 2), maps  # (b, q, h, dim / h)
+
+        def by_cudnn(q, k, v):
+            # Its mask is added to scores: what is not finite would reach other texts, so that it becomes NaN.
+            finite = [jnp.isfinite(head) for head in (q, k, v)]
+            arrays = [jnp.where(known, head, 0) for known, head in zip(finite, (q, k, v), strict=True)]
+            mask = same_text.mT[:, None]  # (b, 1, q, t)
+            context = jax.nn.dot_product_attention(*arrays, mask=mask, implementation="cudnn")
+            return jnp.where(finite[0] & finite[1] & finite[2], context, jnp.nan), None
+
+        if key is None and not attention and uses_cudnn(q):
+            context, maps = jax.lax.platform_dependent(q, k, v, cuda=by_cudnn, default=by_head)
+        else:
+            context, maps = by_head(q, k, v)
+        attended = self.output(context.reshape(b, t, dim))
         return attended, jnp.moveaxis(maps, 0, 1) if attention else None  # (b, h, q, t)
 
 

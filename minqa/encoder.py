@@ -79,7 +79,10 @@ class Encoder:
 
     def __post_init__(self) -> None:
         for name, prompt in self.prompts.items():
-            if len(self.tokenizer([f"{prompt} a"], role=name)[0].windows) > 1:
+            if (
+                len(self._tokens([f"{prompt} a"], "", "query" if name == "query" else "passage")[0].windows)
+                > 1
+            ):
                 most = f"at most {self.tokenizer.max_tokens} tokens are read at once"
                 raise InputError(f"The prompt {name} of {self.name} leaves no room for a text: {most}.")
 
@@ -119,7 +122,10 @@ class Encoder:
             words = [text] if isinstance(text, str) else text
             if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
                 raise InputError(f"Text {number} is {text!r}, but a text is a string or a list of words.")
-        return self.tokenizer(texts, self.prompt(role), role)
+        return self._tokens(texts, self.prompt(role), role)
+
+    def _tokens(self, texts: Sequence[Text], prompt: str, role: Role | None) -> list[Tokens]:
+        return self.tokenizer(texts, prompt, role) if self.is_late else self.tokenizer(texts, prompt)
 
     def prompt(self, role: Role | None) -> str:
         """What is read before a text in this role, as sentence-transformers chooses it."""

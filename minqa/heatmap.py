@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -196,4 +196,6 @@ def _similarities(query, passage, pairs, similarity) -> Float[np.ndarray, "_ _"]
     return np.where(pairs, values[:, : len(passage)], values[:, -1:])
 
 
-_compiled = jax.jit(lambda q, t, similarity: similarity(q, t), static_argnames="similarity")
+@partial(jax.jit, static_argnames="similarity")
+def _compiled(query, passage, *, similarity):
+    return similarity(query, passage)

@@ -94,7 +94,9 @@ def test_16_bits_lower_to_cudnn(small_bert, monkeypatch):
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         run = jax.jit(lambda model, *arrays: model(*arrays).hidden)
         exported = jax.export.export(run, platforms=["cuda"], disabled_checks=allowed)(*small_bert)
+        for_cpu = jax.export.export(run, platforms=["cpu"])(*small_bert)  # such as of a mesh of one's own
     assert exported.out_avals[0].shape == (3, 3, 22, 32) and target in exported.mlir_module()
+    assert target not in for_cpu.mlir_module()
 
 
 def test_fused_attention_is_the_same_and_nothing_leaks(small_bert, monkeypatch):
@@ -117,8 +119,12 @@ def test_fused_attention_is_the_same_and_nothing_leaks(small_bert, monkeypatch):
         calls.append(implementation)
         return fused(*arrays, mask=mask, implementation="xla")
 
+    def choose(*arrays, cuda, default):
+        return cuda(*arrays)
+
     monkeypatch.setattr(bert, "uses_cudnn", lambda head: True)
     monkeypatch.setattr(jax.nn, "dot_product_attention", in_xla)
+    monkeypatch.setattr(jax.lax, "platform_dependent", choose)
     np.testing.assert_allclose(hidden(ids), expected, atol=0.04)
     assert {*calls} == {"cudnn"}
     result = hidden(poisoned)

@@ -25,7 +25,7 @@ from minqa.files.compiled import cache as keep_compiled
 from minqa.files.extras import check_accelerator
 from minqa.files.loading import DEMO_MODEL, load
 from minqa.inside.compare import Answer, read
-from minqa.text import InputError, Passage
+from minqa.text import InputError, InputWarning, Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.figure import check_format, picture
 from minqa.views.terminal import faint, print_view
@@ -96,7 +96,8 @@ def load_models(
             encoder = load(name)
             encoder = replace(encoder, layer=layer, weights=weights, prompts={**encoder.prompts, **prompts})
         for warning in warned:
-            note(str(warning.message))
+            if issubclass(warning.category, InputWarning):
+                note(str(warning.message))
         encoder.layer_number  # noqa: B018, it raises InputError if there is no such layer
         searches.append(Search(encoder, clock=clock))
     if reader:

@@ -21,6 +21,7 @@ def read_bert_config(settings: Settings) -> BertConfig:
     if values["hidden_size"] % values["num_attention_heads"]:
         raise InputError(f"{settings.place}: hidden_size is no multiple of num_attention_heads.")
     values["first_position"] = values.get("padding", -1) + 1
+    values |= _DISTILBERT_SIZES if kind == "distilbert" else {}
     return BertConfig(**{field.name: values[field.name] for field in fields(BertConfig)})
 
 
@@ -51,9 +52,12 @@ _DISTILBERT_KEYS = dict(
     attention_probs_dropout_prob="attention_dropout",
 )  # fmt: skip
 _DISTILBERT = {name: _CHECKS[name]._replace(key=key) for name, key in _DISTILBERT_KEYS.items()}
-_DISTILBERT["type_vocab_size"] = only("type_vocab_size", 0)
 CHECKS = {kind: _CHECKS | (_PADDING if "roberta" in kind else {}) for kind in FAMILIES}
-CHECKS["distilbert"] = _CHECKS | _DISTILBERT
+# What DistilBERT always has, whatever its file says, as in transformers.
+_DISTILBERT_SIZES = {"type_vocab_size": 0, "layer_norm_eps": 1e-12}
+CHECKS["distilbert"] = {
+    name: check for name, check in (_CHECKS | _DISTILBERT).items() if name not in _DISTILBERT_SIZES
+}
 
 
 # How checkpoints name these modules: path here → prefix there, `{}` for the layer's number.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from minqa.files.checkpoint import Check, Settings, checked, only, read_settings
-from minqa.text import InputError
+from minqa.files.checkpoint import Check, Settings, checked, one_of, only, read_settings
+from minqa.text import InputError, InputWarning
 from minqa.tokens import TextTokenizer, Tokens
 
 QUERY_TOKENS = 32  # if a folder does not say how many
@@ -25,7 +25,8 @@ QUERY_TOKENS = 32  # if a folder does not say how many
 class Reading:
     """How a query or a passage is read: query augmentation, and filtering."""
 
-    max_tokens: int  # the end of a longer text is not compared
+    marker: str  # stands before the prompt and the text
+    max_tokens: int  # what truncation would take from a longer text is not compared
     skipped: tuple[int, ...] = ()  # ids of tokens that are not compared, such as punctuation
     filled: int = 0  # up to so many tokens, with the token `filler`
     filler: int = 0
@@ -35,14 +36,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class LateTokenizer(TextTokenizer):
-    """A ColBERT's. The marker of a query or a passage is its prompt; a text of no role is as a passage."""
+    """A ColBERT's; a text of no role is read as a passage."""
 
     readings: tuple[Reading, ...]  # of queries, and of passages
     kind: type[TextTokenizer] = TextTokenizer  # what finds tokens and words
 
     def __call__(self, texts, prompt="", role=None) -> list[Tokens]:
         number = 0 if role == "query" else 1
-        return [self._read_as(self.readings[number], tokens) for tokens in self._of[number](texts, prompt)]
+        reading, tokenizer = self.readings[number], self._of[number]
+        return [self._read_as(reading, tokens) for tokens in tokenizer(texts, reading.marker + prompt)]
 
     @cached_property
     def _of(self) -> list[TextTokenizer]:
@@ -96,7 +98,7 @@ CHECKS = {
     **_checks(str, "a string", "query_prefix", "document_prefix", "query_expansion.token"),
     **_checks(list, "a list", "skiplist_words", "skiplist_tasks"),
     **_checks(dict, "an object", "query_expansion"),
-    "query_expansion.strategy": only("query_expansion.strategy", "fixed", "min"),
+    "query_expansion.strategy": one_of("query_expansion.strategy", ("fixed", "min"), "fixed"),
     "keep_only_token_ids": only("keep_only_token_ids", None, []),
 }
 # As ColBERT's authors name them.
@@ -112,7 +114,7 @@ def read_late(
     tokenizer: TextTokenizer,
     max_positions: int,
 ) -> tuple[LateTokenizer, dict[str, str]]:
-    """How a ColBERT reads texts, and its prompts, which begin with its markers.
+    """How a ColBERT reads texts, and its prompts, without its markers.
 
     Args:
         modules: the places of sentence-transformers' modules, by kind; a folder without a MultiVectorMask is
@@ -129,22 +131,28 @@ def read_late(
     if not modules:
         files, usual = [folder / "artifact.metadata"], {"query": "[unused0]", "document": "[unused1]"}
         checks = {name: check._replace(key=STANFORD.get(name, name)) for name, check in CHECKS.items()}
+        checks |= {"similarity": only("similarity", "cosine", None)}
         if not files[0].is_file():
-            taken = f"the markers are {' and '.join(usual.values())}, and queries have {QUERY_TOKENS} tokens"
-            warnings.warn(f"{folder} holds no artifact.metadata, so {taken}, as is usual.", stacklevel=4)
+            taken = (
+                f"the markers are {' and '.join(usual.values())}, queries have {QUERY_TOKENS} tokens, and "
+            )
+            taken += f"passages at most {tokenizer.max_tokens}"
+            warnings.warn(f"{folder} holds no artifact.metadata, so {taken}.", InputWarning, stacklevel=4)
     for file in [*files, *(mask / "config.json" for mask in masks)]:
         values |= read_settings(file, optional=True).values
     said = checked(Settings(files[0], values), checks, "ColBERT")
 
     given = Settings(files[0], Settings(files[0], values).get("prompts", dict) or {})
     prompts = {name: given.get(name, str) or "" for name in given.values}
+    markers = {}
     for role, marker in usual.items():
         if prefix := said[f"{role}_prefix"] or marker:
             prefix = prefix if modules else f"{prefix} "
             marker = prefix if backend.token_to_id(prefix) is not None else prefix.strip()
             _number(marker, backend, files[0])
             backend.add_special_tokens([AddedToken(marker, normalized=False)])  # which is split no more
-            prompts[role] = prefix + prompts.get(role, "").removeprefix(prefix)
+            markers[role] = prefix
+            prompts[role] = prompts.get(role, "").removeprefix(prefix)
 
     longest, most = (said[f"{role}_length"] or tokenizer.max_tokens for role in usual)
     filled, attended = said["query_expansion.length"] or 0, said["query_expansion.attend"]
@@ -166,8 +174,10 @@ def read_late(
     longest, filled, most = (min(length, max_positions) for length in (longest, filled, most))
     _truncate(backend, most)
     mean = values.get("similarity_fn_name") == "meanmaxsim"
-    query = Reading(longest, skipped * ("query" in tasks), filled, filler, bool(attended), mean)
-    passage = Reading(most, skipped * ("document" in tasks))
+    query = Reading(
+        markers.get("query", ""), longest, skipped * ("query" in tasks), filled, filler, bool(attended), mean
+    )
+    passage = Reading(markers.get("document", ""), most, skipped * ("document" in tasks))
     return LateTokenizer(backend, most, (query, passage), type(tokenizer)), prompts
 
 

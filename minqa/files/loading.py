@@ -49,7 +49,7 @@ def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.f
         dtype: of parameters and computation, float32 or bfloat16.
 
     Raises:
-        InputError: there is no such model, or it is broken, or it is neither a BERT nor an ELMo.
+        InputError: there is no such model, or it is broken, or it is neither BERT, ColBERT nor ELMo.
     """
     folder = model_folder(source)
     if any((folder / name).is_file() for name in ("config.json", "modules.json")):
@@ -155,7 +155,8 @@ def _modules(folder: Path) -> tuple[Path, dict[str, list[Path]]]:
     ]
     kinds = [(module.get("type", str) or "nothing").rpartition(".")[2] for module in modules]
     if not re.fullmatch(CHAINS, " ".join(kinds)):
-        supported = "Transformer, Pooling, any Dense and Normalize; or a ColBERT's"
+        supported = "Transformer, Pooling, any Dense and Normalize; for a ColBERT Transformer, Dense and, as "
+        supported += "sentence-transformers has it, MultiVectorMask and Normalize"
         raise InputError(f"{place} chains {', '.join(kinds)}; supported are {supported}.")
     places: dict[str, list[Path]] = {}
     for i, (kind, module) in enumerate(zip(kinds, modules, strict=True)):

@@ -37,14 +37,15 @@ class SubwordTokenizer(TextTokenizer):
             at[start:end] = number
         written = (at >= 0) & [*map(is_written, text), False]
 
-        def first(wanted):  # such character from each token on, or the end of the text
+        def first(wanted):
+            """The first wanted character of each token or after it; the end of the text if there is none."""
             places = np.append(np.flatnonzero(wanted), len(text))
             return places[np.searchsorted(places, offsets[:, 0])]
 
         letters = first(written)
         word = at[np.where(letters < offsets[:, 1], letters, first(at >= 0))]
         shared = np.where(written & ~np.isin(at, word), np.arange(1, len(at) + 1), 0)
-        ends = np.maximum(words[word, 1], np.maximum.accumulate(shared)[offsets[:, 1] - 1])
+        ends = np.maximum(words[word, 1], np.maximum.accumulate(np.append(0, shared))[offsets[:, 1]])
         return word, np.stack([words[word, 0], ends], axis=1)
 
     def read_words(self, words, prompt="") -> Tokens:

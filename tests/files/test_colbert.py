@@ -13,7 +13,7 @@ from conftest import edit_json, indexed, pylate_folder, rewrite, stanford_folder
 import minqa
 from minqa.ask import ask
 from minqa.inside.compare import Answer, read
-from minqa.text import Passage
+from minqa.text import InputWarning, Passage
 from minqa.views.answers import notes
 
 SETTINGS = "config_sentence_transformers.json"
@@ -144,6 +144,16 @@ def test_contributions_of_words_and_special_tokens_add_up_to_the_score(colbert, 
     assert names[3:] == ([f"[MASK] × {masks}"] if masks > 1 else [])
 
 
+def test_the_marker_stands_before_whatever_is_read(colbert):
+    prompts = replace(colbert, prompts={"query": "who ", "document": "a "})
+    for role, marker, prompt in (("query", 0, "who"), ("passage", 1, "a"), (None, 1, "")):
+        for encoder, texts in ((colbert, ["theory"]), (prompts, [*prompt.split(), "theory"])):
+            [tokens] = encoder.tokenize(["theory"], role)
+            names = [encoder.tokenizer.backend.id_to_token(i) for i in tokens.ids.tolist()]
+            assert names[: len(texts) + 3] == ["[CLS]", f"[unused{marker}]", *texts, "[SEP]"]
+            assert tokens.word_texts == ["theory"]
+
+
 def test_a_question_mark_counts_but_gives_no_word_its_heat(colbert):
     heat = minqa.heat_map(*embed(colbert, "who ?", "the war ? a theory of who"))
     assert heat.weights.tolist() == [1, 1] and heat.contributions[1] != 0
@@ -186,7 +196,7 @@ def test_a_list_of_words_is_marked_too(colbert):
 
 def test_a_look_inside_a_colbert(colbert):
     maps = minqa.attention(colbert, "the theory")
-    assert maps.array.shape == (2, 4, 4, 4)
+    assert maps.array.shape == (2, 4, 5, 5)  # the marker is read too
     assert minqa.units(colbert, "the theory").layers == (1, 2)
     assert minqa.units(colbert, "the theory", kind="hidden").layers == (0, 1, 2)
     moved = minqa.saliency(colbert, QUERIES[0], PASSAGES[0])
@@ -229,7 +239,9 @@ def test_what_is_read_changes_the_fingerprint(tmp_path):
 
 def test_without_artifact_metadata_the_usual_is_taken_and_said(tmp_path):
     folder = stanford_folder(tmp_path / "model", metadata=None)
-    with pytest.warns(UserWarning, match="holds no artifact.metadata, so the markers are .* as is usual"):
+    with pytest.warns(
+        InputWarning, match="no artifact.metadata, so the markers are .*, and passages at most 64"
+    ):
         ours = minqa.load(folder)
     theirs = oracle(folder)
     [query], [expected] = minqa.embed(ours, ["who"], role="query"), theirs.encode_query(["who"])
@@ -267,6 +279,10 @@ BROKEN = {
     "dense.0.linear.weight is missing": without_linear,
     "1_Dense/config.json cannot be read": spoiled("1_Dense/config.json", "{"),
     "artifact.metadata cannot be read": spoiled("artifact.metadata", "{"),
+    "similarity is 'l2', but only 'cosine' is supported": partial(
+        stanford_folder, metadata={"similarity": "l2"}
+    ),
+    "strategy is 'max', but only 'fixed', 'min' are": {"query_expansion": {"strategy": "max"}},
     "query_length is 3, but must be a whole number above 3": {"query_length": 3},
     "document_prefix is 3, but must be a string": {"document_prefix": 3},
     "skiplist_words is 'the', but must be a list": {"skiplist_words": "the"},

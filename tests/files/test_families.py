@@ -13,7 +13,7 @@ from conftest import VOCABULARY, compilations, edit_json, sentence_folder, sente
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_tokens import ANY_TEXT
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 
 import minqa
 from minqa.answers.reader import answer, load_reader, read_pairs
@@ -295,6 +295,17 @@ def test_a_token_belongs_to_the_word_of_its_first_letter(folder_of):
     assert tokens.word_texts == ["café's"], "s has no token of its own, and stays with that which holds it"
     [tokens] = tokenizer(["世界。世界"])
     assert tokens.word_texts == ["世界", "世界"], "nor has 界, and no letter is lost; the mark is no letter"
+
+
+def test_a_token_without_characters_swallows_no_words():
+    """Of a space before the text, which is a token, no character is left where offsets are trimmed."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
+    backend.post_processor = processors.ByteLevel(add_prefix_space=True, trim_offsets=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(["hi"], trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
+    for text, words in (("hi 你好", ["hi", "你", "好"]), ("x, 你 end", ["x", ",", "你", "end"])):
+        assert SubwordTokenizer(backend, 64)([text])[0].word_texts == words
 
 
 def test_every_word_keeps_all_tokens_that_its_characters_are_split_into(folder_of):
