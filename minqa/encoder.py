@@ -79,10 +79,8 @@ class Encoder:
 
     def __post_init__(self) -> None:
         for name, prompt in self.prompts.items():
-            if (
-                len(self._tokens([f"{prompt} a"], "", "query" if name == "query" else "passage")[0].windows)
-                > 1
-            ):
+            [tokens] = self._tokens([f"{prompt} a"], "", "query" if name == "query" else "passage")
+            if len(tokens.windows) > 1:
                 most = f"at most {self.tokenizer.max_tokens} tokens are read at once"
                 raise InputError(f"The prompt {name} of {self.name} leaves no room for a text: {most}.")
 

@@ -7,10 +7,13 @@ import numpy as np
 from jaxtyping import Int
 
 # A full stop ends no sentence after an initial, a dotted abbreviation ("U.S.") or one of these.
-_SHORT = "Dr|Mr|Ms|St|Mt|Ft|No|vs|cf|ca|Jr|Sr|Co|pp|al|Lt", "Mrs|Vol|Inc|Ltd|Gen|Col|Rev|Gov|Sen|etc"
+_ABBREVIATIONS = (
+    "Dr|Mr|Ms|St|Mt|Ft|No|vs|cf|ca|Jr|Sr|Co|pp|al|Lt",
+    "Mrs|Vol|Inc|Ltd|Gen|Col|Rev|Gov|Sen|etc",
+)
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Za-z]\.)"
-    + "".join(rf"(?<!\b(?:{words})\.)" for words in _SHORT)
+    + "".join(rf"(?<!\b(?:{words})\.)" for words in _ABBREVIATIONS)
     + r"(?<=[.!?])[\"'”’)\]]*(?:\[\w+\])*(\s+)(?=[\"'“‘(\[]*[A-Z0-9])"
 )
 
