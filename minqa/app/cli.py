@@ -327,11 +327,11 @@ def show_app(
     splitter = searches[0].encoder
     searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
     address = serve(build(searches), host, port, root_path or "")
-    print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
-    threading.Thread(target=warm_up, args=[searches], daemon=True).start()
-    if host not in ("127.0.0.1", "localhost", "::1"):
-        note(f"Everyone who can reach this machine at {host} can use the page: it asks no password.")
     try:
+        print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
+        threading.Thread(target=warm_up, args=[searches], daemon=True).start()
+        if host not in ("127.0.0.1", "localhost", "::1"):
+            note(f"Everyone who can reach this machine at {host} can use the page: it asks no password.")
         threading.Event().wait()
     except KeyboardInterrupt:
         note("minqa: stopped.")
