@@ -1,19 +1,23 @@
 """How truthful heat maps are, on labelled data: they rank passages, point to answers and align words.
 
     uv run --group bench python -m benchmarks.quality
+    uv run --group bench python -m benchmarks.quality --questions FILE
 
-prints Markdown tables. The data (SQuAD 1.1 in its own layout, and word alignments of the Edinburgh corpus) is
-looked for in ../shared/data; --data names another folder. Every figure is for all of the data or for a seeded
-sample of questions, which have a standard error of 1 point.
+print Markdown tables. The first reads SQuAD 1.1 in its own layout, and word alignments of the Edinburgh
+corpus, in ../shared/data or where --data says. Every figure is for all of the data or for a seeded sample,
+which has a standard error of 1 point. FILE holds questions of one's own as JSON Lines: a question, the
+answers that are accepted, none if the corpus has none, and the titles of the articles that answer it.
 """
 
 import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -24,22 +28,22 @@ from rich.progress import track
 
 import minqa
 import minqa.text
-from examples.squad import exact_match, f1, read_squad
-from minqa.answers.span_head import read_answers
+from examples.squad import calibration_error, is_right, read_squad
+from minqa.app.corpora import with_index
 from minqa.app.progress import note
-from minqa.ask import RERANK, RERANK_STORED
+from minqa.app.work import Search, load_models, set_up
+from minqa.ask import RERANK, RERANK_STORED, Results
 from minqa.embedding import as_vectors, hidden_states
 from minqa.encoder import CENTRINGS, WEIGHTS
-from minqa.files.loading import DEMO_MODEL, model_folder
+from minqa.files.loading import DEMO_MODEL
 from minqa.heatmap import NEIGHBOURS, WINDOW
 from minqa.inside.align import align, alignment_encoder
+from minqa.text import InputError
 
 Row = Sequence[str | float]
 RANKING = {"window": WINDOW, "neighbours": NEIGHBOURS}
 # What others do: MaxSim with weights and nothing more.
 PLAIN = {"window": 0, "neighbours": 0.0}
-# For `itermax`: what is left of the similarity of a word that is aligned already.
-DISCOUNT = 0.9
 
 
 class Texts:
@@ -120,36 +124,80 @@ def answer_sentence(contexts, questions, texts, encoders) -> Iterator[Row]:
         yield title, *percent(np.mean(hits, axis=0))
 
 
-def answer_spans(contexts, questions, texts, encoder, head) -> Iterator[Row]:
-    """Exact match and F1 of answers: the paragraph given, and found among all."""
-    passages, queries = (side.vectors(encoder) for side in texts)
-    head_encoder = replace(encoder, layer=head.layer, centring="none")
-    head_passages, head_queries = (side.vectors(head_encoder) for side in texts)
-    gold = [contexts.index(question.passage) for question in questions]
-    pairs = progress([*zip(queries, gold, strict=True)], "heat spans")
-    phrases = [minqa.heat_span(minqa.heat_map(query, passages[row])) for query, row in pairs]
-    yield "the heat span of its paragraph", *matches(phrases, questions)
-    given = read_answers(head, head_queries, [head_passages[row] for row in gold], no_answer=False)
-    yield "the span head on its paragraph", *matches([spans[0] for spans in given], questions)
+class Expected(NamedTuple):
+    """A question of one's own, the answers that are accepted, and the titles that answer it."""
 
-    firsts, likeliest = [], []
-    candidates = nearest(*texts, RERANK_STORED)
-    for i, rows in enumerate(progress([*candidates], "answers from all paragraphs")):
-        best = [head_passages[row] for row in best_first(queries[i], passages, rows)[:5]]
-        spans = [answers[0] for answers in read_answers(head, [head_queries[i]] * 5, best, no_answer=False)]
-        firsts.append(spans[0])
-        likeliest.append(max(spans, key=lambda span: span.probability))
-    among = f"of {len(contexts):,} paragraphs"
-    yield f"the same on the first {among}, as `ask` ranks them", *matches(firsts, questions)
-    yield f"the likeliest answer in the first five {among}", *matches(likeliest, questions)
+    question: str
+    answers: list[str]
+    titles: list[str]
 
 
-def matches(spans, questions) -> tuple[str, ...]:
-    found = [
-        (span.text if span else "", question.accepted)
-        for span, question in zip(spans, questions, strict=True)
+def read_questions(path: Path) -> list[Expected]:
+    """Questions of one's own. Raises InputError if a line is none."""
+    questions = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            one = Expected(entry["question"], entry["answers"], entry.get("titles", []))
+            valid = all(isinstance(text, str) for text in (one.question, *one.answers, *one.titles))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            valid = False
+        if not valid:
+            raise InputError(f"{path}, line {number}, is no object with question, answers and titles.")
+        questions.append(one)
+    return questions
+
+
+def own_questions(questions: Sequence[Expected], search: Search, found: list[Results]) -> Iterator[Row]:
+    """The first passage and the answer, with a guess in brackets; what was found is added to `found`."""
+    for expected in progress(questions, "questions"):
+        results = search.ask(expected.question, 3, None).results
+        found.append(results)
+        best, first = results.answers[0], results[0]
+        right = is_right(best.text, expected.answers) if results.answer else not expected.answers
+        yield (
+            expected.question,
+            *(first.passage.title, f"{first.heat_map.score:.2f}"),
+            *(best.text if results.answer else f"({best.text})", *percent([best.probability])),
+            "right" if right else "wrong",
+        )
+
+
+def together(questions: Sequence[Expected], found: Sequence[Results]) -> Iterator[Row]:
+    """How many passages, answers and refusals are right, and how sure the answers are."""
+    best = [results.answers[0] for results in found]
+    right = np.array([is_right(one.text, asked.answers) for one, asked in zip(best, questions, strict=True)])
+    refused = np.array([results.answer is None for results in found])
+    answerable = np.array([bool(asked.answers) for asked in questions])
+    titles = [
+        [result.passage.title in asked.titles for result in results]
+        for results, asked in zip(found, questions, strict=True)
+        if asked.answers
     ]
-    return percent(np.mean([(exact_match(*pair), f1(*pair)) for pair in found], axis=0))
+    if titles:
+        yield (
+            f"{len(titles)} with an answer: its passage first",
+            *percent([np.mean([row[0] for row in titles])]),
+        )
+        yield "… among three", *percent([np.mean([any(row) for row in titles])])
+        yield "… a right answer", *percent([(right & ~refused)[answerable].mean()])
+        yield "… refused", *percent([refused[answerable].mean()])
+    if not answerable.all():
+        yield f"{(~answerable).sum()} without: refused", *percent([refused[~answerable].mean()])
+    yield "calibration error", f"{calibration_error([one.probability for one in best], right):.3f}"
+
+
+def questions_tables(options) -> None:
+    questions, found = read_questions(options.questions), list[Results]()
+    cache = set_up(None)
+    [search] = load_models([options.model], shipped=True)
+    if not search.answerer:
+        raise InputError(f"No span head is installed for {search.encoder.name}.")
+    search = with_index(search, search.encoder, options.index, options.corpus, cache)
+    title = f"{len(questions):,} questions to {len(search.index.passages):,} passages"
+    head = ("question", "first passage", "score", "answer", "%", "")
+    table(title, head, own_questions(questions, search, found))
+    table("Together", ("", "%"), together(questions, found))
 
 
 def alignment(pairs, encoders) -> Iterator[Row]:
@@ -164,25 +212,10 @@ def alignment(pairs, encoders) -> Iterator[Row]:
     for encoder in encoders:
         vectors = [side.vectors(encoder) for side in texts]
         heats = [minqa.heat_map(*pair) for pair in zip(*vectors, strict=True)]
-        methods = {
-            "mutual": lambda heat: np.argwhere(mutual(heat.word_similarity)),
-            "itermax": lambda heat: np.argwhere(itermax(heat.word_similarity)),
-            "neighbours": align,
-        }
+        methods = {"mutual": lambda heat: np.argwhere(mutual(heat.word_similarity)), "neighbours": align}
         for name, method in methods.items():
             found = [white_space_pairs(heat, method(heat)) for heat in heats]
             yield f"{name}, {describe(encoder)}", *precision_recall(found, gold)
-    try:
-        from simalign import SentenceAligner
-    except ImportError:
-        return note("simalign is left out: the package is not installed.")
-    for layer in (3, 4):
-        peer = SentenceAligner(str(model_folder(DEMO_MODEL)), "bpe", matching_methods="ai", layer=layer)
-        pairs = progress([*zip(*sides, strict=True)], f"simalign, layer {layer}")
-        found = [peer.get_word_aligns(source.split(), target.split()) for source, target in pairs]
-        for name, label in {"inter": "mutual", "itermax": "itermax"}.items():
-            rows = precision_recall([aligned[name] for aligned in found], gold)
-            yield f"simalign, {label}, layer {layer}", *rows
 
 
 def mutual(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, "query passage"]:
@@ -191,18 +224,6 @@ def mutual(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, "
     for row, column in enumerate(similarity.argmax(1)):
         pairs[row, column] = similarity[:, column].argmax() == row
     return pairs
-
-
-def itermax(similarity: Float[np.ndarray, "query passage"]) -> Bool[np.ndarray, "query passage"]:
-    """`mutual`, and again with the words left over (Jalili Sabet et al. 2020, arXiv:2004.08728, section 3.2).
-
-    In the second round a word that is aligned already counts for less, and a pair of two such for nothing.
-    """
-    similarity = (similarity + 1) / 2  # discounting wants positive numbers
-    pairs = mutual(similarity)
-    rows, columns = pairs.any(1, keepdims=True), pairs.any(0, keepdims=True)
-    counts = np.where(rows & columns, 0, np.where(rows | columns, DISCOUNT, 1))
-    return np.where(counts > 0, mutual(similarity * counts), pairs)
 
 
 def holds(start, end, text, answers) -> tuple[bool, bool]:
@@ -283,18 +304,7 @@ def squad_tables(encoder, views, options, path: Path) -> None:
     def with_paragraphs(questions):
         return paragraphs, Texts(encoder, [question.text for question in questions], "query", "questions")
 
-    if options.only in (None, "answers") and options.trained:
-        head = minqa.load_span_head(options.trained / "span_head.safetensors")
-        articles = json.loads((options.trained / "report.json").read_text("utf-8"))["test articles"]
-        tested = [question for question in questions if question.article in articles]
-        title = f"Answers to {len(tested):,} questions on {len(articles)} articles"
-        rows = answer_spans(contexts, tested, with_paragraphs(tested), encoder, head)
-        table(title, ("answer", "exact match", "F1"), rows)
-    elif options.only in (None, "answers"):
-        note("Answers are left out: name a folder of examples/train_span_head.py with --trained.")
-    if options.only == "answers":
-        return
-    drawn = np.random.default_rng(options.seed).permutation(len(questions))[: options.questions or None]
+    drawn = np.random.default_rng(options.seed).permutation(len(questions))[: options.sample or None]
     questions = [questions[i] for i in drawn]
     texts = with_paragraphs(questions)
     grid = [replace(encoder, **view, weights=weights) for view in views for weights in reversed(WEIGHTS)]
@@ -320,15 +330,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=DEMO_MODEL)
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
+    parser.add_argument("--questions", type=Path, help="questions of one's own, instead of the data")
+    parser.add_argument("--corpus", help="what they are asked of, as minqa ask takes it")
+    parser.add_argument("--index", type=Path, help="likewise")
     parser.add_argument(
-        "--questions", type=int, default=1000, help="so many are drawn, 0 for all (%(default)s)"
+        "--sample", type=int, default=1000, help="of SQuAD's questions, 0 for all (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--quick", action="store_true", help="the defaults alone, not every setting")
-    parser.add_argument("--only", choices=["retrieval", "sentence", "answers", "alignment"])
-    parser.add_argument("--trained", type=Path, help="of examples/train_span_head.py, for its test articles")
+    parser.add_argument("--only", choices=["retrieval", "sentence", "alignment"])
     options = parser.parse_args()
     jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("minqa") / "compiled"))
+    if options.questions:
+        try:
+            return questions_tables(options)
+        except InputError as error:
+            sys.exit(str(error))
     encoder = minqa.load(options.model)
     layers = range(encoder.num_layers, -1, -1)
     views = [{"layer": layer, "centring": centring} for layer in layers for centring in CENTRINGS]

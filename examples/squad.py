@@ -1,4 +1,4 @@
-"""SQuAD: questions with the paragraphs that answer them, and the two numbers that answers are scored by."""
+"""SQuAD: questions with the paragraphs that answer them, and the numbers that answers are scored by."""
 
 import re
 import string
@@ -7,9 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from minqa.files.checkpoint import read_json
 from minqa.text import InputError
 
+RIGHT_F1 = 0.5
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
@@ -67,6 +70,32 @@ def f1(answer: str, accepted: Sequence[str]) -> float:
         return 2 * shared / (len(words) + len(wanted)) if words and wanted else float(words == wanted)
 
     return max(overlap(_normalized(answer), _normalized(text)) for text in accepted)
+
+
+def is_right(answer: str, accepted: Sequence[str]) -> bool:
+    """Whether an answer has an F1 of at least `RIGHT_F1`; no answer is right, if none is accepted."""
+    return bool(accepted) and f1(answer, accepted) >= RIGHT_F1
+
+
+def reliability(
+    probabilities: Sequence[float], right: Sequence[bool], bins: int = 10
+) -> list[tuple[float, float, int]]:
+    """How often answers of like probability are right: mean probability, share of right ones, and number.
+
+    Bins of one width; those that hold nothing are left out (Guo et al. 2017, arXiv:1706.04599, equation 1).
+    """
+    sure, hits = np.array(probabilities, float), np.array(right, float)
+    place = np.minimum(sure * bins, bins - 1).astype(int)
+    return [
+        (float(sure[place == i].mean()), float(hits[place == i].mean()), int((place == i).sum()))
+        for i in np.unique(place)
+    ]
+
+
+def calibration_error(probabilities: Sequence[float], right: Sequence[bool]) -> float:
+    """The expected calibration error, 0 to 1 (Guo et al. 2017, equation 3), of `reliability`'s bins."""
+    table = reliability(probabilities, right)
+    return sum(abs(sure - share) * number for sure, share, number in table) / max(len(probabilities), 1)
 
 
 def _normalized(text: str) -> list[str]:

@@ -3,9 +3,10 @@
     uv run python examples/train_span_head.py SQUAD.json --out trained
 
 Passages and questions are embedded once, apart from each other; from their words' vectors the head learns
-where the answer is. Some questions are also put to another paragraph of their article, so that it learns when
-there is none. No question of the articles set aside for validation and test is trained on. Stop with Ctrl-C;
-the same command goes on after the last whole epoch.
+where the answer is. Some questions are also put to another paragraph that ranks high for them, so that it
+learns when there is none. How far its answers are to be trusted is then fitted on validation: see trust.py.
+No question of the articles set aside for validation and test is trained on. Stop with Ctrl-C; the same
+command goes on after the last whole epoch.
 
 With --finetune question and passage are read together by all of BERT, which is trained as well (Devlin et al.
 2018, section 4.2); what is written is a folder that `minqa.load_reader` and transformers load.
@@ -39,9 +40,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from squad import exact_match, f1, read_squad
+from trust import Ranking, Searched, fit, measure
 
 import minqa
 from minqa.answers import reader
+from minqa.answers.overall import SPANS_PER_PASSAGE, Trust, overall
 from minqa.answers.reader import BertForQuestionAnswering, Reader, answer, read_pairs
 from minqa.answers.span_head import SpanHead, pair, read_answers, save_span_head
 from minqa.answers.spans import span_loss
@@ -50,7 +53,8 @@ from minqa.files.checkpoint import dump
 from minqa.files.loading import DEMO_MODEL, model_folder, read_bert
 from minqa.spans import MAX_SPAN_WORDS
 
-NO_ANSWER_PART = 0.15  # of the questions, those that are put to another paragraph as well
+NO_ANSWER_PART = 0.3  # of the questions, those that are put to another paragraph as well
+NEAR = 4  # paragraphs: how high on average it ranks
 AVERAGED_PART = 0.005  # of a step's weights, what goes into their average, which is what is kept
 PATIENCE_EPOCHS = 4  # without a better F1
 EVALUATED_QUESTIONS = 64  # at once
@@ -67,7 +71,7 @@ class Example(NamedTuple):
 class Data:
     """Questions and passages of SQuAD, split by article."""
 
-    def __init__(self, path, *, seed, validation, test):
+    def __init__(self, path, *, split, validation, test):
         questions = read_squad(path)
         self.digest = sha256(path.read_bytes()).hexdigest()
         self.questions = [question.text for question in questions]
@@ -83,7 +87,7 @@ class Data:
         articles = sorted({question.article for question in questions})
         if len(articles) <= validation + test:
             raise minqa.InputError(f"{path} has {len(articles)} articles, too few to set some aside.")
-        order = np.random.default_rng(seed).permutation(len(articles))
+        order = np.random.default_rng(split).permutation(len(articles))
         self.test_articles = [articles[j] for j in order[:test]]
         place = {articles[j]: i for i, j in enumerate(order)}
         places = [place[question.article] for question in questions]
@@ -123,22 +127,35 @@ class HeadTask:
     loss = staticmethod(head_loss)
 
     def __init__(self, data, options):
-        encoder = replace(minqa.load(options.model), layer=options.layer)
-        layer = encoder.layer_number
-        self.questions = embed(encoder, data.questions, "query")
-        self.passages = embed(encoder, data.passages, "passage")
+        self.data = data
+        encoder = minqa.calibrate(minqa.load(options.model), data.passages)
+        views = [encoder, replace(encoder, layer=options.layer, centring="none")]
+        asked, self.questions = embed(views, data.questions, "query")
+        ranked, self.passages = embed(views, data.passages, "passage")
+        articles = [data.article[i] for i in range(len(ranked))]
+        self.ranking = Ranking(asked, ranked, articles)
         words = np.concatenate([self.passages[i].words for i in {example.passage for example in data.train}])
         deviation = words.std(0)
         constant = deviation < 1e-3 * np.median(deviation)
         self.model = SpanHead(
             words.shape[1],
             encoder=encoder.fingerprint,
-            layer=layer,
+            layer=views[1].layer_number,
             hidden=options.hidden,
             rngs=nnx.Rngs(options.seed),
         )
         self.model.scale.mean[...] = words.mean(0)
         self.model.scale.inverse_deviation[...] = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
+
+    def elsewhere(self, example, rng):
+        """The same question, put to a passage that ranks high for it and does not have the answer's words."""
+        rows, *_ = self.ranking(example.question)
+        wanted = [text.lower() for text in self.data.accepted[example.question]]
+        others = [i for i in rows if not any(text in self.data.passages[i].lower() for text in wanted)]
+        others = [i for i in others if i != example.passage]
+        if not others:
+            return self.data.elsewhere(example, rng)
+        return Example(example.question, others[min(int(rng.exponential(NEAR)), len(others) - 1)], Counter())
 
     def length(self, example):
         return len(self.passages[example.passage].words)
@@ -151,7 +168,19 @@ class HeadTask:
         return batch, targets(map(self.marks, examples), batch.mask.shape)
 
     def answer(self, model, examples):
-        return read_answers(model, *self._vectors(examples), no_answer=False)
+        spans = read_answers(model, *self._vectors(examples), k=SPANS_PER_PASSAGE, no_answer=False)
+        return [
+            [answer.span for answer in overall([found], [0.0], [0.0], Trust()).answers] for found in spans
+        ]
+
+    def search(self, model, examples):
+        """Each question put to all passages, and to those of other articles, where its answer is not."""
+        searched, texts = [], (self.questions, self.passages)
+        for example in track(examples, "Searching", console=Console(stderr=True)):
+            number, article = example.question, self.data.article[example.passage]
+            for accepted, without in ((self.data.accepted[number], None), ([], article)):
+                searched.append(Searched.of(model, self.ranking, number, *texts, accepted, without))
+        return searched
 
     def save(self, model, out, facts):
         facts = {key: str(value) for key, value in facts.items()}
@@ -169,6 +198,7 @@ class ReaderTask:
     """A BERT that reads question and passage together."""
 
     def __init__(self, data, options):
+        self.elsewhere = data.elsewhere
         self.loss = in_bfloat16(reader_loss) if options.bfloat16 else reader_loss
         self.data = data
         self.folder = model_folder(options.model)
@@ -230,12 +260,12 @@ def in_bfloat16(loss):
     return halved
 
 
-def embed(encoder, texts, role):
-    vectors, told = [], f"Embedding the {role} texts"
+def embed(views, texts, role):
+    """Vectors of all texts, of each view."""
+    parts, told = [], f"Embedding the {role} texts"
     for start in track(range(0, len(texts), 64), told, console=Console(stderr=True)):
-        vectors += minqa.embed(encoder, texts[start : start + 64], role=role)
-        vectors[-1].words  # noqa: B018, made now and kept
-    return vectors
+        parts.append(minqa.embed_each(views, texts[start : start + 64], role=role))
+    return [[vectors for part in view for vectors in part] for view in zip(*parts, strict=True)]
 
 
 def mark(answers, starts, ends):
@@ -365,7 +395,7 @@ def train(task, data, options, settings):
             rng = np.random.default_rng([options.seed, epoch])
             key = jax.random.fold_in(jax.random.key(options.seed), epoch)
             elsewhere = rng.choice(len(known), extra, replace=False)
-            examples = known + [data.elsewhere(known[i], rng) for i in elsewhere]
+            examples = known + [task.elsewhere(known[i], rng) for i in elsewhere]
             for batch in batches(task, examples, options.batch, rng):
                 key, dropout = jax.random.split(key)
                 model, state, loss, finite = train_step(
@@ -431,7 +461,8 @@ def main():
     add("--epochs", type=int, help="at most so many (default: 16, or 2 with --finetune)")
     add("--batch", type=int, help="questions per step (default: 32, or 16 with --finetune)")
     add("--rate", type=float, help="the highest learning rate (default: 2e-3, or 1e-4 with --finetune)")
-    add("--seed", type=int, default=0, help="of weights, order and split (default: 0)")
+    add("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    add("--split", type=int, default=5, help="seed of which articles are set aside (default: 5)")
     add("--validation", type=int, default=3, help="articles to validate on (default: 3)")
     add("--test", type=int, default=4, help="articles to test on (default: 4)")
     add("--bfloat16", action="store_true", help="finetune in half the bits, for accelerators")
@@ -451,7 +482,7 @@ def main():
 
 
 def run(options):
-    data = Data(options.squad, seed=options.seed, validation=options.validation, test=options.test)
+    data = Data(options.squad, split=options.split, validation=options.validation, test=options.test)
     settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "squad")}
     settings |= {"questions": len(data.train), "data": options.squad.name, "digest": data.digest}
     for name, least in (("epochs", 1), ("batch", 1), ("validation", 1), ("test", 0), ("hidden", 1)):
@@ -463,20 +494,37 @@ def run(options):
     Run(options.out / "run.safetensors", settings).check()
     task = (ReaderTask if options.finetune else HeadTask)(data, options)
     train(task, data, options, settings)
-    if not data.test:
-        return
-    model = task.load(options.out)
-    exact, mean_f1, right = evaluate(task, model, data, data.test)
-    rng = np.random.default_rng(options.seed)
-    *_, wrong = evaluate(task, model, data, [data.elsewhere(example, rng) for example in data.test])
-    told = auroc(right, wrong)
-    report = {"test articles": data.test_articles, "questions": len(data.test)}
-    report |= {"exact match": round(exact, 2), "F1": round(mean_f1, 2), "AUROC": round(told, 4)}
-    write(options.out / "report.json", json.dumps(report, indent=2).encode())
-    print(
-        f"{len(data.test)} questions on {options.test} articles that were not trained on: EM {exact:.1f}, "
-        f"F1 {mean_f1:.1f}; right paragraphs against others of the article: AUROC {told:.3f}"
-    )
+    report(task, data, options, settings)
+
+
+def report(task, data, options, settings):
+    """Fit a head's trust, and say what was reached on the articles set aside."""
+    model, told = task.load(options.out), {"test articles": data.test_articles, "questions": len(data.test)}
+    jax.clear_caches()  # there are so many programs of training that the system may refuse more
+    if not options.finetune:
+        searched = task.search(model, data.validation)
+        model.trust = fit(searched)
+        told["validation"] = measure(searched, model.trust)
+        task.save(model, options.out, settings | Run(options.out / "run.safetensors", settings).check())
+    if data.test:
+        told["exact match"], told["F1"], right = evaluate(task, model, data, data.test)
+        rng = np.random.default_rng(options.seed)
+        *_, wrong = evaluate(task, model, data, [data.elsewhere(example, rng) for example in data.test])
+        told["AUROC"] = auroc(right, wrong)
+        print(
+            f"{len(data.test)} questions on {options.test} articles that were not trained on: "
+            f"EM {told['exact match']:.1f}, F1 {told['F1']:.1f}; "
+            f"right paragraphs against others of the article: AUROC {told['AUROC']:.3f}"
+        )
+    if data.test and not options.finetune:
+        told["test"] = measured = measure(task.search(model, data.test), model.trust)
+        print(
+            f"One answer over all {len(data.passages):,} paragraphs: F1 {measured['F1']:.1f}, "
+            f"refused {measured['refused']:.1f} %, without their article "
+            f"{measured['refused without its article']:.1f} %; "
+            f"calibration error {measured['calibration error']:.3f}"
+        )
+    write(options.out / "report.json", json.dumps(told, indent=2).encode())
 
 
 if __name__ == "__main__":

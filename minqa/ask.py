@@ -1,6 +1,6 @@
 """The whole chain on one screen: a question and an index → the passages that echo it, and where."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from minqa.embedding import as_vectors, embed_each
 from minqa.encoder import Encoder, Statistics
 from minqa.heatmap import HeatMap, heat_map, rank
 from minqa.similarity import Searchable, match
-from minqa.spans import Span, heat_sentence, heat_span
+from minqa.spans import Answer, Span, heat_sentence, heat_span
 from minqa.text import InputError, Passage
 
 # How many candidates are read closely: fewer if they must be embedded for it, 50 in 0.8 s on 2 cores.
@@ -43,6 +43,22 @@ class Result:
     answered: bool = False  # whether an answer was looked for
 
 
+class Results(list[Result]):
+    """The passages, best first, and what they answer together, if an answerer read them."""
+
+    def __init__(
+        self,
+        results: Iterable[Result],
+        answers: Sequence[Answer] = (),
+        no_answer: float | None = None,
+        answer: Answer | None = None,
+    ):
+        super().__init__(results)
+        self.answers = answers  # distinct ones, likeliest first
+        self.no_answer = no_answer  # the probability that none of them is right
+        self.answer = answer  # the likeliest; None if it is too likely that there is none
+
+
 def ask(
     encoder: Encoder,
     question: str,
@@ -51,8 +67,8 @@ def ask(
     k: int = 3,
     rerank: int | None = None,
     answerer: Any = None,
-) -> list[Result]:
-    """The k passages that echo a question most, and where they do.
+) -> Results:
+    """The k passages that echo a question most, where they do, and what they answer.
 
     The similarity of pooled vectors picks candidates from the whole corpus, and MaxSim over their words puts
     them in order (Khattab and Zaharia 2020, arXiv:2004.12832, section 4.5).
@@ -64,7 +80,7 @@ def ask(
         k: how many passages to return at most.
         rerank: how many candidates to put in order; 0 keeps the order of their pooled vectors, None is
             `RERANK`, or `RERANK_STORED` if the layer's token vectors are stored.
-        answerer: finds the answer in each passage, see `minqa.answers`; without one the heat marks a phrase.
+        answerer: finds answers in the passages, see `Answerer`; without one the heat marks a phrase.
 
     Raises:
         InputError: the question has no word, or the answerer is for another encoder.
@@ -100,16 +116,19 @@ def ask(
         heats = [heat_map(queries[0], candidates[0][row]) for row in best]
     with step("spans"):
         if answerer is None:
-            spans = [heat_span(heat) for heat in heats]
-        elif len(candidates) < len(views):  # one view is stored: embed the other
-            [closer] = embed_each(views[1:], [texts[row] for row in best], role="passage")
-            spans = answerer.answers(queries[-1], closer)
+            spans, overall = [heat_span(heat) for heat in heats], []
         else:
-            spans = answerer.answers(queries[-1], [candidates[-1][row] for row in best])
-        return [
+            if len(candidates) < len(views):  # one view is stored: embed the other
+                [closer] = embed_each(views[1:], [texts[row] for row in best], role="passage")
+            else:
+                closer = [candidates[-1][row] for row in best]
+            known = [heat.score for heat in heats], [similarities[row] for row in best]
+            spans, *overall = answerer.answers(queries[-1], closer, *known)
+        results = [
             Result(passages[row], similarities[row], heat, span, heat_sentence(heat), answerer is not None)
             for row, heat, span in zip(best, heats, spans, strict=True)
         ]
+        return Results(results, *overall)
 
 
 def check_question(encoder: Encoder, text: str) -> None:

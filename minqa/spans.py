@@ -22,8 +22,18 @@ class Span:
     end: int
     # A phrase's mean heat of content words, a sentence's MaxSim, or an answer's start's plus end's score.
     score: float
-    probability: float | None = None  # of an answer, among all spans of its passage and no answer
+    probability: float | None = None  # of an answer, among all spans that were compared and no answer
     margin: float | None = None  # an answer's score less that of no answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What several passages answer together."""
+
+    text: str  # of the likeliest span that says so
+    probability: float  # of all spans that say the same
+    place: int  # of that span's passage among those that were read, from 0
+    span: Span
 
 
 def heat_span(heat: HeatMap) -> Span | None:

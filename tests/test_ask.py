@@ -18,6 +18,7 @@ from minqa.answers.span_head import SpanHead
 from minqa.ask import Index, ask
 from minqa.clock import Clock
 from minqa.inside.compare import read
+from minqa.spans import Answer
 from minqa.text import Passage
 
 WORDS = "theory war world relativity played naive develop who caf".split()
@@ -184,10 +185,12 @@ def test_answers_of_a_head_are_those_of_its_layer(encoder, passages, index, tmp_
             [[expected]] = minqa.read_answers(head, question, vectors)
             assert result.answered
             assert (result.span.start, result.span.end) == (expected.start, expected.end)
-            assert result.span.probability == pytest.approx(expected.probability, abs=1e-5)
+            assert result.span.margin == pytest.approx(expected.margin, abs=1e-4)
+        assert results.answer == results.answers[0] and results.no_answer < 1e-3
     head.no_answer.bias[...] = jnp.full(1, 99.0)
-    [result] = ask(encoder, QUERY, index, k=1, answerer=head)
+    [result] = results = ask(encoder, QUERY, index, k=1, answerer=head)
     assert result.answered and result.span is None, "none is more plausible than any"
+    assert results.answer is None and results.no_answer > 0.99
     with pytest.raises(minqa.InputError, match="not trained on vectors of"):
         ask(replace(encoder, prompts={}), QUERY, index, answerer=head)
 
@@ -208,24 +211,38 @@ def test_answers_of_a_reader_are_its_own(encoder, passages, index, tmp_path):
     reader = minqa.load_reader(make_bert_folder(tmp_path, kind=transformers.BertForQuestionAnswering))
     results = ask(encoder, QUERY, index, k=3, answerer=reader)
     spans = minqa.answer(reader, QUERY, [result.passage.text for result in results])
-    assert [[result.span] if result.span else [] for result in results] == spans
+    found = [result.span for result in results]
+    assert [[(span.start, span.end, span.margin)] if span else [] for span in found] == [
+        [(span.start, span.end, span.margin) for span in alone] for alone in spans
+    ]
     assert all(result.answered for result in results)
+    total = sum(answer.probability for answer in results.answers) + results.no_answer
+    assert total == pytest.approx(1) and results.answer in (None, results.answers[0])
+    best = results.answers[0]
+    start, end = best.span.start, best.span.end
+    assert results[best.place].passage.text[start:end] == best.text
 
 
 def test_any_object_that_answers_is_an_answerer(encoder, index):
     """Its layer is None, so it reads the texts; it sees the question and the passages that are returned."""
     seen = []
 
-    def answers(question, passages):
-        seen.append((question.tokens.text, [passage.tokens.text for passage in passages]))
-        return [minqa.Span("x", 0, 1, 1.0), *[None] * (len(passages) - 1)]
+    def answers(question, passages, scores, cosines):
+        seen.append((question.tokens.text, [passage.tokens.text for passage in passages], scores, cosines))
+        span = minqa.Span("x", 0, 1, 1.0)
+        best = Answer("x", 0.75, 0, span)
+        return [span, *[None] * (len(passages) - 1)], [best], 0.25, best
 
     answerer = SimpleNamespace(
         name="mine", fingerprint="1", layer=None, check_encoder=lambda encoder: None, answers=answers
     )
     results = ask(encoder, QUERY, index, k=2, answerer=answerer)
-    assert seen == [(QUERY, [result.passage.text for result in results])]
+    scores, cosines = [result.heat_map.score for result in results], [result.cosine for result in results]
+    assert seen == [(QUERY, [result.passage.text for result in results], scores, cosines)]
     assert [result.span and result.span.text for result in results] == ["x", None]
+    assert (results.answer.text, results.no_answer) == ("x", 0.25)
+    alone = ask(encoder, QUERY, index, k=2)
+    assert (alone.answers, alone.no_answer, alone.answer) == ((), None, None)
 
 
 def test_an_encoder_that_knows_a_corpus_keeps_it(encoder, index):

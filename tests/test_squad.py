@@ -6,7 +6,7 @@ import json
 import pytest
 
 import minqa
-from examples.squad import exact_match, f1, read_squad
+from examples.squad import calibration_error, exact_match, f1, is_right, read_squad, reliability
 
 FILE = {
     "version": "1.1",
@@ -102,3 +102,20 @@ def test_a_missing_file_is_told(tmp_path):
 def test_exact_match_and_f1_by_hand(answer, accepted, exact, overlap):
     assert exact_match(answer, accepted) is exact
     assert f1(answer, accepted) == pytest.approx(overlap)
+
+
+def test_an_answer_is_right_if_half_of_it_is():
+    assert is_right("Albert Einstein", ["Einstein"]) and not is_right("Albert B. Einstein Jr", ["Einstein"])
+    assert not is_right("", []) and not is_right("x", [])
+
+
+def test_how_sure_answers_are_against_how_often_they_are_right():
+    sure, right = [0.0, 0.04, 0.55, 0.95, 1.0], [False, True, True, True, True]
+    assert reliability(sure, right) == [
+        (pytest.approx(0.02), 0.5, 2),
+        (pytest.approx(0.55), 1.0, 1),
+        (pytest.approx(0.975), 1.0, 2),
+    ]
+    assert calibration_error(sure, right) == pytest.approx((2 * 0.48 + 0.45 + 2 * 0.025) / 5)
+    assert calibration_error([0.25] * 4, [True, False, False, False]) == 0
+    assert calibration_error([], []) == 0

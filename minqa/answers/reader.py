@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from tokenizers import Tokenizer
 
+from minqa.answers.overall import SPANS_PER_PASSAGE, Overall, Trust, overall
 from minqa.answers.spans import Scores, as_spans, best_spans
 from minqa.batches import Batch, by_text, pad_all, padded_length, run_model
 from minqa.bert import Bert, BertConfig, Linear
@@ -73,10 +74,16 @@ class Reader:
     def check_encoder(self, encoder: Encoder) -> None:
         """A reader goes with every encoder."""
 
-    def answers(self, question: Vectors, passages: Sequence[Vectors]) -> list[Span | None]:
-        """The best answer in each passage; None if no answer is at least as plausible."""
-        spans = answer(self, question.tokens.text, [passage.tokens.text for passage in passages])
-        return [best[0] if best else None for best in spans]
+    def answers(
+        self,
+        question: Vectors,
+        passages: Sequence[Vectors],
+        scores: Sequence[float],
+        cosines: Sequence[float],
+    ) -> Overall:
+        texts = [passage.tokens.text for passage in passages]
+        spans = answer(self, question.tokens.text, texts, k=SPANS_PER_PASSAGE, no_answer=False)
+        return overall(spans, scores, cosines, Trust())
 
 
 def load_reader(

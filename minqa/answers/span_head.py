@@ -4,7 +4,9 @@ Passages are embedded without knowing the question, as by Seo et al. 2019 (arXiv
 embedded once; only this small network, after BiDAF (Seo et al. 2016, arXiv:1611.01603, section 2), sees both.
 """
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 from safetensors.numpy import save
 
+from minqa.answers.overall import SPANS_PER_PASSAGE, Overall, Trust, overall
 from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans
 from minqa.batches import pad_all, padded_length
 from minqa.embedding import Vectors
@@ -31,6 +34,8 @@ from minqa.tokens import Tokens, comparable
 
 # Within how many neighbouring words the question as a whole is looked for.
 WINDOWS = (3, 8, 24)
+# What is told of how a word is written: see `QuestionPassageBatch.spelling`.
+SPELLINGS = 4
 # Words of passages that are read at once: few enough for blocks to run side by side on CPU.
 WORDS_AT_ONCE = 4096
 
@@ -42,6 +47,7 @@ class QuestionPassageBatch(NamedTuple):
     question_mask: Bool[Array | np.ndarray, "batch question_word"]  # False for padding
     passage: Float[Array | np.ndarray, "batch word dim"]
     mask: Bool[Array | np.ndarray, "batch word"]  # False for padding
+    spelling: Float[Array | np.ndarray, "batch word 4"]  # 1 for a capital first, one later, a digit, neither
     echoed: Float[Array | np.ndarray, "batch word"]  # 1 if the question has the passage's word too, else 0
     comparable: Bool[Array | np.ndarray, "batch question_word word"]  # see `tokens.comparable`
 
@@ -58,13 +64,14 @@ def pair(questions: Sequence[Vectors], passages: Sequence[Vectors]) -> QuestionP
         question_mask=pad_all([np.ones(len(text.words), bool) for text in questions], rows),
         passage=pad_all([text.words for text in passages], words),
         mask=pad_all([np.ones(len(text.words), bool) for text in passages], words),
+        spelling=pad_all([_spelling(text.tokens) for text in passages], words),
         echoed=pad_all([_echoed(*texts) for texts in tokens], words),
         comparable=pad_all([comparable(*texts) for texts in tokens], rows, words),
     )
 
 
 class SpanHead(nnx.Module):
-    """A network of one recurrent layer that reads the words' vectors and what a heat map shows.
+    """A network of one recurrent layer that reads the words' vectors, what a heat map shows, and spelling.
 
     Args:
         dim: of the vectors.
@@ -78,6 +85,7 @@ class SpanHead(nnx.Module):
     def __init__(self, dim: int, *, encoder: str = "", layer: int = 0, hidden: int = 128, rngs: nnx.Rngs):
         self.encoder, self.layer = encoder, layer
         self.fingerprint = ""  # a hash of the file that it was read from
+        self.trust = Trust()
         linear = partial(nnx.Linear, rngs=rngs)
         self.scale = Scale(dim)
         self.project = linear(dim, hidden, use_bias=False)
@@ -86,7 +94,7 @@ class SpanHead(nnx.Module):
         self.sum_up = linear(hidden, 1, use_bias=False)
         self.weigh = linear(hidden, 1, use_bias=False)
         self.join = linear(4 * hidden, hidden, use_bias=False)
-        self.hint = linear(2 + len(WINDOWS), hidden)
+        self.hint = linear(2 + len(WINDOWS) + SPELLINGS, hidden)
         self.condition = linear(hidden, hidden, use_bias=False)
         self.recurrent = BidirectionalGRU(hidden, hidden, rngs=rngs)
         self.output = linear(2 * hidden, 2)
@@ -118,7 +126,7 @@ class SpanHead(nnx.Module):
         weights = _softmax(self.weigh(question)[..., 0], batch.question_mask)  # (b, q)
         best = jnp.where(batch.question_mask[..., None], similarity, -1).max(1)  # (b, t)
         around = jax.vmap(_closeness)(similarity, weights, batch.mask)  # (b, t, window)
-        hints = jnp.concatenate([jnp.stack([batch.echoed, best], -1), around], -1)
+        hints = jnp.concatenate([jnp.stack([batch.echoed, best], -1), around, batch.spelling], -1)
         joined = jnp.concatenate([passage, attended, passage * attended, passage * whole], -1)
         x = jax.nn.gelu(self.join(joined) + self.condition(whole) + self.hint(hints))  # (b, t, d)
         x = drop(self.recurrent(drop(x), batch.mask))  # (b, t, 2d)
@@ -131,10 +139,16 @@ class SpanHead(nnx.Module):
         if self.encoder != encoder.fingerprint:
             raise InputError(f"The span head was not trained on vectors of {encoder.name}.")
 
-    def answers(self, question: Vectors, passages: Sequence[Vectors]) -> list[Span | None]:
-        """The best answer in each passage; None if no answer is at least as plausible."""
-        spans = read_answers(self, [question] * len(passages), passages)
-        return [next(iter(best), None) for best in spans]
+    def answers(
+        self,
+        question: Vectors,
+        passages: Sequence[Vectors],
+        scores: Sequence[float],
+        cosines: Sequence[float],
+    ) -> Overall:
+        questions = [question] * len(passages)
+        spans = read_answers(self, questions, passages, k=SPANS_PER_PASSAGE, no_answer=False)
+        return overall(spans, scores, cosines, self.trust)
 
 
 class BidirectionalGRU(nnx.Module):
@@ -226,10 +240,12 @@ def load_span_head(path: str | Path | None = None) -> SpanHead:
     try:
         dim, hidden = tensors["project.kernel"].shape
         encoder, layer = facts["encoder"], int(facts["layer"])
-    except (KeyError, ValueError) as error:
+        trust = Trust(**json.loads(facts.get("trust", "{}")))
+    except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} holds no span head ({error}).") from error
     make = partial(SpanHead, dim, encoder=encoder, layer=layer, hidden=hidden)
     head = load_parameters(make, tensors, settings="a span head")
+    head.trust = trust
     head.fingerprint = sha256(path.read_bytes()).hexdigest()
     return head
 
@@ -237,13 +253,28 @@ def load_span_head(path: str | Path | None = None) -> SpanHead:
 def save_span_head(head: SpanHead, **facts: str) -> bytes:
     """A head as the content of a safetensors file, in 16 bits; `facts` say how it was made."""
     tensors = {name: tensor.astype(np.float16) for name, tensor in dump(head).items()}
-    return save(tensors, facts | {"encoder": head.encoder, "layer": str(head.layer)})
+    known = {"encoder": head.encoder, "layer": str(head.layer), "trust": json.dumps(asdict(head.trust))}
+    return save(tensors, facts | known)
 
 
 @partial(jax.jit, static_argnames=("k", "max_length"))
 def _read(head: SpanHead, batch: QuestionPassageBatch, *, k, max_length):
     start, end, none = head(batch)
     return best_spans(start, end, batch.mask, k=k, max_length=max_length, no_answer=none), none
+
+
+def _spelling(passage: Tokens) -> Float[np.ndarray, "word 4"]:
+    """What an uncased model's vectors do not tell: names, abbreviations, numbers, marks."""
+    rows = [
+        (
+            word[0].isupper(),
+            any(map(str.isupper, word[1:])),
+            any(map(str.isdigit, word)),
+            not any(map(str.isalnum, word)),
+        )
+        for word in passage.word_texts
+    ]
+    return np.array(rows, np.float32).reshape(-1, SPELLINGS)
 
 
 def _echoed(question: Tokens, passage: Tokens) -> Float[np.ndarray, " word"]:

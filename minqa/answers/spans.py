@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from minqa.answers.overall import Overall
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder
 from minqa.spans import MAX_SPAN_WORDS, Span
@@ -35,8 +36,17 @@ class Answerer(Protocol):
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise InputError if it cannot read this encoder's vectors."""
 
-    def answers(self, question: Vectors, passages: Sequence[Vectors]) -> list[Span | None]:
-        """The best answer in each passage; None if no answer is at least as plausible."""
+    def answers(
+        self,
+        question: Vectors,
+        passages: Sequence[Vectors],
+        scores: Sequence[float],
+        cosines: Sequence[float],
+    ) -> Overall:
+        """The best answer of each passage, and what all passages answer together.
+
+        `scores` are the passages' MaxSim, `cosines` those of their pooled vectors; `overall` weighs both.
+        """
 
 
 class BestSpans(NamedTuple):

@@ -141,6 +141,7 @@ class _Tab:
                 self.slider("layer", 0, self.tabs.layers, "Layer (0: embeddings)", value=self.tabs.layers)
                 self.slider("rerank", 0, 200, "Passages read closely", step=10, value=self.tabs.rerank)
                 self.slider("k", 1, 10, "Passages shown")
+                self.slider("answers", 1, 5, "Answers")
             with gr.Row():
                 self.add("weights", gr.Radio, choices=[*WEIGHTS], label="Weights of words")
                 self.add("influence", gr.Checkbox, label="Influence too: gradient × input of the score")

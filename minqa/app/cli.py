@@ -101,6 +101,7 @@ def show_version(
 def ask(
     words: opt.Words = None,
     k: opt.K = 3,
+    answers: opt.Answers = 1,
     rerank: opt.Rerank = None,
     corpus: opt.Corpus = None,
     index: opt.Index = None,
@@ -115,7 +116,7 @@ def ask(
     html: opt.Html = None,
     png: opt.Png = None,
 ) -> None:
-    """Find the passages that echo a query, and show where they do.
+    """Answer a question from the passages that echo it, and show where they do.
 
     Without a query one question after another is read from the terminal, until Ctrl-D.
     """
@@ -137,7 +138,8 @@ def ask(
     searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
     for typed in [question] if asks_once else work.typed("Question: "):
         try:
-            output.show_answers(typed, [search.ask(typed, k, rerank) for search in searches], searches)
+            replies = [search.ask(typed, k, rerank) for search in searches]
+            output.show_answers(typed, replies, searches, answers)
         except InputError as error:
             if asks_once:
                 raise

@@ -14,7 +14,7 @@ from minqa.app.work import Search
 from minqa.ask import RERANK_STORED
 from minqa.clock import Clock
 from minqa.encoder import WEIGHTS, Encoder, Weights
-from minqa.inside.compare import Answer, compare
+from minqa.inside.compare import Reply, compare
 from minqa.text import InputError, well_formed
 from minqa.views import look
 from minqa.views.answers import Answers, described, notes
@@ -36,6 +36,7 @@ class State:
     tab: str = "ask"
     q: str = ""
     k: int = 3
+    answers: int = 1
     layer: int = -1
     weights: Weights = "idf"
     rerank: int = -1
@@ -131,17 +132,18 @@ class Tabs:
             return EMPTY
         searches = [self._search(name) for name in names]
         clock = Clock()
-        answers = [_ask(search, state, clock) for search in searches]
+        replies = [_ask(search, state, clock) for search in searches]
         with clock:
-            view = Answers(names, compare(state.q, answers))
+            results = [reply.results for reply in replies]
+            view = Answers(names, compare(state.q, replies), results, state.answers)
         texts = [one.passage.text for one in view.comparisons if state.influence]
-        more = [_influence(answers[0].encoder, state.q, text) for text in texts]
+        more = [_influence(replies[0].encoder, state.q, text) for text in texts]
         shown = view.html(word=state.word, opened=state.map.split("."), more=more)
         passages = f"{len(searches[0].index.passages):,} passages, {_rerank(searches[0], state)} read closely"
         lines = [f"{passages}, {format_duration(sum(clock.seconds.values()))}"]
-        for answer in answers:
-            shown += "".join(f'<p class="note">{safe(sentence)}</p>' for sentence in notes(answer))
-            lines.append(described(answer.encoder, answer.answerer))
+        for reply in replies:
+            shown += "".join(f'<p class="note">{safe(sentence)}</p>' for sentence in notes(reply))
+            lines.append(described(reply.encoder, reply.answerer))
         return shown + _foot(state, lines)
 
     def heads(self, state: State) -> str:
@@ -204,10 +206,12 @@ def _rerank(search: Search, state: State) -> int:
     return most if state.rerank < 0 else state.rerank if stored else min(state.rerank, most)
 
 
-def _ask(search: Search, state: State, clock: Clock) -> Answer:
+def _ask(search: Search, state: State, clock: Clock) -> Reply:
     _checked(state.q, "question")
     if state.weights not in WEIGHTS:
         raise InputError(f"There are no weights {state.weights}: there are {', '.join(WEIGHTS)}.")
+    if not 1 <= state.answers <= 20:
+        raise InputError("The page shows 1 to 20 answers.")
     if not 1 <= state.k <= 20 or state.rerank > 200:
         raise InputError("The page shows 1 to 20 passages, out of at most 200 that are read closely.")
     encoder = replace(search.encoder, layer=state.layer, weights=state.weights)

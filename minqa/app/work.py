@@ -24,7 +24,7 @@ from minqa.encoder import Encoder, Weights
 from minqa.files.compiled import cache as keep_compiled
 from minqa.files.extras import check_accelerator
 from minqa.files.loading import DEMO_MODEL, load
-from minqa.inside.compare import Answer, read
+from minqa.inside.compare import Reply, read
 from minqa.text import InputError, InputWarning, Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.figure import check_format, picture
@@ -61,18 +61,18 @@ class Search:
     index: Index = NOTHING  # nothing, where single texts are read
     clock: Clock = field(default_factory=Clock)
 
-    def ask(self, question: str, k: int, rerank: int | None) -> Answer:
+    def ask(self, question: str, k: int, rerank: int | None) -> Reply:
         """Search the index."""
         encoder = replace(self.encoder, statistics=self.index.statistics)
         with self.clock:
             results = ask(encoder, question, self.index, k=k, rerank=rerank, answerer=self.answerer)
-        return Answer(encoder, results, self.answerer)
+        return Reply(encoder, results, self.answerer)
 
-    def read(self, question: str, passage: str) -> Answer:
+    def read(self, question: str, passage: str) -> Reply:
         """Read one text instead."""
         with self.clock:
             results = read(self.encoder, question, [Passage("", passage)], answerer=self.answerer)
-        return Answer(self.encoder, results, self.answerer)
+        return Reply(self.encoder, results, self.answerer)
 
 
 def load_models(
@@ -178,17 +178,19 @@ class Output(NamedTuple):
         for sentence in sentences:
             note(sentence)
 
-    def show_answers(self, question: str, answers: Sequence[Answer], searches: Sequence[Search]) -> None:
-        """Show what each search has answered."""
+    def show_answers(
+        self, question: str, replies: Sequence[Reply], searches: Sequence[Search], number: int = 1
+    ) -> None:
+        """Show what each search has found, and at most so many answers of all passages together."""
         models, sentences = list[dict[str, Any]](), list[str]()
-        view = Answers.of(question, answers)
-        for answer, search in zip(answers, searches, strict=True):
-            settings = described(answer.encoder, answer.answerer)
+        view = Answers.of(question, replies, number)
+        for reply, search in zip(replies, searches, strict=True):
+            settings = described(reply.encoder, reply.answerer)
             seconds = {name: round(spent, 6) for name, spent in search.clock.seconds.items()}
-            models.append({"model": answer.encoder.name, "settings": settings, "seconds": seconds})
+            models.append({"model": reply.encoder.name, "settings": settings, "seconds": seconds})
             if searched := len(search.index.passages):
                 models[-1] |= {"searched": searched, "complete": search.index.complete}
-            sentences += notes(answer, passages_too=not searched)
+            sentences += notes(reply, passages_too=not searched)
         self.show(view, question, models, sentences)
 
 

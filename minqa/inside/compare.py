@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from minqa.answers.spans import Answerer
-from minqa.ask import Index, Result, ask
+from minqa.ask import Index, Result, Results, ask
 from minqa.clock import step
 from minqa.embedding import embed_pooled
 from minqa.encoder import Encoder
@@ -17,11 +17,11 @@ from minqa.heatmap import HeatMap, content_words
 from minqa.text import Passage
 
 
-class Answer(NamedTuple):
+class Reply(NamedTuple):
     """What `ask` returned for an encoder, which has the statistics of its corpus, and an answerer."""
 
     encoder: Encoder
-    results: Sequence[Result]
+    results: Results
     answerer: Answerer | None = None
 
 
@@ -40,7 +40,7 @@ class Comparison:
 
 def read(
     encoder: Encoder, question: str, passages: Sequence[Passage], *, answerer: Answerer | None = None
-) -> list[Result]:
+) -> Results:
     """Ask a few passages that are embedded on the spot; all of them are returned, best first."""
     with step("embed corpus"):
         tokens = encoder.tokenize([passage.text for passage in passages], "passage")
@@ -48,15 +48,15 @@ def read(
     return ask(encoder, question, index, k=len(passages), rerank=len(passages), answerer=answerer)
 
 
-def compare(question: str, answers: Sequence[Answer]) -> list[Comparison]:
+def compare(question: str, replies: Sequence[Reply]) -> list[Comparison]:
     """Bring together several encoders' answers; each encoder reads the passages that only others found.
 
     Everyone's first passage comes first, then everyone's second, and so on.
     """
-    by_rank = zip_longest(*[answer.results for answer in answers])
+    by_rank = zip_longest(*[reply.results for reply in replies])
     passages = list(dict.fromkeys(result.passage for row in by_rank for result in row if result))
     columns = []
-    for encoder, results, answerer in answers:
+    for encoder, results, answerer in replies:
         ranked: list[tuple[int | None, Result]] = [*enumerate(results, 1)]
         known = {result.passage for result in results}
         if missing := [passage for passage in passages if passage not in known]:

@@ -14,15 +14,15 @@ from rich.padding import Padding
 from rich.text import Text
 
 from minqa.answers.spans import Answerer
-from minqa.ask import Result
+from minqa.ask import Result, Results
 from minqa.encoder import Encoder
 from minqa.heatmap import NEIGHBOURS, WINDOW
-from minqa.inside.compare import Answer, Comparison, compare
+from minqa.inside.compare import Comparison, Reply, compare
 from minqa.spans import Span
 from minqa.views.colours import query_heat, similarity_scale
 from minqa.views.figure import Panel
-from minqa.views.terminal import heading, legend, shaded, side_by_side, style
-from minqa.views.text import format_score, json_number, one_line, phrase_parts, title_of
+from minqa.views.terminal import faint, heading, legend, shaded, side_by_side, style
+from minqa.views.text import format_score, json_number, one_line, overall_parts, phrase_parts, title_of
 from minqa.views.view import View
 
 MAX_TITLE_CHARACTERS = 40
@@ -39,11 +39,23 @@ class Answers(View):
 
     names: Sequence[str]  # of the models
     comparisons: Sequence[Comparison]  # of each passage
+    results: Sequence[Results]  # of each model
+    number: int = 1  # how many answers of all passages together are shown, at most
 
     @classmethod
-    def of(cls, question: str, answers: Sequence[Answer]) -> "Answers":
+    def of(cls, question: str, replies: Sequence[Reply], number: int = 1) -> "Answers":
         """From what `ask` or `read` returned for each model."""
-        return cls([answer.encoder.name for answer in answers], compare(question, answers))
+        names, results = [reply.encoder.name for reply in replies], [reply.results for reply in replies]
+        return cls(names, compare(question, replies), results, number)
+
+    def overall(self) -> list[tuple[str, str, str, str]]:
+        """The model's name if there are several, then what its passages answer together and why."""
+        names = self.names if len(self.names) > 1 else [""]
+        return [
+            (name, *parts)
+            for name, results in zip(names, self.results, strict=True)
+            for parts in overall_parts(results, self.number)
+        ]
 
     def title(self, comparison: Comparison, column: int) -> str:
         """What stands above a passage as one model sees it: the model's name, the rank and the title."""
@@ -54,6 +66,12 @@ class Answers(View):
     def terminal(self, *, marks: bool = False) -> RenderableType:
         """The passages, one column per model; with `marks` the answer or hot phrase stands in [[ ]]."""
         several, blocks = len(self.names) > 1, list[RenderableType]()
+        for name, text, probability, why in self.overall():
+            blocks.append(
+                Text.assemble(f"{name}  " if name else "", (text, "bold"), (f"  {probability}", "dim"))
+            )
+            blocks += [Padding(faint(why), (0, 0, 0, 3))] if why else []
+        blocks += [Text()] if blocks else []
         if several and len(self.comparisons) > 1:
             rankings = [self._ranking(column) for column in range(len(self.names))]
             blocks += [side_by_side(self.names, rankings), Text()]
@@ -98,7 +116,9 @@ class Answers(View):
             article = {**comparison.passage._asdict(), "text": text, "words": words}
             numbers = [*map(_numbers, comparison.ranks, comparison.results)]
             shown.append(article | {"agreement": json_number(comparison.agreement), "by_model": numbers})
-        return {"query": self.comparisons[0].results[0].heat_map.query.text, "results": shown}
+        query = self.comparisons[0].results[0].heat_map.query.text
+        overall = [_overall(results, self.number) for results in self.results]
+        return {"query": query, "overall": overall, "results": shown}
 
 
 def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
@@ -121,7 +141,7 @@ def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
     return f"{encoder.name} · {line} · {digest[:8]}"
 
 
-def notes(answer: Answer, *, passages_too: bool = False) -> list[str]:
+def notes(answer: Reply, *, passages_too: bool = False) -> list[str]:
     """What there is to know about how a model read the query, and the passages if they are the user's."""
     encoder, query = answer.encoder, answer.results[0].heat_map.query
     texts = [query, *(result.heat_map.passage for result in answer.results if passages_too)]
@@ -217,6 +237,22 @@ def _numbers(rank: int | None, result: Result) -> dict[str, Any]:
         "span": _span(result.span),
         "sentence": _span(result.sentence),
     }
+
+
+def _overall(results: Results, number: int) -> dict[str, Any] | None:
+    if results.no_answer is None:
+        return None
+    answers = [
+        {
+            "text": answer.text,
+            "probability": json_number(answer.probability),
+            "rank": answer.place + 1,
+            "span": _span(answer.span),
+        }
+        for answer in results.answers[:number]
+    ]
+    answer = results.answer and results.answer.text
+    return {"answer": answer, "no_answer": json_number(results.no_answer), "answers": answers}
 
 
 def _span(span: Span | None) -> dict[str, Any] | None:

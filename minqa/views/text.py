@@ -10,8 +10,10 @@ from jaxtyping import Float
 from minqa.text import Passage
 
 if TYPE_CHECKING:
-    from minqa.ask import Result  # which imports JAX: the command line's first lines do without
+    from minqa.ask import Result, Results  # which imports JAX: the command line's first lines do without
 
+# Words of a question named in the reason of an answer.
+WORDS_OF_REASON = 3
 Number: TypeAlias = float | np.floating | int
 # Embeddings, overrides and isolates of writing direction.
 _DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -64,11 +66,37 @@ def title_of(passage: Passage) -> str:
     return " · ".join(filter(None, [passage.title, passage.section]))
 
 
+def overall_parts(results: "Results", number: int) -> list[tuple[str, str, str]]:
+    """What the passages answer together: the text, its probability and why; nothing if none was looked for.
+
+    Why: the passage and the words that chose it, and the span's margin over no answer in it.
+    """
+    if results.no_answer is None:
+        return []
+    lines = []
+    if results.answer is None:
+        lines.append(("No answer found", format_probability(results.no_answer), ""))
+    for answer in results.answers[: number if results.answer or number > 1 else 0]:
+        heat = results[answer.place].heat_map
+        words = zip(heat.contributions.tolist(), heat.query.word_texts, strict=True)
+        best = sorted(((part, word) for part, word in words if part > 0), reverse=True)[:WORDS_OF_REASON]
+        chosen = "  ".join(f"{word} {format_score(part)}" for part, word in best)
+        title, margin = title_of(results[answer.place].passage), answer.span.margin or 0
+        why = f"{answer.place + 1}  {title}: {chosen} · margin {format_score(margin, 1, '+')}"
+        lines.append((one_line(answer.text), format_probability(answer.probability), one_line(why)))
+    return lines
+
+
+def format_probability(value: float) -> str:
+    """A probability in percent; never 0 or 100, which nobody knows."""
+    return "< 1 %" if value < 0.005 else "> 99 %" if value > 0.995 else f"{100 * value:.0f} %"
+
+
 def phrase_parts(result: "Result") -> tuple[str, str, str]:
     """The answer or hot phrase in words: an arrow, its text and its number; or "", a sentence and ""."""
     span = result.span
     if span is None:
         return "", "no plausible answer" if result.answered else "no phrase stands out", ""
-    probability, heat = span.probability, f"heat {format_score(span.score)}"
-    number = heat if probability is None else f"{probability:.0%} within this passage"
+    heat = f"heat {format_score(span.score)}"
+    number = heat if span.probability is None else format_probability(span.probability)
     return "→ ", printable(span.text), f"  {number}"

@@ -11,6 +11,7 @@ import transformers
 from conftest import edit_json, make_bert_folder, rewrite
 
 import minqa
+from minqa.answers.overall import SPANS_PER_PASSAGE, Trust, overall
 from minqa.answers.reader import answer, load_reader, read_pairs
 from minqa.answers.spans import Answerer, span_loss
 from minqa.batches import as_batch, pad
@@ -113,8 +114,11 @@ def test_a_reader_is_an_answerer_for_every_encoder(folder, tiny):
     assert isinstance(reader, Answerer) and reader.layer is None
     reader.check_encoder(tiny)
     texts = [PASSAGE, "theory", "", "war " * 90]
-    best = reader.answers(minqa.embed(tiny, [QUESTION])[0], minqa.embed(tiny, texts))
-    assert best == [spans[0] if spans else None for spans in answer(reader, QUESTION, texts)]
+    [question], passages = minqa.embed(tiny, [QUESTION]), minqa.embed(tiny, texts)
+    scores, cosines = [0.5, 0.4, -0.1, 0.3], [0.1, 0.3, 0.0, 0.2]
+    found = reader.answers(question, passages, scores, cosines)
+    every = answer(reader, QUESTION, texts, k=SPANS_PER_PASSAGE, no_answer=False)
+    assert found == overall(every, scores, cosines, Trust())
     altered = replace(reader, model=load_reader(folder, dtype="bfloat16").model)
     assert replace(reader, name="another name").fingerprint == reader.fingerprint != altered.fingerprint
 

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 import minqa
 from minqa import Vectors
 from minqa.answers import span_head
+from minqa.answers.overall import SPANS_PER_PASSAGE, Trust, overall
 from minqa.answers.span_head import (
     BidirectionalGRU,
     QuestionPassageBatch,
@@ -44,6 +45,7 @@ def made_pairs(lengths, seed=0, words=9, question_lengths=(3, 2, 4)):
         np.arange(5)[None] < rows,
         rng.normal(size=(len(lengths), words, 6)).astype(np.float32),
         np.arange(words)[None] < lengths,
+        (rng.random((len(lengths), words, 4)) > 0.7).astype(np.float32),
         (rng.random((len(lengths), words)) > 0.7).astype(np.float32),
         rng.random((len(lengths), 5, words)) > 0.2,
     )
@@ -78,6 +80,7 @@ def test_padding_and_batch_mates_change_nothing():
     spoilt = pairs._replace(
         question=np.where(pairs.question_mask[..., None], pairs.question, np.float32(9)),
         passage=np.where(pairs.mask[..., None], pairs.passage, np.float32(9)),
+        spelling=np.where(pairs.mask[..., None], pairs.spelling, np.float32(1)),
         echoed=np.where(pairs.mask, pairs.echoed, np.float32(1)),
         comparable=pairs.comparable | ~pairs.mask[:, None],
     )
@@ -91,6 +94,7 @@ def test_padding_and_batch_mates_change_nothing():
         pairs.question_mask[i : i + 1, :rows],
         pairs.passage[i : i + 1, :words],
         pairs.mask[i : i + 1, :words],
+        pairs.spelling[i : i + 1, :words],
         pairs.echoed[i : i + 1, :words],
         pairs.comparable[i : i + 1, :rows, :words],
     )
@@ -105,7 +109,7 @@ def test_every_part_of_what_is_read_matters():
     before = np.concatenate([np.ravel(output) for output in run(head, pairs)])
     changes = {
         name: getattr(pairs, name) * np.float32(0.5) + np.float32(0.1)
-        for name in ("question", "passage", "echoed")
+        for name in ("question", "passage", "spelling", "echoed")
     } | {"comparable": ~pairs.comparable}
     for name, array in changes.items():
         after = np.concatenate([np.ravel(output) for output in run(head, pairs._replace(**{name: array}))])
@@ -235,7 +239,9 @@ def test_answers_come_with_their_place_and_batch_mates_change_nothing():
     assert all(span.margin > 0 for spans in better for span in spans)
     assert read_answers(head, [], []) == []
     assert isinstance(head, Answerer)
-    assert head.answers(question, passages) == [spans[0] if spans else None for spans in better]
+    head.trust, known = Trust(bias=1.0, margin=2.0, cosine=3.0), ([0.3, 0.2, 0.1], [0.5, 0.0, 0.5])
+    every = read_answers(head, [question] * 3, passages, k=SPANS_PER_PASSAGE, no_answer=False)
+    assert head.answers(question, passages, *known) == overall(every, *known, head.trust)
 
 
 def test_many_passages_are_read_in_blocks(monkeypatch):
@@ -256,6 +262,23 @@ def test_words_echo_whatever_their_case_but_punctuation_does_not():
 def test_words_echo_as_the_model_reads_them(tiny):
     pairs = pair(minqa.embed(tiny, ["Who is naïve?"]), minqa.embed(tiny, ["A NAIVE café"]))
     assert pairs.echoed[0, :3].tolist() == [0, 1, 0]
+
+
+def test_how_words_are_written_is_told():
+    """A capital first, one later, a digit, neither letter nor digit."""
+    words = "the Fox NATO iPod B2 3rd % é".split()
+    pairs = pair([Vectors.of(["x"], np.eye(1))], [Vectors.of(words, np.ones((8, 1)))])
+    assert pairs.spelling[0, :8].astype(int).tolist() == [
+        [0, 0, 0, 0],
+        [1, 0, 0, 0],
+        [1, 1, 0, 0],
+        [0, 1, 0, 0],
+        [1, 0, 1, 0],
+        [0, 0, 1, 0],
+        [0, 0, 0, 1],
+        [0, 0, 0, 0],
+    ]
+    assert not pairs.spelling[0, 8:].any()
 
 
 def test_a_passage_without_words_has_no_answer():

@@ -18,6 +18,7 @@ import transformers
 from conftest import make_bert_folder
 
 import minqa
+from minqa.answers.overall import Trust, overall, signs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_span_head.py"
 
@@ -125,7 +126,7 @@ def test_options_that_cannot_be_used_are_told(run, tmp_path, option, told):
 @pytest.mark.parametrize("words", [1, 40])
 def test_finetuning_marks_the_tokens_of_the_answer(example, folder, squad, words):
     options = SimpleNamespace(model=str(folder), bfloat16=False, seed=0)
-    data = example.Data(squad, seed=0, validation=1, test=1)
+    data = example.Data(squad, split=0, validation=1, test=1)
     task = example.ReaderTask(data, options)
     data.passages[0] = "the war " * words + "developed relativity (theory)"
     at = data.passages[0].index("relativity")
@@ -157,7 +158,7 @@ def test_a_finetuned_bert_is_a_checkpoint_for_everyone(run, tmp_path):
 
 
 def test_articles_are_never_shared_between_the_parts(example, squad):
-    data = example.Data(squad, seed=3, validation=2, test=1)
+    data = example.Data(squad, split=3, validation=2, test=1)
     articles = [
         {data.article[example.passage] for example in part}
         for part in (data.train, data.validation, data.test)
@@ -165,11 +166,11 @@ def test_articles_are_never_shared_between_the_parts(example, squad):
     assert [*map(len, articles)] == [3, 2, 1]
     assert len(set.union(*articles)) == 6
     with pytest.raises(minqa.InputError, match="has 6 articles, too few"):
-        example.Data(squad, seed=0, validation=3, test=3)
+        example.Data(squad, split=0, validation=3, test=3)
 
 
 def test_a_question_is_put_to_another_paragraph_of_its_article(example, squad):
-    data = example.Data(squad, seed=0, validation=1, test=1)
+    data = example.Data(squad, split=0, validation=1, test=1)
     rng = np.random.default_rng(0)
     for question in data.train:
         other = data.elsewhere(question, rng)
@@ -189,3 +190,25 @@ def test_answers_are_marked_by_the_words_that_hold_them(example):
 
 def test_auroc_by_hand(example):
     assert example.auroc([0.9, 0.5], [0.1, 0.5, 0.7]) == pytest.approx((3 + 1.5) / 6)
+
+
+def test_trust_is_fitted_to_what_is_right(example):
+    """Questions drawn from a known trust: it is found again, and its probabilities hold."""
+    rng, drawn = np.random.default_rng(0), []
+    truth = Trust(bias=-2.0, margin=1.5, score=3.0, lag=2.0, first=1.0, cosine=2.0)
+    for i in range(1500):
+        names = [f"w{i}x{j}" for j in range(6)]
+        every = [minqa.Span(name, 0, 1, 0.0, None, rng.normal()) for name in names]
+        spans = [every[:2], every[2:4], every[4:]]
+        scores, cosines = np.sort(rng.uniform(0, 1, 3))[::-1].tolist(), rng.uniform(0, 1, 3).tolist()
+        odds = np.exp([*truth.logits(signs(spans, scores, cosines)), 0])
+        chosen = rng.choice(7, p=odds / odds.sum())
+        drawn.append((spans, scores, cosines, [names[chosen]] if chosen < 6 else []))
+    searched = [example.Searched(*question) for question in drawn]
+    trust = example.fit(searched[:1000])
+    assert trust.margin == pytest.approx(truth.margin, abs=0.2)
+    both = [[overall(*found, one).no_answer for *found, _ in drawn] for one in (trust, truth)]
+    assert np.abs(np.subtract(*both)).mean() < 0.03
+    measured = example.measure(searched[500:], trust)
+    assert measured["calibration error"] < 0.06
+    assert measured["refused"] < 12 < measured["refused without its article"]

@@ -11,8 +11,8 @@ import pytest
 from conftest import edit_json, indexed, pylate_folder, rewrite, stanford_folder
 
 import minqa
-from minqa.ask import ask
-from minqa.inside.compare import Answer, read
+from minqa.ask import Results, ask
+from minqa.inside.compare import Reply, read
 from minqa.text import InputWarning, Passage
 from minqa.views.answers import notes
 
@@ -166,7 +166,7 @@ def test_the_end_of_a_long_text_is_not_compared_and_that_is_said(colbert):
     heat = minqa.heat_map(query, passage)
     assert heat.contributions[-1] == 0 and heat.weights[-1] == 0 and heat.heat[-1] == -np.inf
     [first] = read(colbert, query.tokens.text, [Passage("", passage.tokens.text)])
-    said = notes(Answer(colbert, [first]), passages_too=True)
+    said = notes(Reply(colbert, Results([first])), passages_too=True)
     assert [sentence.partition(" is longer than the ")[::2] for sentence in said] == [
         ("The query", f"16 tokens that {colbert.name} compares: the rest is left out."),
         ("The passage", f"24 tokens that {colbert.name} compares: the rest is left out."),

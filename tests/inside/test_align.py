@@ -13,7 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import minqa
+from minqa.ask import Result, Results
 from minqa.inside.align import align, alignment_encoder
+from minqa.spans import Answer, Span
+from minqa.text import Passage
 from minqa.tokens import tokens_of_words
 
 ROOT = Path(__file__).parents[2]
@@ -42,21 +45,6 @@ def test_mutual_pairs_are_each_others_best(quality, similarity):
         assert similarity[i, j] == similarity[i].max() == similarity[:, j].max()
     assert len({i for i, _ in pairs}) == len({j for _, j in pairs}) == len(pairs)
     assert [*np.unravel_index(similarity.argmax(), similarity.shape)] in pairs
-
-
-@given(similarity=MATRICES)
-def test_itermax_adds_to_the_mutual_pairs(quality, similarity):
-    mutual, itermax = quality.mutual(similarity), quality.itermax(similarity)
-    assert (mutual <= itermax).all()
-    assert not (itermax & ~mutual & mutual.any(1)[:, None] & mutual.any(0)[None, :]).any()
-
-
-def test_itermax_by_hand(quality):
-    # Two words of the query are about the first word of the passage; the better one is aligned at once, the
-    # other in the second round, where the first word counts for 0.9 of itself and still wins.
-    similarity = np.array([[0.9, 0.1], [0.8, 0.2]], np.float32)
-    assert quality.mutual(similarity).tolist() == [[True, False], [False, False]]
-    assert quality.itermax(similarity).tolist() == [[True, False], [True, False]]
 
 
 def test_neighbours_decide_between_equals_and_leave_strangers_alone(quality):
@@ -93,13 +81,12 @@ def test_unknown_words_align_only_with_words_spelled_the_same(tiny):
     assert not {(1, 1), (3, 3)} & {*align(minqa.heat_map(cat_dog, dog_cat))}
 
 
-def test_alignment_reaches_its_figure(minilm, quality, leads, monkeypatch):
+def test_alignment_reaches_its_figure(minilm, quality, leads):
     path = ROOT.parent / "shared" / "data" / "alignment" / "edinburgh-train.json"
     if not path.is_file():
         pytest.skip("../shared/data/alignment is not there")
     pairs = json.loads(path.read_text("utf-8"))
     encoder = alignment_encoder(minqa.calibrate(minilm, [lead.text for lead in leads[:256]]))
-    monkeypatch.setitem(sys.modules, "simalign", None)  # its peer is for the benchmark
     rows = {row[0]: row[1:] for row in quality.alignment(pairs, [encoder])}
     f1 = {name.split(",")[0]: float(figures[-1]) for name, figures in rows.items()}
     assert f1["neighbours"] >= 87.4
@@ -117,6 +104,33 @@ def test_the_scores_of_pairs_and_ranks(quality):
     assert quality.holds(0, 9, "the U.S. x", [("U.S.", 4)]) == (True, True)
     assert quality.holds(0, 9, "in 19735 x", [("1973", 20)]) == (False, False)
     assert quality.string_match("a b a", "a b a") == {(0, 0), (1, 1), (2, 2)}
+
+
+def test_questions_of_ones_own(quality, tmp_path):
+    path, line = tmp_path / "questions.jsonl", '{"question": "Who?", "answers": ["Bohr"], "titles": ["Bohr"]}'
+    path.write_text(f'{line}\n{{"question": "What?", "answers": []}}\n')
+    who, what = questions = quality.read_questions(path)
+    assert who == ("Who?", ["Bohr"], ["Bohr"]) and what == ("What?", [], [])
+    for wrong in ("{", "[]", "{}", '{"question": 1, "answers": []}', '{"question": "x", "answers": [1]}'):
+        path.write_text(f"{line}\n{wrong}\n")
+        with pytest.raises(minqa.InputError, match=r"questions\.jsonl, line 2, is no object with"):
+            quality.read_questions(path)
+
+    def found(text, probability, *titles, given):
+        answer = Answer(text, probability, 0, Span(text, 0, len(text), 1.0))
+        heat = map_with(np.ones((1, 1), np.float32))
+        results = [Result(Passage(title, ""), 0.5, heat, None, None) for title in titles]
+        return Results(results, [answer], 1 - probability, answer if given else None)
+
+    one, other = found("Niels Bohr", 0.9, "x", "Bohr", given=True), found("x", 0.2, "y", "z", given=False)
+    assert [*quality.together(questions, [one, other])] == [
+        ("1 with an answer: its passage first", "0.0"),
+        ("… among three", "100.0"),
+        ("… a right answer", "100.0"),
+        ("… refused", "0.0"),
+        ("1 without: refused", "100.0"),
+        ("calibration error", "0.150"),
+    ]
 
 
 def test_the_benchmark_says_what_is_absent(quality, tmp_path, monkeypatch, capsys, bert_folder):

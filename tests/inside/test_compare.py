@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minqa
-from minqa.ask import Result
+from minqa.answers.overall import Trust, overall
+from minqa.ask import Result, Results
 from minqa.heatmap import content_words
 from minqa.inside import compare as compare_module
-from minqa.inside.compare import Answer, compare, read, shared_words
+from minqa.inside.compare import Reply, compare, read, shared_words
 from minqa.spans import Span
 from minqa.text import Passage
 from minqa.tokens import tokens_of_words
@@ -38,7 +39,8 @@ def passages():
 
 def answer(encoder, passages, k, answerer=None):
     encoder = minqa.calibrate(encoder, [passage.text for passage in passages])
-    return Answer(encoder, read(encoder, QUESTION, passages, answerer=answerer)[:k], answerer)
+    results = Results(read(encoder, QUESTION, passages, answerer=answerer)[:k])
+    return Reply(encoder, results, answerer)
 
 
 def test_each_encoder_reads_what_the_other_found(encoders, passages):
@@ -73,10 +75,10 @@ class FirstWord:
     def check_encoder(self, encoder):
         pass
 
-    def answers(self, question, passages):
-        return [
-            Span(vectors.tokens.word_texts[0], *vectors.tokens.words[0].tolist(), 1.0) for vectors in passages
-        ]
+    def answers(self, question, passages, scores, cosines):
+        texts = [vectors.tokens for vectors in passages]
+        spans = [[Span(text.word_texts[0], *text.words[0].tolist(), 1.0, margin=1.0)] for text in texts]
+        return overall(spans, scores, cosines, Trust())
 
 
 def test_what_only_others_found_is_answered_too(encoders, passages):

@@ -10,11 +10,11 @@ from test_heatmap import vectors
 from test_tokens import ANY_TEXT
 
 import minqa
-from minqa.ask import Result
+from minqa.ask import Result, Results
 from minqa.heatmap import heat_map
 from minqa.inside import compare as compare_module
-from minqa.inside.compare import Answer, Comparison
-from minqa.spans import Span, heat_sentence, heat_span
+from minqa.inside.compare import Comparison, Reply
+from minqa.spans import Answer, Span, heat_sentence, heat_span
 from minqa.text import Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.colours import SHADES, similarity_scale
@@ -35,8 +35,8 @@ def fox():
 
 def alone(results):
     """What one model found."""
-    ranked = enumerate(results, 1)
-    return Answers(["model"], [compare_module._compare([rank], [result]) for rank, result in ranked])
+    comparisons = [compare_module._compare([rank], [result]) for rank, result in enumerate(results, 1)]
+    return Answers(["model"], comparisons, [Results(results)])
 
 
 def render(results, *, marks=False):
@@ -112,7 +112,9 @@ def comparison(rows, cold):
 
 
 def render_comparison(comparisons, *, marks, width=100):
-    return show(Answers(["first", "\x1b[31msecond"], comparisons), marks=marks, width=width)
+    return show(
+        Answers(["first", "\x1b[31msecond"], comparisons, [Results([])] * 2), marks=marks, width=width
+    )
 
 
 def test_each_encoder_has_a_column_and_a_scale_of_its_own():
@@ -184,9 +186,39 @@ def test_titles_and_passages_cannot_steer_the_terminal():
 def test_answers_come_with_their_probability_and_none_is_said(fox):
     span = Span("red fox", 4, 11, 3.0, 0.5)
     shown = render([replace(fox, span=span, answered=True)], marks=True)
-    assert "the [[red fox]] ran" in shown and "→ red fox  50%" in shown
+    assert "the [[red fox]] ran" in shown and "→ red fox  50 %" in shown
     assert "no plausible answer" in render([replace(fox, span=None, answered=True)], marks=True)
     assert "heat 0." in render([fox], marks=True), "a phrase is no answer, and says so"
+
+
+def answered(results, number=1):
+    """The lines above the passages."""
+    return replace(alone(results), results=[results], number=number).overall()
+
+
+def test_one_answer_of_all_passages_stands_first_with_its_reason(fox):
+    evil = "\x1b[31mred\nfox"
+    answers = [
+        Answer(evil, 0.998, 1, Span(evil, 4, 11, 3.0, 0.6, 2.53)),
+        Answer("ran", 0.001, 0, Span("ran", 12, 15, 1.0, 0.001, -1.0)),
+    ]
+    results = Results([fox, result("the red fox", [[0, 1], [1, 1], [1, 0]], query="red ? fox")])
+    results.answers, results.no_answer, results.answer = answers, 0.001, answers[0]
+    first, second = answered(results, number=5)
+    reason = "2  T: red 0.50  fox 0.50 · margin +2.5"
+    assert first == ("", "\ufffd[31mred fox", "> 99 %", reason)
+    assert second[1:3] == ("ran", "< 1 %") and "margin -1.0" in second[3]
+    assert answered(results) == [first]
+    shown = show(replace(alone(results), results=[results]), marks=True, width=100)
+    assert shown.index("> 99 %") < shown.index(reason) < shown.index("1  T")
+
+
+def test_no_answer_is_said_and_a_guess_shown_only_where_several_are_asked_for(fox):
+    guess = Answer("ran", 0.1, 0, Span("ran", 12, 15, 1.0, 0.1, -1.0))
+    results = Results([fox], [guess], 0.9, None)
+    assert answered(results) == [("", "No answer found", "90 %", "")]
+    assert [line[1] for line in answered(results, number=2)] == ["No answer found", "ran"]
+    assert answered(Results([fox])) == [], "none was looked for"
 
 
 def test_numbers_have_one_format_each():
@@ -207,7 +239,7 @@ def unknown_note(tiny, *texts):
     """What is said of these texts, the first being the query, the others passages."""
     heats = [replace(result("fox", [[1, 0]]).heat_map, query=texts[0], passage=text) for text in texts]
     results = [replace(result("fox", [[1, 0]]), heat_map=heat) for heat in heats]
-    return notes(Answer(replace(tiny, name="tiny"), results), passages_too=True)
+    return notes(Reply(replace(tiny, name="tiny"), Results(results)), passages_too=True)
 
 
 def test_words_that_the_model_does_not_know_are_named(tiny):

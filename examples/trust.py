@@ -1,0 +1,108 @@
+"""How far answers are to be trusted: fitted to questions with known answers, and measured on others."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize  # which JAX brings
+from squad import calibration_error, f1, is_right, reliability
+
+import minqa
+from minqa.answers.overall import SPANS_PER_PASSAGE, Trust, overall, signs
+from minqa.answers.span_head import read_answers
+
+RANKED = 100  # passages per question, the nearest by their pooled vectors
+READ = 3  # passages per question, as many as `minqa ask` shows
+REFUSED_PART = 0.05  # of the questions with an answer, how many the threshold may refuse
+
+
+class Ranking:
+    """Passages in the order in which `ask` puts them for a question, with their scores and cosines.
+
+    Args:
+        questions: their vectors, of the encoder that ranks.
+        passages: likewise.
+        articles: what each passage is from.
+    """
+
+    def __init__(self, questions, passages, articles):
+        self.questions, self.passages, self.articles = questions, passages, np.array(articles)
+        most = RANKED + int(np.unique(self.articles, return_counts=True)[1].max())  # without any one article
+        nearest = minqa.match(minqa.pool(questions), minqa.pool(passages), k=most)
+        self.cosines, self.nearest = map(np.asarray, nearest)
+        self.known = {}
+
+    def __call__(self, number, without=None):
+        """Of the question of this number, among all passages but those of an article."""
+        if (number, without) not in self.known:
+            near = np.flatnonzero(self.articles[self.nearest[number]] != without)[:RANKED]
+            rows, cosines = self.nearest[number][near], self.cosines[number][near]
+            scores = minqa.rank(self.questions[number], [self.passages[i] for i in rows])
+            best = np.argsort(-scores, kind="stable")
+            self.known[number, without] = [array[best].tolist() for array in (rows, scores, cosines)]
+        return self.known[number, without]
+
+
+class Searched(NamedTuple):
+    """What stands in the passages that rank highest for a question."""
+
+    spans: list  # of each passage
+    scores: list  # of each passage
+    cosines: list  # likewise
+    accepted: list  # answers; none if no passage holds one
+
+    @classmethod
+    def of(cls, head, ranking, number, questions, passages, accepted, without=None):
+        """By vectors of the layer that the head reads, and a call of `ranking`."""
+        rows, *known = (column[:READ] for column in ranking(number, without))
+        texts = [questions[number]] * len(rows), [passages[i] for i in rows]
+        return cls(read_answers(head, *texts, k=SPANS_PER_PASSAGE, no_answer=False), *known, accepted)
+
+
+def fit(searched):
+    """The trust that makes what is right likeliest: right answers, or that there is none; and its threshold.
+
+    Questions whose answer is in none of their passages say nothing.
+    """
+    known = []
+    for *found, accepted in searched:
+        right = [is_right(span.text, accepted) for spans in found[0] for span in spans]
+        if any(right) or not accepted:
+            known.append((signs(*found), np.array([*right, not accepted])))
+
+    def loss(weights):
+        trust, total = Trust(*weights), 0.0
+        for rows, right in known:
+            logits = np.append(trust.logits(rows), 0)
+            total += np.logaddexp.reduce(logits) - np.logaddexp.reduce(logits[right])
+        return total / len(known) + 1e-3 * (weights**2).sum()
+
+    trust = Trust(*minimize(loss, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0]).x.tolist())
+    doubts = [overall(*found, trust).no_answer for *found, accepted in searched if accepted]
+    return replace(trust, threshold=float(np.quantile(doubts, 1 - REFUSED_PART)))
+
+
+def measure(searched, trust):
+    """Of one answer per question: F1 and refusals in percent, and how sure it is, 0 to 1."""
+    found = [overall(*one[:3], trust) for one in searched]
+    texts, accepted = [each.answers[0].text for each in found], [one.accepted for one in searched]
+    sure, doubts = (
+        [each.answers[0].probability for each in found],
+        np.array([each.no_answer for each in found]),
+    )
+    right = [is_right(*pair) for pair in zip(texts, accepted, strict=True)]
+    there = np.array([bool(answers) for answers in accepted])
+    firsts = [f1(one.spans[0][0].text, one.accepted) for one in searched if one.accepted]
+    scored = [f1(text, answers) for text, answers in zip(texts, accepted, strict=True) if answers]
+    limits = {part: np.quantile(doubts[there], 1 - part) for part in (0.01, 0.02, 0.05, 0.1, 0.2)}
+    return {
+        "F1 of the first paragraph": 100 * np.mean(firsts),
+        "F1": 100 * np.mean(scored),
+        "refused": 100 * (doubts[there] >= trust.threshold).mean(),
+        "refused without its article": 100 * (doubts[~there] >= trust.threshold).mean(),
+        "refused, and then without its article": [
+            (100 * part, 100 * (doubts[~there] >= limit).mean()) for part, limit in limits.items()
+        ],
+        "calibration error": calibration_error(sure, right),
+        "reliability": reliability(sure, right),
+    }

@@ -1,0 +1,114 @@
+"""One answer of several passages: its probability, what is one answer said twice, and when there is none."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minqa.answers import overall as module
+from minqa.answers.overall import Trust, agree
+from minqa.spans import Span
+
+
+def span(text, margin):
+    return Span(text, 0, len(text), margin + 1, 0.5, margin)
+
+
+TRUST = Trust(bias=-1.0, margin=0.5, score=2.0, lag=3.0, first=1.0, cosine=-0.5)
+
+
+def overall(spans, scores, trust):
+    """With cosines that are made up."""
+    return module.overall(spans, scores, [0.4, 0.2, 0.6][: len(spans)], trust)
+
+
+def test_all_spans_and_no_answer_share_one_softmax():
+    spans, scores = [[span("one", 2.0), span("two", -1.0)], [], [span("three", 3.0)]], [0.5, 0.6, 0.9]
+    found = overall(spans, scores, TRUST)
+    logits = [
+        -1 + 0.5 * 2 + 2 * 0.5 + 3 * (0.5 - 0.9) + 1 - 0.5 * 0.4,
+        -1 + 0.5 * -1 + 2 * 0.5 + 3 * (0.5 - 0.9) + 1 - 0.5 * 0.4,
+        -1 + 0.5 * 3 + 2 * 0.9 - 0.5 * 0.6,
+    ]
+    powers = np.exp(logits)
+    expected = dict(zip(["one", "two", "three"], powers / (1 + powers.sum()), strict=True))
+    assert {answer.text: answer.probability for answer in found.answers} == pytest.approx(expected)
+    assert found.no_answer == pytest.approx(1 / (1 + powers.sum()))
+    assert [answer.text for answer in found.answers] == ["three", "one", "two"]
+    assert [answer.place for answer in found.answers] == [2, 0, 0]
+    assert found.answer == found.answers[0] and found.answer.span == found.spans[2]
+    assert found.spans[0].probability == pytest.approx(expected["one"]) and found.spans[1] is None
+
+
+def test_without_a_fit_the_margin_alone_counts():
+    """A single span is as likely against no answer as its own scores say."""
+    [answer] = overall([[span("x", math.log(3))]], [0.2], Trust()).answers
+    assert answer.probability == pytest.approx(0.75)
+
+
+def test_a_span_worse_than_no_answer_is_none_of_its_passages_but_counts_as_a_guess():
+    found = overall([[span("guess", -1.0)]], [0.5], Trust())
+    assert found.spans == [None] and found.answer is None
+    assert [answer.text for answer in found.answers] == ["guess"]
+
+
+def test_the_threshold_refuses():
+    spans, scores = [[span("x", 0.0)]], [0.5]  # as likely as none
+    assert overall(spans, scores, Trust(threshold=0.5)).answer is None
+    assert overall(spans, scores, Trust(threshold=0.51)).answer.text == "x"
+
+
+def test_nothing_to_choose_from_is_no_answer():
+    for spans in ([], [[], []]):
+        assert overall(spans, [0.1] * len(spans), TRUST) == ([None] * len(spans), [], 1.0, None)
+
+
+def test_answers_that_say_the_same_add_up_under_the_likeliest_name():
+    spans = [
+        [span("Albert Einstein", 1.0), span("Bohr", 1.2)],
+        [span("Einstein", 0.9)],
+        [span("in 1905", 0.0)],
+    ]
+    found = overall(spans, [0.5] * 3, Trust())
+    assert [answer.text for answer in found.answers] == ["Albert Einstein", "Bohr", "in 1905"]
+    powers = np.exp([1.0, 0.9])
+    assert found.answers[0].probability == pytest.approx(powers.sum() * found.no_answer)
+    total = sum(answer.probability for answer in found.answers) + found.no_answer
+    assert total == pytest.approx(1)
+
+
+def test_a_passage_with_nothing_to_compare_changes_no_other():
+    one = overall([[span("x", 1.0)]], [0.5], TRUST)
+    two = overall([[span("x", 1.0)], []], [0.5, -math.inf], TRUST)
+    assert one.answers == two.answers
+    lost = overall([[span("?!", 1.0)]], [-math.inf], TRUST)
+    assert 0 < lost.no_answer < 1
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))
+def test_probabilities_are_probabilities_however_large_the_margins(margins):
+    found = overall([[span(f"x{i}", margin) for i, margin in enumerate(margins)]], [0.5], Trust())
+    values = [found.no_answer, *(answer.probability for answer in found.answers)]
+    assert all(0 <= value <= 1 + 1e-9 for value in values)
+    assert sum(values) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "other", "same"),
+    [
+        ("Einstein", "Albert Einstein", True),
+        ("the United States", "United States", True),
+        ("in 1905.", "1905", True),
+        ("General relativity", "general relativity", True),
+        ("1905", "19", False),
+        ("Bohr", "Einstein", False),
+        ("Albert Bohr", "Albert Einstein", False),
+        ("the", "a", True),
+        ("the", "Einstein", False),
+        ("Änderung", "änderung", True),
+    ],
+)
+def test_what_says_the_same(text, other, same):
+    assert agree(text, other) is agree(other, text) is same
