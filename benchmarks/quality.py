@@ -125,11 +125,9 @@ def answer_sentence(contexts, questions, texts, encoders) -> Iterator[Row]:
 
 
 class Expected(NamedTuple):
-    """A question of one's own, the answers that are accepted, and the titles that answer it."""
-
     question: str
-    answers: list[str]
-    titles: list[str]
+    answers: list[str]  # that are accepted
+    titles: list[str]  # that answer it
 
 
 def read_questions(path: Path) -> list[Expected]:
@@ -138,13 +136,11 @@ def read_questions(path: Path) -> list[Expected]:
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         try:
             entry = json.loads(line)
-            one = Expected(entry["question"], entry["answers"], entry.get("titles", []))
-            valid = all(isinstance(text, str) for text in (one.question, *one.answers, *one.titles))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            valid = False
-        if not valid:
-            raise InputError(f"{path}, line {number}, is no object with question, answers and titles.")
-        questions.append(one)
+            questions.append(Expected(entry["question"], entry["answers"], entry.get("titles", [])))
+            "".join((entry["question"], *questions[-1].answers, *questions[-1].titles))  # they are texts
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            told = f"{path}, line {number}, is no object with question, answers and titles."
+            raise InputError(told) from error
     return questions
 
 
@@ -153,14 +149,11 @@ def own_questions(questions: Sequence[Expected], search: Search, found: list[Res
     for expected in progress(questions, "questions"):
         results = search.ask(expected.question, 3, None).results
         found.append(results)
-        best, first = results.answers[0], results[0]
+        best, score = results.answers[0], f"{results[0].heat_map.score:.2f}"
         right = is_right(best.text, expected.answers) if results.answer else not expected.answers
-        yield (
-            expected.question,
-            *(first.passage.title, f"{first.heat_map.score:.2f}"),
-            *(best.text if results.answer else f"({best.text})", *percent([best.probability])),
-            "right" if right else "wrong",
-        )
+        answer = best.text if results.answer else f"({best.text})"
+        shown = results[0].passage.title, score, answer, *percent([best.probability])
+        yield expected.question, *shown, "right" if right else "wrong"
 
 
 def together(questions: Sequence[Expected], found: Sequence[Results]) -> Iterator[Row]:
@@ -169,34 +162,33 @@ def together(questions: Sequence[Expected], found: Sequence[Results]) -> Iterato
     right = np.array([is_right(one.text, asked.answers) for one, asked in zip(best, questions, strict=True)])
     refused = np.array([results.answer is None for results in found])
     answerable = np.array([bool(asked.answers) for asked in questions])
-    titles = [
-        [result.passage.title in asked.titles for result in results]
-        for results, asked in zip(found, questions, strict=True)
-        if asked.answers
+    pairs = [
+        (results, asked.titles) for results, asked in zip(found, questions, strict=True) if asked.answers
     ]
+    titles = [[result.passage.title in named for result in results] for results, named in pairs]
     if titles:
-        yield (
-            f"{len(titles)} with an answer: its passage first",
-            *percent([np.mean([row[0] for row in titles])]),
-        )
-        yield "… among three", *percent([np.mean([any(row) for row in titles])])
+        first, among = np.array(titles)[:, 0].mean(), np.array(titles).any(1).mean()
+        yield f"{len(titles)} with an answer: its passage first", *percent([first])
+        yield "… among three", *percent([among])
         yield "… a right answer", *percent([(right & ~refused)[answerable].mean()])
         yield "… refused", *percent([refused[answerable].mean()])
     if not answerable.all():
         yield f"{(~answerable).sum()} without: refused", *percent([refused[~answerable].mean()])
-    yield "calibration error", f"{calibration_error([one.probability for one in best], right):.3f}"
+    yield "calibration error", *percent([calibration_error([one.probability for one in best], right)])
 
 
 def questions_tables(options) -> None:
-    questions, found = read_questions(options.questions), list[Results]()
-    cache = set_up(None)
+    questions, found, cache = read_questions(options.questions), list[Results](), set_up(None)
     [search] = load_models([options.model], shipped=True)
     if not search.answerer:
         raise InputError(f"No span head is installed for {search.encoder.name}.")
     search = with_index(search, search.encoder, options.index, options.corpus, cache)
     title = f"{len(questions):,} questions to {len(search.index.passages):,} passages"
-    head = ("question", "first passage", "score", "answer", "%", "")
-    table(title, head, own_questions(questions, search, found))
+    table(
+        title,
+        ("question", "first passage", "score", "answer", "%", ""),
+        own_questions(questions, search, found),
+    )
     table("Together", ("", "%"), together(questions, found))
 
 

@@ -1,5 +1,12 @@
-"""How far answers are to be trusted: fitted to questions with known answers, and measured on others."""
+"""How far answers are to be trusted: fitted to questions with known answers, and measured on others.
 
+    uv run --extra figure python examples/trust.py trained/report.json --out reliability.svg
+
+draws how often answers were right that train_span_head.py measured, by how sure they were.
+"""
+
+import argparse
+import json
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -106,3 +113,30 @@ def measure(searched, trust):
         "calibration error": calibration_error(sure, right),
         "reliability": reliability(sure, right),
     }
+
+
+def draw(reports, out):
+    """A reliability diagram of one report or several, whose questions are put together."""
+    from matplotlib.figure import Figure
+
+    tables = [np.array(report["test"]["reliability"]) for report in reports]
+    table = np.concatenate(tables)
+    place = np.minimum(table[:, 0] * 10, 9).astype(int)
+    rows = [np.average(table[place == i], axis=0, weights=table[place == i, 2]) for i in np.unique(place)]
+    sure, share, _ = np.transpose(rows)
+    counts = [table[place == i, 2].sum() for i in np.unique(place)]
+    axes = (figure := Figure((4, 4), layout="constrained")).subplots()
+    axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    axes.plot(sure, share, marker="o", color="tab:orange")
+    for x, y, count in zip(sure, share, counts, strict=True):
+        axes.annotate(f"{count:,.0f}", (x, y), (4, -10), textcoords="offset points", fontsize=7)
+    axes.set(xlabel="how sure the answer was", ylabel="how often it was right", xlim=(0, 1), ylim=(0, 1))
+    figure.savefig(out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=draw.__doc__)
+    parser.add_argument("reports", type=argparse.FileType(), nargs="+", help="report.json of each run")
+    parser.add_argument("--out", required=True, help="a picture: .svg, .png or .pdf")
+    options = parser.parse_args()
+    draw([json.load(report) for report in options.reports], options.out)

@@ -67,9 +67,10 @@ def title_of(passage: Passage) -> str:
 
 
 def overall_parts(results: "Results", number: int) -> list[tuple[str, str, str]]:
-    """What the passages answer together: the text, its probability and why; nothing if none was looked for.
+    """What the passages answer together: a text, its probability and why; nothing if none was looked for.
 
-    Why: the passage and the words that chose it, and the span's margin over no answer in it.
+    Why is the passage, the words that chose it, and the span's margin. An answer that is not likely enough
+    is shown only where several are asked for.
     """
     if results.no_answer is None:
         return []
@@ -82,7 +83,7 @@ def overall_parts(results: "Results", number: int) -> list[tuple[str, str, str]]
         best = sorted(((part, word) for part, word in words if part > 0), reverse=True)[:WORDS_OF_REASON]
         chosen = "  ".join(f"{word} {format_score(part)}" for part, word in best)
         title, margin = title_of(results[answer.place].passage), answer.span.margin or 0
-        why = f"{answer.place + 1}  {title}: {chosen} · margin {format_score(margin, 1, '+')}"
+        why = f"in {answer.place + 1}  {title}: {chosen} · {format_score(margin, 1, '+')} over no answer"
         lines.append((one_line(answer.text), format_probability(answer.probability), one_line(why)))
     return lines
 

@@ -88,7 +88,8 @@ def test_ask_prints_json_as_documented(run, bert_folder, corpus):
     answer = parsed(out)
     assert status == 0
     [model] = answer["models"]
-    assert set(answer) == {"query", "results", "models"} and model["model"] == str(bert_folder)
+    assert set(answer) == {"query", "overall", "results", "models"} and model["model"] == str(bert_folder)
+    assert answer["overall"] == [None], "no answer was looked for"
     assert (answer["query"], model["searched"], model["complete"]) == ("who developed the theory?", 4, True)
     found = [result["by_model"][0] for result in answer["results"]]
     assert [one["rank"] for one in found] == [1, 2, 3]
@@ -157,11 +158,31 @@ def test_a_reader_finds_the_answers(run, bert_folder, tmp_path):
     [found] = minqa.answer(minqa.load_reader(reader), "who developed it?", ["a theory of war"])
     assert result["answered"]
     assert (result["span"] and result["span"]["text"]) == (found[0].text if found else None)
+    [together] = answer["overall"]
+    assert len(together["answers"]) == 1 and together["answer"] in (None, together["answers"][0]["text"])
     head = Path(minqa.__file__).parent / "answers" / "span_head.safetensors"
     status, _, err = run(*heat, "--reader", head)
     assert status == 1 and f"The span head was not trained on vectors of {bert_folder}." in err
     status, _, err = run(*heat, "--reader", bert_folder)
     assert status == 1 and "qa_outputs.weight is missing" in err and err.count("\n") == 1
+
+
+def test_several_answers_on_request_are_distinct_and_likeliest_first(run, bert_folder, corpus, tmp_path):
+    reader = make_bert_folder(tmp_path / "reader", kind=transformers.BertForQuestionAnswering)
+    ask = ("ask", "who developed it?", "--model", bert_folder, "--corpus", corpus, "--reader", reader)
+    status, out, _ = run(*ask, "--answers", "4", "--json")
+    answer = parsed(out)
+    [together] = answer["overall"]
+    probabilities = [one["probability"] for one in together["answers"]]
+    assert status == 0 and len(probabilities) == 4 and probabilities == sorted(probabilities)[::-1]
+    assert len({one["text"] for one in together["answers"]}) == 4
+    assert sum(probabilities) + together["no_answer"] <= 1 + 1e-4
+    for one in together["answers"]:
+        text = next(r["text"] for r in answer["results"] if r["by_model"][0]["rank"] == one["rank"])
+        assert text[one["span"]["start"] : one["span"]["end"]] == one["text"]
+    first = together["answers"][0]["text"] if together["answer"] else "No answer found"
+    assert run(*ask)[1].startswith(first), "the answer stands before the passages"
+    assert_refused(run(*ask, "--answers", "0"), "must be a whole number above 0")
 
 
 def test_two_models_answer_side_by_side(run, bert_folder, elmo_folder, corpus):
@@ -173,7 +194,7 @@ def test_two_models_answer_side_by_side(run, bert_folder, elmo_folder, corpus):
     assert "both: " in out and "\x1b" not in out
     status, out, _ = run("ask", "war theory", *models, "--corpus", corpus, "--json", "-k", "1")
     answer = parsed(out)
-    assert status == 0 and set(answer) == {"query", "results", "models"}
+    assert status == 0 and set(answer) == {"query", "overall", "results", "models"}
     assert [model["model"] for model in answer["models"]] == [str(bert_folder), str(elmo_folder)]
     for model in answer["models"]:
         assert set(model) == {"model", "settings", "searched", "complete", "seconds"}

@@ -129,7 +129,7 @@ def test_questions_of_ones_own(quality, tmp_path):
         ("… a right answer", "100.0"),
         ("… refused", "0.0"),
         ("1 without: refused", "100.0"),
-        ("calibration error", "0.150"),
+        ("calibration error", "15.0"),
     ]
 
 

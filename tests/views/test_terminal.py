@@ -205,9 +205,9 @@ def test_one_answer_of_all_passages_stands_first_with_its_reason(fox):
     results = Results([fox, result("the red fox", [[0, 1], [1, 1], [1, 0]], query="red ? fox")])
     results.answers, results.no_answer, results.answer = answers, 0.001, answers[0]
     first, second = answered(results, number=5)
-    reason = "2  T: red 0.50  fox 0.50 · margin +2.5"
+    reason = "in 2  T: red 0.50  fox 0.50 · +2.5 over no answer"
     assert first == ("", "\ufffd[31mred fox", "> 99 %", reason)
-    assert second[1:3] == ("ran", "< 1 %") and "margin -1.0" in second[3]
+    assert second[1:3] == ("ran", "< 1 %") and "-1.0 over no answer" in second[3]
     assert answered(results) == [first]
     shown = show(replace(alone(results), results=[results]), marks=True, width=100)
     assert shown.index("> 99 %") < shown.index(reason) < shown.index("1  T")
