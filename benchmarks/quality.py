@@ -292,13 +292,9 @@ def squad_tables(encoder, views, options, path: Path) -> None:
     contexts = list(dict.fromkeys(question.passage for question in questions))
     encoder = minqa.calibrate(encoder, contexts)
     paragraphs = Texts(encoder, contexts, "passage", "paragraphs")
-
-    def with_paragraphs(questions):
-        return paragraphs, Texts(encoder, [question.text for question in questions], "query", "questions")
-
     drawn = np.random.default_rng(options.seed).permutation(len(questions))[: options.sample or None]
     questions = [questions[i] for i in drawn]
-    texts = with_paragraphs(questions)
+    texts = paragraphs, Texts(encoder, [question.text for question in questions], "query", "questions")
     grid = [replace(encoder, **view, weights=weights) for view in views for weights in reversed(WEIGHTS)]
     given = contexts, questions, texts, [encoder] if options.quick else grid
     if options.only != "sentence":

@@ -14,6 +14,7 @@ from minqa.corpus.articles import Corpus
 from minqa.corpus.index import DiskIndex, open_index
 from minqa.corpus.passages import first_passages
 from minqa.corpus.readers import open_corpus
+from minqa.corpus.shards import VERSION
 from minqa.corpus.statistics import demo_statistics
 from minqa.corpus.writer import write_index
 from minqa.encoder import Encoder
@@ -122,6 +123,6 @@ def _write(encoder: Encoder, corpus: Corpus, path: Path, cache: Path, **how: Any
 
 
 def _cached(cache: Path, corpus: Corpus, encoder: Encoder, splitter: Encoder) -> Path:
-    """Where the cache keeps the index of a corpus: another place if its files have changed."""
-    made_of = f"{corpus.state} {encoder.fingerprint} {splitter.fingerprint}"
+    """Where the cache keeps the index of a corpus: another place if its files or our format changed."""
+    made_of = f"{VERSION} {corpus.state} {encoder.fingerprint} {splitter.fingerprint}"
     return cache / "index" / hashlib.sha256(made_of.encode()).hexdigest()[:32]
