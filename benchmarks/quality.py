@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,14 +31,16 @@ import minqa.text
 from examples.squad import calibration_error, is_right, read_squad
 from minqa.app.corpora import with_index
 from minqa.app.progress import note
-from minqa.app.work import Search, load_models, set_up
+from minqa.app.work import load_models, set_up
 from minqa.ask import RERANK, RERANK_STORED, Results
 from minqa.embedding import as_vectors, hidden_states
 from minqa.encoder import CENTRINGS, WEIGHTS
 from minqa.files.loading import DEMO_MODEL
 from minqa.heatmap import NEIGHBOURS, WINDOW
 from minqa.inside.align import align, alignment_encoder
+from minqa.spans import Answer, Span
 from minqa.text import InputError
+from minqa.views.text import one_line
 
 Row = Sequence[str | float]
 RANKING = {"window": WINDOW, "neighbours": NEIGHBOURS}
@@ -131,41 +133,40 @@ class Expected(NamedTuple):
 
 
 def read_questions(path: Path) -> list[Expected]:
-    """Questions of one's own. Raises InputError if a line is none."""
-    questions = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            entry = json.loads(line)
-            questions.append(Expected(entry["question"], entry["answers"], entry.get("titles", [])))
-            "".join((entry["question"], *questions[-1].answers, *questions[-1].titles))  # they are texts
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            told = f"{path}, line {number}, is no object with question, answers and titles."
-            raise InputError(told) from error
+    """Questions of one's own. Raises InputError if the file cannot be read or a line is none."""
+    questions = list[Expected]()
+    try:
+        for entry in map(json.loads, path.read_text("utf-8").rstrip("\n").split("\n")):
+            one = Expected(entry["question"], entry["answers"], entry.get("titles", []))
+            "".join([one.question] + one.answers + one.titles)  # noqa: RUF005, texts, and lists of them
+            questions.append(one)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        where = f"{path}, line {len(questions) + 1},"
+        raise InputError(f"{where} is no object with question and answers: {error}.") from error
     return questions
 
 
-def own_questions(questions: Sequence[Expected], search: Search, found: list[Results]) -> Iterator[Row]:
-    """The first passage and the answer, with a guess in brackets; what was found is added to `found`."""
-    for expected in progress(questions, "questions"):
-        results = search.ask(expected.question, 3, None).results
-        found.append(results)
-        best, score = results.answers[0], f"{results[0].heat_map.score:.2f}"
-        right = is_right(best.text, expected.answers) if results.answer else not expected.answers
-        answer = best.text if results.answer else f"({best.text})"
-        shown = results[0].passage.title, score, answer, *percent([best.probability])
-        yield expected.question, *shown, "right" if right else "wrong"
+def likeliest(results: Results) -> Answer:
+    return results.answers[0] if results.answers else Answer("", 0.0, 0, Span("", 0, 0, 0.0))
+
+
+def verdict(expected: Expected, results: Results) -> Row:
+    """The first passage and the answer, with a guess in brackets."""
+    best, score = likeliest(results), f"{results[0].heat_map.score:.2f}"
+    right = is_right(best.text, expected.answers) if results.answer else not expected.answers
+    answer = best.text if results.answer else f"({best.text})"
+    shown = results[0].passage.title, score, answer, *percent([best.probability])
+    return expected.question, *shown, "right" if right else "wrong"
 
 
 def together(questions: Sequence[Expected], found: Sequence[Results]) -> Iterator[Row]:
     """How many passages, answers and refusals are right, and how sure the answers are."""
-    best = [results.answers[0] for results in found]
+    best = [likeliest(results) for results in found]
     right = np.array([is_right(one.text, asked.answers) for one, asked in zip(best, questions, strict=True)])
     refused = np.array([results.answer is None for results in found])
     answerable = np.array([bool(asked.answers) for asked in questions])
-    pairs = [
-        (results, asked.titles) for results, asked in zip(found, questions, strict=True) if asked.answers
-    ]
-    titles = [[result.passage.title in named for result in results] for results, named in pairs]
+    pairs = [pair for pair in zip(questions, found, strict=True) if pair[0].answers]
+    titles = [[result.passage.title in asked.titles for result in results] for asked, results in pairs]
     if titles:
         first, among = np.array(titles)[:, 0].mean(), np.array(titles).any(1).mean()
         yield f"{len(titles)} with an answer: its passage first", *percent([first])
@@ -178,17 +179,15 @@ def together(questions: Sequence[Expected], found: Sequence[Results]) -> Iterato
 
 
 def questions_tables(options) -> None:
-    questions, found, cache = read_questions(options.questions), list[Results](), set_up(None)
+    questions, cache = read_questions(options.questions), set_up(None)
     [search] = load_models([options.model], shipped=True)
     if not search.answerer:
         raise InputError(f"No span head is installed for {search.encoder.name}.")
     search = with_index(search, search.encoder, options.index, options.corpus, cache)
+    found = [search.ask(one.question, 3, None).results for one in progress(questions, "questions")]
     title = f"{len(questions):,} questions to {len(search.index.passages):,} passages"
-    table(
-        title,
-        ("question", "first passage", "score", "answer", "%", ""),
-        own_questions(questions, search, found),
-    )
+    head = ("question", "first passage", "score", "answer", "%", "")
+    table(title, head, map(verdict, questions, found))
     table("Together", ("", "%"), together(questions, found))
 
 
@@ -277,10 +276,11 @@ def describe(encoder, window=0, neighbours=0.0) -> str:
     return f"layer {encoder.layer_number}, centring {encoder.centring}, weights {encoder.weights}{near}"
 
 
-def table(title: str, head: Row, rows: Iterator[Row]) -> None:
+def table(title: str, head: Row, rows: Iterable[Row]) -> None:
     print(f"\n## {title}\n\n| {' | '.join(map(str, head))} |\n|{' --- |' * len(head)}")
     for row in rows:
-        print(f"| {' | '.join(map(str, row))} |", flush=True)
+        cells = [one_line(str(cell)).replace("|", "\\|") for cell in row]
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def progress(items, what):

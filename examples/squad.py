@@ -73,7 +73,7 @@ def f1(answer: str, accepted: Sequence[str]) -> float:
 
 
 def is_right(answer: str, accepted: Sequence[str]) -> bool:
-    """Whether an answer has an F1 of at least `RIGHT_F1`; no answer is right, if none is accepted."""
+    """Whether an answer has an F1 of at least `RIGHT_F1`; if none is accepted, every answer is wrong."""
     return bool(accepted) and f1(answer, accepted) >= RIGHT_F1
 
 

@@ -55,6 +55,7 @@ from minqa.spans import MAX_SPAN_WORDS
 
 NO_ANSWER_PART = 0.3  # of the questions, those that are put to another paragraph as well
 NEAR = 4  # paragraphs: how high on average it ranks
+RANKED_TO_LEARN = 30  # paragraphs, for that
 AVERAGED_PART = 0.005  # of a step's weights, what goes into their average, which is what is kept
 PATIENCE_EPOCHS = 4  # without a better F1
 EVALUATED_QUESTIONS = 64  # at once
@@ -134,7 +135,8 @@ class HeadTask:
         ranked, self.passages = embed(views, data.passages, "passage")
         articles = [data.article[i] for i in range(len(ranked))]
         self.ranking = Ranking(asked, ranked, articles)
-        words = np.concatenate([self.passages[i].words for i in {example.passage for example in data.train}])
+        self.trained = {example.passage for example in data.train}
+        words = np.concatenate([self.passages[i].words for i in self.trained])
         deviation = words.std(0)
         constant = deviation < 1e-3 * np.median(deviation)
         self.model = SpanHead(
@@ -149,10 +151,10 @@ class HeadTask:
 
     def elsewhere(self, example, rng):
         """The same question, put to a passage that ranks high for it and does not have the answer's words."""
-        rows, *_ = self.ranking(example.question)
+        rows, *_ = self.ranking(example.question, among=RANKED_TO_LEARN)
         wanted = [text.lower() for text in self.data.accepted[example.question]]
-        others = [i for i in rows if not any(text in self.data.passages[i].lower() for text in wanted)]
-        others = [i for i in others if i != example.passage]
+        others = [i for i in rows if i in self.trained and i != example.passage]
+        others = [i for i in others if not any(text in self.data.passages[i].lower() for text in wanted)]
         if not others:
             return self.data.elsewhere(example, rng)
         return Example(example.question, others[min(int(rng.exponential(NEAR)), len(others) - 1)], Counter())
@@ -178,7 +180,8 @@ class HeadTask:
         searched, texts = [], (self.questions, self.passages)
         for example in track(examples, "Searching", console=Console(stderr=True)):
             number, article = example.question, self.data.article[example.passage]
-            for accepted, without in ((self.data.accepted[number], None), ([], article)):
+            known = [text for text in self.data.accepted[number] if text]
+            for accepted, without in ((known, None), ([], article)):
                 searched.append(Searched.of(model, self.ranking, number, *texts, accepted, without))
         return searched
 

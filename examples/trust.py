@@ -39,15 +39,16 @@ class Ranking:
         self.cosines, self.nearest = map(np.asarray, nearest)
         self.known = {}
 
-    def __call__(self, number, without=None):
-        """Of the question of this number, among all passages but those of an article."""
-        if (number, without) not in self.known:
-            near = np.flatnonzero(self.articles[self.nearest[number]] != without)[:RANKED]
+    def __call__(self, number, without=None, among=RANKED):
+        """Of the question of this number, among the nearest passages but those of an article."""
+        key = number, without, among
+        if key not in self.known:
+            near = np.flatnonzero(self.articles[self.nearest[number]] != without)[:among]
             rows, cosines = self.nearest[number][near], self.cosines[number][near]
             scores = minqa.rank(self.questions[number], [self.passages[i] for i in rows])
             best = np.argsort(-scores, kind="stable")
-            self.known[number, without] = [array[best].tolist() for array in (rows, scores, cosines)]
-        return self.known[number, without]
+            self.known[key] = [array[best].tolist() for array in (rows, scores, cosines)]
+        return self.known[key]
 
 
 class Searched(NamedTuple):
@@ -92,21 +93,21 @@ def fit(searched):
 def measure(searched, trust):
     """Of one answer per question: F1 and refusals in percent, and how sure it is, 0 to 1."""
     found = [overall(*one[:3], trust) for one in searched]
-    texts, accepted = [each.answers[0].text for each in found], [one.accepted for one in searched]
-    sure, doubts = (
-        [each.answers[0].probability for each in found],
-        np.array([each.no_answer for each in found]),
-    )
+    accepted = [one.accepted for one in searched]
+    texts = ["".join(answer.text for answer in each.answers[:1]) for each in found]
+    sure = [sum(answer.probability for answer in each.answers[:1]) for each in found]
+    doubts = np.array([each.no_answer for each in found])
+    refused = np.array([each.answer is None for each in found])
     right = [is_right(*pair) for pair in zip(texts, accepted, strict=True)]
     there = np.array([bool(answers) for answers in accepted])
-    firsts = [f1(one.spans[0][0].text, one.accepted) for one in searched if one.accepted]
+    firsts = [(one.spans[0][0].text, one.accepted) for one in searched if one.accepted and one.spans[0]]
     scored = [f1(text, answers) for text, answers in zip(texts, accepted, strict=True) if answers]
     limits = {part: np.quantile(doubts[there], 1 - part) for part in (0.01, 0.02, 0.05, 0.1, 0.2)}
     return {
-        "F1 of the first paragraph": 100 * np.mean(firsts),
+        "F1 of the first paragraph": 100 * np.mean([f1(*pair) for pair in firsts]),
         "F1": 100 * np.mean(scored),
-        "refused": 100 * (doubts[there] >= trust.threshold).mean(),
-        "refused without its article": 100 * (doubts[~there] >= trust.threshold).mean(),
+        "refused": 100 * refused[there].mean(),
+        "refused without its article": 100 * refused[~there].mean(),
         "refused, and then without its article": [
             (100 * part, 100 * (doubts[~there] >= limit).mean()) for part, limit in limits.items()
         ],

@@ -1,7 +1,6 @@
 """Spans of several passages → the distinct answers that they give together, each with one probability."""
 
 import re
-import string
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -13,7 +12,9 @@ from minqa.spans import Answer, Span
 
 # The spans of each passage that are compared.
 SPANS_PER_PASSAGE = 5
-_PUNCTUATION = str.maketrans(string.punctuation, " " * len(string.punctuation))
+LARGEST = 1e6  # that a sign can be
+_WORD = re.compile(r"\w+(?:(?<=\d)[.,](?=\d)\w+)*|[^\w\s.,;:!?'\"()–—-]")  # and signs such as % and $
+_ARTICLES = ["a"], ["an"], ["the"]
 
 
 @dataclass(frozen=True)
@@ -43,21 +44,21 @@ class Overall(NamedTuple):
     spans: list[Span | None]  # the best of each passage; None if no answer is at least as plausible there
     answers: list[Answer]  # distinct ones, likeliest first
     no_answer: float
-    answer: Answer | None  # the likeliest; None if `no_answer` reaches the threshold
+    answer: Answer | None  # the likeliest; None if `no_answer` reaches the threshold, or its span is no best
 
 
 def signs(
     spans: Sequence[Sequence[Span]], scores: Sequence[float], cosines: Sequence[float]
 ) -> Float[np.ndarray, "span sign"]:
     """What `Trust` weighs, in its order, for the spans of each passage, one after the other."""
-    scores = np.maximum(scores, -1).tolist()  # a passage with nothing to compare has -inf
+    scores = np.clip(np.nan_to_num(scores, nan=-1), -1, LARGEST).tolist()  # of nothing to compare: -inf
     best = max(scores, default=0)
     rows = [
-        (span.margin, score, score - best, i == 0, cosine)
+        (span.margin or 0, score, score - best, i == 0, cosine)
         for i, (found, score, cosine) in enumerate(zip(spans, scores, cosines, strict=True))
         for span in found
     ]
-    return np.array(rows, float).reshape(-1, 5)
+    return np.nan_to_num(np.array(rows, float).reshape(-1, 5), posinf=LARGEST, neginf=-LARGEST)
 
 
 def overall(
@@ -76,44 +77,35 @@ def overall(
     """
     logits = np.append(trust.logits(signs(spans, scores, cosines)), 0)
     *probabilities, no_answer = np.exp(logits - np.logaddexp.reduce(logits)).tolist()
-    every = [(place, span) for place, found in enumerate(spans) for span in found]
-    compared = [
-        (probability, place, replace(span, probability=probability))
-        for probability, (place, span) in zip(probabilities, every, strict=True)
-    ]
-    best = {place: span for _, place, span in reversed(compared) if (span.margin or 0) > 0}
+    each = iter(probabilities)
+    compared = [[replace(span, probability=next(each)) for span in found] for found in spans]
+    best = [found[0] if found and (found[0].margin or 0) > 0 else None for found in compared]
     answers = merged(compared)
-    given = answers[0] if answers and no_answer < trust.threshold else None
-    return Overall([best.get(place) for place in range(len(spans))], answers, no_answer, given)
+    given = bool(answers) and no_answer < trust.threshold and answers[0].span in best
+    return Overall(best, answers, no_answer, answers[0] if given else None)
 
 
-def merged(spans: Sequence[tuple[float, int, Span]]) -> list[Answer]:
-    """Distinct answers, likeliest first, of (probability, place of the passage, span); see `agree`."""
-    groups: list[list[tuple[float, int, Span]]] = []
-    for candidate in sorted(spans, key=lambda candidate: -candidate[0]):
-        same = (group for group in groups if agree(group[0][2].text, candidate[2].text))
-        if group := next(same, None):
-            group.append(candidate)
-        else:
-            groups.append([candidate])
+def merged(spans: Sequence[Sequence[Span]]) -> list[Answer]:
+    """Distinct answers, likeliest first, of each passage's spans with their probabilities.
+
+    A span joins the likeliest one before it whose words it has, or that has its words, as "Einstein" and
+    "Albert Einstein". Case, punctuation and a leading article do not count.
+    """
+    every = [(span.probability or 0.0, place, span) for place, found in enumerate(spans) for span in found]
+    groups: dict[str, list[tuple[float, int, Span]]] = {}  # by the words of the likeliest span
+    for candidate in sorted(every, key=lambda candidate: -candidate[0]):
+        own = words(candidate[2].text)
+        same = next((known for known in groups if own in known or known in own), own)
+        groups.setdefault(same, []).append(candidate)
     answers = [
         Answer(span.text, sum(probability for probability, *_ in group), place, span)
-        for group in groups
+        for group in groups.values()
         for _, place, span in group[:1]
     ]
     return sorted(answers, key=lambda answer: -answer.probability)
 
 
-def agree(text: str, other: str) -> bool:
-    """Whether the words of one stand in the other, as in "Einstein" and "Albert Einstein".
-
-    Case, punctuation and articles do not count.
-    """
-    short, long = sorted((words(text), words(other)), key=len)
-    return f" {short} " in f" {long} " if short else short == long
-
-
 def words(text: str) -> str:
-    """The words of an answer that count, with a space between them."""
-    kept = re.sub(r"\b(a|an|the)\b", " ", text.casefold().translate(_PUNCTUATION))
-    return " ".join(kept.split())
+    """The words of an answer that count, each between spaces: one text is in another by whole words only."""
+    found = _WORD.findall(text.casefold())
+    return f" {' '.join(found[1:] if found[:1] in _ARTICLES and found[1:] else found)} "

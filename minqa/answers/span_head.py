@@ -6,7 +6,7 @@ embedded once; only this small network, after BiDAF (Seo et al. 2016, arXiv:1611
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -34,7 +34,7 @@ from minqa.tokens import Tokens, comparable
 
 # Within how many neighbouring words the question as a whole is looked for.
 WINDOWS = (3, 8, 24)
-# What is told of how a word is written: see `QuestionPassageBatch.spelling`.
+# Signs of how a word is written: see `_spelling`.
 SPELLINGS = 4
 # Words of passages that are read at once: few enough for blocks to run side by side on CPU.
 WORDS_AT_ONCE = 4096
@@ -47,7 +47,9 @@ class QuestionPassageBatch(NamedTuple):
     question_mask: Bool[Array | np.ndarray, "batch question_word"]  # False for padding
     passage: Float[Array | np.ndarray, "batch word dim"]
     mask: Bool[Array | np.ndarray, "batch word"]  # False for padding
-    spelling: Float[Array | np.ndarray, "batch word 4"]  # 1 for a capital first, one later, a digit, neither
+    spelling: Float[
+        Array | np.ndarray, "batch word 4"
+    ]  # 1 for a capital first, one later, a digit, no letter or digit
     echoed: Float[Array | np.ndarray, "batch word"]  # 1 if the question has the passage's word too, else 0
     comparable: Bool[Array | np.ndarray, "batch question_word word"]  # see `tokens.comparable`
 
@@ -240,8 +242,10 @@ def load_span_head(path: str | Path | None = None) -> SpanHead:
     try:
         dim, hidden = tensors["project.kernel"].shape
         encoder, layer = facts["encoder"], int(facts["layer"])
-        trust = Trust(**json.loads(facts.get("trust", "{}")))
-    except (KeyError, ValueError, TypeError) as error:
+        trust = Trust(**json.loads(facts["trust"]))
+        if not np.isfinite(astuple(trust)).all():
+            raise ValueError("a weight is not finite")
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{path} holds no span head ({error}).") from error
     make = partial(SpanHead, dim, encoder=encoder, layer=layer, hidden=hidden)
     head = load_parameters(make, tensors, settings="a span head")
@@ -264,10 +268,10 @@ def _read(head: SpanHead, batch: QuestionPassageBatch, *, k, max_length):
 
 
 def _spelling(passage: Tokens) -> Float[np.ndarray, "word 4"]:
-    """What an uncased model's vectors do not tell: names, abbreviations, numbers, marks."""
+    """1 for a capital first, one later, a digit, no letter or digit: uncased models do not tell."""
     rows = [
         (
-            word[0].isupper(),
+            word[:1].isupper(),
             any(map(str.isupper, word[1:])),
             any(map(str.isdigit, word)),
             not any(map(str.isalnum, word)),

@@ -132,6 +132,8 @@ def ask(
     models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
     how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
     searches = work.load_models(models, layer=layer, weights=weights, shipped=True, **how)
+    if answers > 1 and not all(search.answerer for search in searches):
+        note("Not every model here has something that looks for answers: name it with --reader.")
     for search in searches if asks_once else ():
         check_question(search.encoder, question)  # before a corpus is embedded for it
     splitter = searches[0].encoder

@@ -76,7 +76,7 @@ Index = Annotated[
     Path | None, option(path, "DIR", "A folder that index made, to search in place of --corpus.")
 ]
 K = Annotated[int, option(positive, "K", "How many passages.", "-k")]
-ANSWERS = "How many answers of all passages together, distinct ones, likeliest first."
+ANSWERS = "How many distinct answers to show, likeliest first."
 Answers = Annotated[int, option(positive, "N", ANSWERS)]
 RERANK = """How many passages, the nearest by their pooled vectors, to order word by word, at least -k; 0
 leaves them in that order. [default: 100, or 50 if token vectors are not stored]"""

@@ -179,11 +179,11 @@ class Output(NamedTuple):
             note(sentence)
 
     def show_answers(
-        self, question: str, replies: Sequence[Reply], searches: Sequence[Search], number: int = 1
+        self, question: str, replies: Sequence[Reply], searches: Sequence[Search], max_answers: int = 1
     ) -> None:
-        """Show what each search has found, and at most so many answers of all passages together."""
+        """Show what each search has found, and at most so many answers of all passages."""
         models, sentences = list[dict[str, Any]](), list[str]()
-        view = Answers.of(question, replies, number)
+        view = Answers.of(question, replies, max_answers)
         for reply, search in zip(replies, searches, strict=True):
             settings = described(reply.encoder, reply.answerer)
             seconds = {name: round(spent, 6) for name, spent in search.clock.seconds.items()}

@@ -1,7 +1,7 @@
 """Several encoders' answers to one question → their heat maps of each passage, on the same words."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import NamedTuple
 
@@ -60,7 +60,9 @@ def compare(question: str, replies: Sequence[Reply]) -> list[Comparison]:
         ranked: list[tuple[int | None, Result]] = [*enumerate(results, 1)]
         known = {result.passage for result in results}
         if missing := [passage for passage in passages if passage not in known]:
-            ranked += [(None, result) for result in read(encoder, question, missing, answerer=answerer)]
+            for result in read(encoder, question, missing, answerer=answerer):
+                span = result.span and replace(result.span, probability=None)  # it was not among all passages
+                ranked.append((None, replace(result, span=span)))
         first = {result.passage: (rank, result) for rank, result in reversed(ranked)}
         columns.append([first[passage] for passage in passages])
     return [_compare(*zip(*row, strict=True)) for row in zip(*columns, strict=True)]

@@ -40,13 +40,13 @@ class Answers(View):
     names: Sequence[str]  # of the models
     comparisons: Sequence[Comparison]  # of each passage
     results: Sequence[Results]  # of each model
-    number: int = 1  # how many answers of all passages together are shown, at most
+    max_answers: int = 1  # of all passages together, that are shown
 
     @classmethod
-    def of(cls, question: str, replies: Sequence[Reply], number: int = 1) -> "Answers":
+    def of(cls, question: str, replies: Sequence[Reply], max_answers: int = 1) -> "Answers":
         """From what `ask` or `read` returned for each model."""
         names, results = [reply.encoder.name for reply in replies], [reply.results for reply in replies]
-        return cls(names, compare(question, replies), results, number)
+        return cls(names, compare(question, replies), results, max_answers)
 
     def overall(self) -> list[tuple[str, str, str, str]]:
         """The model's name if there are several, then what its passages answer together and why."""
@@ -54,7 +54,7 @@ class Answers(View):
         return [
             (name, *parts)
             for name, results in zip(names, self.results, strict=True)
-            for parts in overall_parts(results, self.number)
+            for parts in overall_parts(results, self.max_answers)
         ]
 
     def title(self, comparison: Comparison, column: int) -> str:
@@ -117,7 +117,7 @@ class Answers(View):
             numbers = [*map(_numbers, comparison.ranks, comparison.results)]
             shown.append(article | {"agreement": json_number(comparison.agreement), "by_model": numbers})
         query = self.comparisons[0].results[0].heat_map.query.text
-        overall = [_overall(results, self.number) for results in self.results]
+        overall = [_overall(results, self.max_answers) for results in self.results]
         return {"query": query, "overall": overall, "results": shown}
 
 
@@ -141,10 +141,10 @@ def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
     return f"{encoder.name} · {line} · {digest[:8]}"
 
 
-def notes(answer: Reply, *, passages_too: bool = False) -> list[str]:
+def notes(reply: Reply, *, passages_too: bool = False) -> list[str]:
     """What there is to know about how a model read the query, and the passages if they are the user's."""
-    encoder, query = answer.encoder, answer.results[0].heat_map.query
-    texts = [query, *(result.heat_map.passage for result in answer.results if passages_too)]
+    encoder, query = reply.encoder, reply.results[0].heat_map.query
+    texts = [query, *(result.heat_map.passage for result in reply.results if passages_too)]
     sentences = []
     found = [compress(tokens.word_texts, tokens.unknown & tokens.is_word) for tokens in texts]
     if unknown := [*dict.fromkeys(chain.from_iterable(found))]:

@@ -74,23 +74,26 @@ def overall_parts(results: "Results", number: int) -> list[tuple[str, str, str]]
     """
     if results.no_answer is None:
         return []
-    lines = []
+    none, lines = format_probability(results.no_answer), []
     if results.answer is None:
-        lines.append(("No answer found", format_probability(results.no_answer), ""))
+        lines.append(("No answer found", none, ""))
     for answer in results.answers[: number if results.answer or number > 1 else 0]:
-        heat = results[answer.place].heat_map
-        words = zip(heat.contributions.tolist(), heat.query.word_texts, strict=True)
-        best = sorted(((part, word) for part, word in words if part > 0), reverse=True)[:WORDS_OF_REASON]
+        result, probability = results[answer.place], format_probability(answer.probability)
+        if answer is results.answer and answer.probability < results.no_answer:
+            probability += f", no answer {none}"
+        words = zip(result.heat_map.contributions.tolist(), result.heat_map.query.word_texts, strict=True)
+        best = sorted((pair for pair in words if pair[0] > 0), key=lambda pair: -pair[0])[:WORDS_OF_REASON]
         chosen = "  ".join(f"{word} {format_score(part)}" for part, word in best)
-        title, margin = title_of(results[answer.place].passage), answer.span.margin or 0
-        why = f"in {answer.place + 1}  {title}: {chosen} · {format_score(margin, 1, '+')} over no answer"
-        lines.append((one_line(answer.text), format_probability(answer.probability), one_line(why)))
+        place = f"{answer.place + 1}" if len(results) > 1 else ""
+        where = "  ".join(filter(None, [place, title_of(result.passage)]))
+        why = [where, chosen, f"margin {format_score(answer.span.margin or 0, 1, '+')}"]
+        lines.append((one_line(answer.text), probability, one_line(" · ".join(filter(None, why)))))
     return lines
 
 
 def format_probability(value: float) -> str:
     """A probability in percent; never 0 or 100, which nobody knows."""
-    return "< 1 %" if value < 0.005 else "> 99 %" if value > 0.995 else f"{100 * value:.0f} %"
+    return "< 1 %" if value <= 0.005 else "> 99 %" if value >= 0.995 else f"{100 * value:.0f} %"
 
 
 def phrase_parts(result: "Result") -> tuple[str, str, str]:
@@ -98,6 +101,7 @@ def phrase_parts(result: "Result") -> tuple[str, str, str]:
     span = result.span
     if span is None:
         return "", "no plausible answer" if result.answered else "no phrase stands out", ""
-    heat = f"heat {format_score(span.score)}"
-    number = heat if span.probability is None else format_probability(span.probability)
-    return "→ ", printable(span.text), f"  {number}"
+    number = f"  heat {format_score(span.score)}"
+    if result.answered:
+        number = "" if span.probability is None else f"  {format_probability(span.probability)}"
+    return "→ ", printable(span.text), number

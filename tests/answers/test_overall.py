@@ -1,6 +1,7 @@
 """One answer of several passages: its probability, what is one answer said twice, and when there is none."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minqa.answers import overall as module
-from minqa.answers.overall import Trust, agree
+from minqa.answers.overall import Trust, merged
 from minqa.spans import Span
 
 
@@ -55,9 +56,9 @@ def test_a_span_worse_than_no_answer_is_none_of_its_passages_but_counts_as_a_gue
 
 
 def test_the_threshold_refuses():
-    spans, scores = [[span("x", 0.0)]], [0.5]  # as likely as none
-    assert overall(spans, scores, Trust(threshold=0.5)).answer is None
-    assert overall(spans, scores, Trust(threshold=0.51)).answer.text == "x"
+    spans, scores = [[span("x", 1.0)]], [0.5]
+    assert overall(spans, scores, Trust(bias=-1.0, threshold=0.5)).answer is None, "as likely as none"
+    assert overall(spans, scores, Trust(bias=-1.0, threshold=0.51)).answer.text == "x"
 
 
 def test_nothing_to_choose_from_is_no_answer():
@@ -102,13 +103,32 @@ def test_probabilities_are_probabilities_however_large_the_margins(margins):
         ("the United States", "United States", True),
         ("in 1905.", "1905", True),
         ("General relativity", "general relativity", True),
+        ("1914–1918", "1914-1918", True),
+        ("Änderung", "änderung", True),
+        ("C++", "c++", True),
         ("1905", "19", False),
         ("Bohr", "Einstein", False),
         ("Albert Bohr", "Albert Einstein", False),
-        ("the", "a", True),
-        ("the", "Einstein", False),
-        ("Änderung", "änderung", True),
+        ("Hepatitis A", "Hepatitis B", False),
+        ("Vitamin A", "vitamin C", False),
+        ("1.5 million", "5 million", False),
+        ("$1,500", "500", False),
+        ("3", "3.5", False),
+        ("5 %", "$5", False),
+        ("the", "a", False),
+        ("?", "Einstein", False),
+        ("?", "!", True),
     ],
 )
 def test_what_says_the_same(text, other, same):
-    assert agree(text, other) is agree(other, text) is same
+    for pair in ((text, other), (other, text)):
+        spans = [replace(span(one, 1.0), probability=0.4 - 0.1 * i) for i, one in enumerate(pair)]
+        assert len(merged([spans])) == (1 if same else 2)
+
+
+def test_what_is_not_finite_is_only_very_large():
+    for wild in (math.inf, -math.inf, math.nan):
+        found = overall([[span("x", wild), span("y", 1.0)]], [wild], TRUST)
+        values = [found.no_answer, *(answer.probability for answer in found.answers)]
+        assert np.isfinite(values).all() and sum(values) == pytest.approx(1)
+    assert overall([[replace(span("x", 1.0), margin=None)]], [0.5], TRUST).answer is None

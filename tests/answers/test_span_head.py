@@ -195,9 +195,10 @@ def test_dropout_needs_a_key():
 
 def test_a_head_survives_its_file_in_16_bits(tmp_path):
     head, pairs = made_head(), made_pairs([9, 4, 6])
+    head.trust = Trust(bias=-1.0, cosine=2.5, threshold=0.75)
     (tmp_path / "head.safetensors").write_bytes(save_span_head(head, data="made", layer="9"))
     again = load_span_head(tmp_path / "head.safetensors")
-    assert (again.encoder, again.layer) == ("made", 2)
+    assert (again.encoder, again.layer, again.trust) == ("made", 2, head.trust)
     for output, same in zip(run(head, pairs), run(again, pairs), strict=True):
         np.testing.assert_allclose(output, same, atol=0.02)
 
@@ -217,6 +218,18 @@ def test_a_file_that_is_no_head_is_told(tmp_path):
         {"project.kernel": np.zeros((6, 4))},
     ):
         save_file(tensors, path)
+        with pytest.raises(minqa.InputError, match=r"head\.safetensors holds no span head"):
+            load_span_head(path)
+    for trust in (
+        "{",
+        "[" * 100_000,
+        '{"margin": "much"}',
+        '{"margin": 1e999}',
+        '{"bias": NaN}',
+        '{"love": 1}',
+    ):
+        facts = {"encoder": "x", "layer": "1", "trust": trust}
+        save_file({"project.kernel": np.zeros((6, 4), np.float32)}, path, facts)
         with pytest.raises(minqa.InputError, match=r"head\.safetensors holds no span head"):
             load_span_head(path)
 

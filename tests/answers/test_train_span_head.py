@@ -212,3 +212,31 @@ def test_trust_is_fitted_to_what_is_right(example):
     measured = example.measure(searched[500:], trust)
     assert measured["calibration error"] < 0.06
     assert measured["refused"] < 12 < measured["refused without its article"]
+
+
+@pytest.fixture(scope="module")
+def task(example, folder, squad):
+    options = SimpleNamespace(model=str(folder), layer=1, hidden=4, seed=0)
+    return example.HeadTask(example.Data(squad, split=0, validation=1, test=1), options)
+
+
+def test_nothing_of_the_articles_set_aside_is_trained_on_not_even_as_another_passage(task):
+    rng, data = np.random.default_rng(0), task.data
+    trained = {data.article[example.passage] for example in data.train}
+    others = [task.elsewhere(example, rng) for example in data.train for _ in range(8)]
+    assert {data.article[other.passage] for other in others} <= trained
+    moved = [(one, other) for one, other in zip(np.repeat(data.train, 8, 0), others, strict=True)]
+    assert any(data.article[int(one[1])] != data.article[other.passage] for one, other in moved)
+    for other in others:
+        assert not other.answers and other.passage in {example.passage for example in data.train}
+
+
+def test_an_article_is_taken_out_of_what_is_searched(task):
+    for example in task.data.test:
+        article = task.data.article[example.passage]
+        inside, outside = (task.ranking(example.question, without) for without in (None, article))
+        assert example.passage in inside[0] and article not in {task.data.article[i] for i in outside[0]}
+        kept = [row for row in zip(*inside, strict=True) if task.data.article[row[0]] != article]
+        assert [*zip(*outside, strict=True)] == kept, "the others keep their order, scores and cosines"
+    searched = task.search(task.model, task.data.test)
+    assert [bool(one.accepted) for one in searched] == [True, False] * len(task.data.test)

@@ -111,10 +111,14 @@ def test_questions_of_ones_own(quality, tmp_path):
     path.write_text(f'{line}\n{{"question": "What?", "answers": []}}\n')
     who, what = questions = quality.read_questions(path)
     assert who == ("Who?", ["Bohr"], ["Bohr"]) and what == ("What?", [], [])
-    for wrong in ("{", "[]", "{}", '{"question": 1, "answers": []}', '{"question": "x", "answers": [1]}'):
+    wrongs = ("{", "[]", "{}", '{"question": 1, "answers": []}', '{"question": "x", "answers": "y"}')
+    for wrong in (*wrongs, '{"question": "x", "answers": [1]}', '{"question": "x", "answers": {"y": 1}}'):
         path.write_text(f"{line}\n{wrong}\n")
-        with pytest.raises(minqa.InputError, match=r"questions\.jsonl, line 2, is no object with"):
+        with pytest.raises(minqa.InputError, match=r"questions\.jsonl, line 2, is no object with question"):
             quality.read_questions(path)
+
+    with pytest.raises(minqa.InputError, match=r"absent, line 1, .*No such file"):
+        quality.read_questions(tmp_path / "absent")
 
     def found(text, probability, *titles, given):
         answer = Answer(text, probability, 0, Span(text, 0, len(text), 1.0))
@@ -131,6 +135,9 @@ def test_questions_of_ones_own(quality, tmp_path):
         ("1 without: refused", "100.0"),
         ("calibration error", "15.0"),
     ]
+    assert quality.verdict(who, one) == ("Who?", "x", "0.00", "Niels Bohr", "90.0", "right")
+    assert quality.verdict(what, other)[3:] == ("(x)", "20.0", "right")
+    assert quality.likeliest(Results([])).probability == 0
 
 
 def test_the_benchmark_says_what_is_absent(quality, tmp_path, monkeypatch, capsys, bert_folder):

@@ -87,6 +87,9 @@ def test_what_only_others_found_is_answered_too(encoders, passages):
     for comparison in comparisons:
         for result in comparison.results:
             assert result.answered and result.span.text == comparison.passage.text.split()[0]
+        found = [rank is not None for rank in comparison.ranks]
+        sure = [result.span.probability is not None for result in comparison.results]
+        assert sure == found, "only what was among a model's own passages has a part of the probability"
 
 
 def test_a_passage_that_is_there_twice_has_its_first_rank(encoders):

@@ -18,7 +18,14 @@ from minqa.spans import Answer, Span, heat_sentence, heat_span
 from minqa.text import Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.colours import SHADES, similarity_scale
-from minqa.views.text import format_duration, format_score, json_number, one_line, printable
+from minqa.views.text import (
+    format_duration,
+    format_probability,
+    format_score,
+    json_number,
+    one_line,
+    printable,
+)
 
 
 def result(text, rows, title="T", baseline=0.0, query="fox"):
@@ -193,7 +200,7 @@ def test_answers_come_with_their_probability_and_none_is_said(fox):
 
 def answered(results, number=1):
     """The lines above the passages."""
-    return replace(alone(results), results=[results], number=number).overall()
+    return replace(alone(results), results=[results], max_answers=number).overall()
 
 
 def test_one_answer_of_all_passages_stands_first_with_its_reason(fox):
@@ -205,12 +212,26 @@ def test_one_answer_of_all_passages_stands_first_with_its_reason(fox):
     results = Results([fox, result("the red fox", [[0, 1], [1, 1], [1, 0]], query="red ? fox")])
     results.answers, results.no_answer, results.answer = answers, 0.001, answers[0]
     first, second = answered(results, number=5)
-    reason = "in 2  T: red 0.50  fox 0.50 · +2.5 over no answer"
+    reason = "2  T · red 0.50  fox 0.50 · margin +2.5"
     assert first == ("", "\ufffd[31mred fox", "> 99 %", reason)
-    assert second[1:3] == ("ran", "< 1 %") and "-1.0 over no answer" in second[3]
+    assert second[1:3] == ("ran", "< 1 %") and "margin -1.0" in second[3]
     assert answered(results) == [first]
     shown = show(replace(alone(results), results=[results]), marks=True, width=100)
     assert shown.index("> 99 %") < shown.index(reason) < shown.index("1  T")
+
+
+def test_an_answer_that_is_less_likely_than_none_says_so(fox):
+    doubtful = Answer("ran", 0.3, 0, Span("ran", 12, 15, 1.0, 0.3, 0.5))
+    [line] = answered(Results([fox], [doubtful], 0.6, doubtful))
+    assert line[1:3] == ("ran", "30 %, no answer 60 %")
+    untitled = replace(fox, passage=Passage("", fox.passage.text))
+    [line] = answered(Results([untitled], [doubtful], 0.6, doubtful))
+    assert line[3] == "fox 1.00 · margin +0.5", "neither a place among one nor an empty title"
+
+
+def test_a_probability_is_never_quite_none_nor_all():
+    shown = [format_probability(value) for value in (0.0, 0.005, 0.0051, 0.5, 0.9949, 0.995, 1.0)]
+    assert shown == ["< 1 %", "< 1 %", "1 %", "50 %", "99 %", "> 99 %", "> 99 %"]
 
 
 def test_no_answer_is_said_and_a_guess_shown_only_where_several_are_asked_for(fox):
