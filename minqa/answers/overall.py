@@ -41,10 +41,11 @@ class Trust:
 class Overall(NamedTuple):
     """What passages answer together; probabilities are among the spans of all passages and no answer."""
 
-    spans: list[Span | None]  # the best of each passage; None if no answer is at least as plausible there
+    # The best of each passage; None if no answer is at least as plausible there, and it is not the answer.
+    spans: list[Span | None]
     answers: list[Answer]  # distinct ones, likeliest first
     no_answer: float
-    answer: Answer | None  # the likeliest; None if `no_answer` reaches the threshold, or its span is no best
+    answer: Answer | None  # the likeliest; None if `no_answer` reaches the threshold
 
 
 def signs(
@@ -79,10 +80,14 @@ def overall(
     *probabilities, no_answer = np.exp(logits - np.logaddexp.reduce(logits)).tolist()
     each = iter(probabilities)
     compared = [[replace(span, probability=next(each)) for span in found] for found in spans]
-    best = [found[0] if found and (found[0].margin or 0) > 0 else None for found in compared]
     answers = merged(compared)
-    given = bool(answers) and no_answer < trust.threshold and answers[0].span in best
-    return Overall(best, answers, no_answer, answers[0] if given else None)
+    given = answers[0] if answers and no_answer < trust.threshold else None
+
+    def is_plausible(span: Span) -> bool:
+        return (span.margin or 0) > 0 or (given is not None and span is given.span)
+
+    best = [next(filter(is_plausible, found[:1]), None) for found in compared]
+    return Overall(best, answers, no_answer, given)
 
 
 def merged(spans: Sequence[Sequence[Span]]) -> list[Answer]:

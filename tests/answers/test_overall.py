@@ -53,6 +53,8 @@ def test_a_span_worse_than_no_answer_is_none_of_its_passages_but_counts_as_a_gue
     found = overall([[span("guess", -1.0)]], [0.5], Trust())
     assert found.spans == [None] and found.answer is None
     assert [answer.text for answer in found.answers] == ["guess"]
+    found = overall([[span("guess", -1.0)], [span("x", -2.0)]], [0.5, 0.4], Trust(bias=2.0))
+    assert found.spans == [found.answer.span, None], "the answer is its passage's too"
 
 
 def test_the_threshold_refuses():
@@ -131,4 +133,4 @@ def test_what_is_not_finite_is_only_very_large():
         found = overall([[span("x", wild), span("y", 1.0)]], [wild], TRUST)
         values = [found.no_answer, *(answer.probability for answer in found.answers)]
         assert np.isfinite(values).all() and sum(values) == pytest.approx(1)
-    assert overall([[replace(span("x", 1.0), margin=None)]], [0.5], TRUST).answer is None
+    assert overall([[replace(span("x", 1.0), margin=None)]], [0.5], Trust()).answers[0].probability == 0.5
