@@ -113,6 +113,7 @@ def test_foreign_text_is_shown_as_text(tabs):
         ),
         ("nothing", {}, "There is no tab nothing: there are ask, compare, heads, units."),
         ("ask", {"q": "war", "k": 99}, "The page shows 1 to 20 passages"),
+        ("ask", {"q": "war", "answers": 0}, "The page shows 1 to 20 answers."),
         ("ask", {"q": "war", "model": "gpt"}, "The model gpt is not loaded here: there is"),
         ("ask", {"q": "war " * 900}, "The question is longer than 2,000 characters."),
         ("heads", {"text": " "}, "The text is empty: type one."),

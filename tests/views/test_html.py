@@ -14,8 +14,9 @@ from test_heatmap import vectors
 from test_terminal import alone, result
 
 import minqa
+from minqa.ask import Results
 from minqa.heatmap import heat_map
-from minqa.spans import Span
+from minqa.spans import Answer, Span
 from minqa.tokens import tokens_of_words
 from minqa.views import html
 
@@ -75,7 +76,9 @@ def test_real_words_never_have_a_question_mark_as_partner(minilm):
 
 def test_a_page_needs_nothing_from_elsewhere_and_runs_its_own_script_alone():
     evil = result(f"fox {EVIL}", np.ones((1 + len(EVIL.split()), 2)), title=EVIL)
-    page = html.document(EVIL, alone([evil, evil]).html(), [EVIL, EVIL])
+    answer = Answer(EVIL, 0.5, 1, Span(EVIL, 0, len(EVIL), 1.0, 0.5, 0.5))
+    view = replace(alone([evil, evil]), results=[Results([evil, evil], [answer], 0.5, answer)])
+    page = html.document(EVIL, view.html(), [EVIL, EVIL])
     assert page.count("<script") == 1 and page.count("</style>") == 1
     script = page.split("<script>")[1].split("</script>")[0]
     assert script == html.SCRIPT
