@@ -45,7 +45,7 @@ class Tokens:
 
     @property
     def word_texts(self) -> list[str]:
-        return [self.text[start:end] for start, end in self.words]
+        return [self.text[start:end] for start, end in self.words.tolist()]
 
     @cached_property
     def is_word(self) -> Bool[np.ndarray, " word"]:

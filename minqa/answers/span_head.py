@@ -269,16 +269,14 @@ def _read(head: SpanHead, batch: QuestionPassageBatch, *, k, max_length):
 
 def _spelling(passage: Tokens) -> Float[np.ndarray, "word 4"]:
     """1 for a capital first, one later, a digit, no letter or digit: uncased models do not tell."""
-    rows = [
-        (
-            word[:1].isupper(),
-            any(map(str.isupper, word[1:])),
-            any(map(str.isdigit, word)),
-            not any(map(str.isalnum, word)),
-        )
-        for word in passage.word_texts
-    ]
-    return np.array(rows, np.float32).reshape(-1, SPELLINGS)
+
+    def signs(word: str) -> tuple[bool, ...]:
+        if word.isalpha() and word.islower():  # as most words are
+            return (False,) * SPELLINGS
+        later = any(map(str.isupper, word[1:]))
+        return word[:1].isupper(), later, any(map(str.isdigit, word)), not any(map(str.isalnum, word))
+
+    return np.array([*map(signs, passage.word_texts)], np.float32).reshape(-1, SPELLINGS)
 
 
 def _echoed(question: Tokens, passage: Tokens) -> Float[np.ndarray, " word"]:
