@@ -29,6 +29,7 @@ from rich.progress import track
 import minqa
 import minqa.text
 from examples.squad import calibration_error, is_right, read_squad
+from minqa.answers.overall import Answer
 from minqa.app.corpora import with_index
 from minqa.app.progress import note
 from minqa.app.work import load_models, set_up
@@ -38,7 +39,7 @@ from minqa.encoder import CENTRINGS, WEIGHTS
 from minqa.files.loading import DEMO_MODEL
 from minqa.heatmap import NEIGHBOURS, WINDOW
 from minqa.inside.align import align, alignment_encoder
-from minqa.spans import Answer, Span
+from minqa.spans import Span
 from minqa.text import InputError
 from minqa.views.text import one_line
 
@@ -185,9 +186,8 @@ def questions_tables(options) -> None:
         raise InputError(f"No span head is installed for {search.encoder.name}.")
     search = with_index(search, search.encoder, options.index, options.corpus, cache)
     found = [search.ask(one.question, 3, None).results for one in progress(questions, "questions")]
-    title = f"{len(questions):,} questions to {len(search.index.passages):,} passages"
     head = ("question", "first passage", "score", "answer", "%", "")
-    table(title, head, map(verdict, questions, found))
+    table(f"{len(search.index.passages):,} passages", head, map(verdict, questions, found))
     table("Together", ("", "%"), together(questions, found))
 
 

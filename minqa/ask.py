@@ -12,7 +12,7 @@ from minqa.embedding import as_vectors, embed_each
 from minqa.encoder import Encoder, Statistics
 from minqa.heatmap import HeatMap, heat_map, rank
 from minqa.similarity import Searchable, match
-from minqa.spans import Answer, Span, heat_sentence, heat_span
+from minqa.spans import Span, heat_sentence, heat_span
 from minqa.text import InputError, Passage
 
 # How many candidates are read closely: fewer if they must be embedded for it, 50 in 0.8 s on 2 cores.
@@ -44,19 +44,15 @@ class Result:
 
 
 class Results(list[Result]):
-    """The passages, best first, and what they answer together, if an answerer read them."""
+    """The passages, best first, and what they answer together, if an answerer read them; see `overall`."""
 
-    def __init__(
-        self,
-        results: Iterable[Result],
-        answers: Sequence[Answer] = (),
-        no_answer: float | None = None,
-        answer: Answer | None = None,
-    ):
+    answers: Sequence[Any]  # distinct ones, likeliest first
+    no_answer: float | None  # the probability that none of them is right
+    answer: Any  # the likeliest; None if it is too likely that there is none
+
+    def __init__(self, results: Iterable[Result], answers=(), no_answer=None, answer=None):
         super().__init__(results)
-        self.answers = answers  # distinct ones, likeliest first
-        self.no_answer = no_answer  # the probability that none of them is right
-        self.answer = answer  # the likeliest; None if it is too likely that there is none
+        self.answers, self.no_answer, self.answer = answers, no_answer, answer
 
 
 def ask(
@@ -97,8 +93,9 @@ def ask(
     with step("embed query"):
         queries = [vectors for [vectors] in embed_each(views, [question], role="query")]
     with step("match"):
-        compare = encoder.pooling.compare
-        nearest = match(queries[0].pooled, index.vectors, k=max(k, rerank), similarity=compare)
+        nearest = match(
+            queries[0].pooled, index.vectors, k=max(k, rerank), similarity=encoder.pooling.compare
+        )
         similarities, rows = (array.tolist() for array in jax.device_get(nearest))
     passages = [index.passages[row] for row in rows]
     texts = [passage.text.rstrip() for passage in passages]
@@ -118,10 +115,9 @@ def ask(
         if answerer is None:
             spans, overall = [heat_span(heat) for heat in heats], []
         else:
+            closer = [candidates[-1][row] for row in best]
             if len(candidates) < len(views):  # one view is stored: embed the other
                 [closer] = embed_each(views[1:], [texts[row] for row in best], role="passage")
-            else:
-                closer = [candidates[-1][row] for row in best]
             known = [heat.score for heat in heats], [similarities[row] for row in best]
             spans, *overall = answerer.answers(queries[-1], closer, *known)
         results = [

@@ -26,16 +26,6 @@ class Span:
     margin: float | None = None  # an answer's score less that of no answer
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What several passages answer together."""
-
-    text: str  # of the likeliest span that says so
-    probability: float  # of all spans that say the same
-    place: int  # of that span's passage among those that were read, from 0
-    span: Span
-
-
 def heat_span(heat: HeatMap) -> Span | None:
     """The contiguous words that the heat points to; they mark the match, which is seldom the answer itself.
 

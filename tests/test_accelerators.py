@@ -160,9 +160,8 @@ def test_maxsim_and_spans_lower():
 def test_the_span_head_lowers():
     head = jax.eval_shape(lambda: minqa.SpanHead(24, hidden=8, rngs=nnx.Rngs(0)))
     mask, words = array(3, 23, dtype=bool), array(3, 5, dtype=bool)
-    batch = QuestionPassageBatch(
-        array(3, 5, 24), words, array(3, 23, 24), mask, array(3, 23), array(3, 5, 23, dtype=bool)
-    )
+    spelling, echoed, comparable = array(3, 23, 4), array(3, 23), array(3, 5, 23, dtype=bool)
+    batch = QuestionPassageBatch(array(3, 5, 24), words, array(3, 23, 24), mask, spelling, echoed, comparable)
     assert lower(lambda head, batch: head(batch), head, batch) == [(3, 23), (3, 23), (3,)]
 
 

@@ -14,11 +14,11 @@ from flax import nnx
 import minqa
 from minqa import ask as ask_module
 from minqa import heatmap
+from minqa.answers.overall import Answer
 from minqa.answers.span_head import SpanHead
 from minqa.ask import Index, ask
 from minqa.clock import Clock
 from minqa.inside.compare import read
-from minqa.spans import Answer
 from minqa.text import Passage
 
 WORDS = "theory war world relativity played naive develop who caf".split()

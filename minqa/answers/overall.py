@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from minqa.spans import Answer, Span
+from minqa.spans import Span
 
 # The spans of each passage that are compared.
 SPANS_PER_PASSAGE = 5
@@ -36,6 +36,16 @@ class Trust:
         """The logarithm of P(span) / P(no answer), of what `signs` returns."""
         weights = self.margin, self.score, self.lag, self.first, self.cosine
         return self.bias + signs @ np.array(weights)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What several passages answer together."""
+
+    text: str  # of the likeliest span that says so
+    probability: float  # of all spans that say the same
+    place: int  # of that span's passage among those that were read, from 0
+    span: Span
 
 
 class Overall(NamedTuple):

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import minqa
+from minqa.answers.overall import Answer
 from minqa.ask import Result, Results
 from minqa.inside.align import align, alignment_encoder
-from minqa.spans import Answer, Span
+from minqa.spans import Span
 from minqa.text import Passage
 from minqa.tokens import tokens_of_words
 

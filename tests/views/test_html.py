@@ -14,9 +14,10 @@ from test_heatmap import vectors
 from test_terminal import alone, result
 
 import minqa
+from minqa.answers.overall import Answer
 from minqa.ask import Results
 from minqa.heatmap import heat_map
-from minqa.spans import Answer, Span
+from minqa.spans import Span
 from minqa.tokens import tokens_of_words
 from minqa.views import html
 

@@ -10,11 +10,12 @@ from test_heatmap import vectors
 from test_tokens import ANY_TEXT
 
 import minqa
+from minqa.answers.overall import Answer
 from minqa.ask import Result, Results
 from minqa.heatmap import heat_map
 from minqa.inside import compare as compare_module
 from minqa.inside.compare import Comparison, Reply
-from minqa.spans import Answer, Span, heat_sentence, heat_span
+from minqa.spans import Span, heat_sentence, heat_span
 from minqa.text import Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.colours import SHADES, similarity_scale
