@@ -74,8 +74,7 @@ def ask(
         question: any Unicode with a word in it.
         index: what is searched.
         k: how many passages to return at most.
-        rerank: how many candidates to put in order; 0 keeps the order of their pooled vectors, None is
-            `RERANK`, or `RERANK_STORED` if the layer's token vectors are stored.
+        rerank: how many candidates to order; 0: none; None: `RERANK`, of stored ones `RERANK_STORED`.
         answerer: finds answers in the passages, see `Answerer`; without one the heat marks a phrase.
 
     Raises:
@@ -93,9 +92,8 @@ def ask(
     with step("embed query"):
         queries = [vectors for [vectors] in embed_each(views, [question], role="query")]
     with step("match"):
-        nearest = match(
-            queries[0].pooled, index.vectors, k=max(k, rerank), similarity=encoder.pooling.compare
-        )
+        compare = encoder.pooling.compare
+        nearest = match(queries[0].pooled, index.vectors, k=max(k, rerank), similarity=compare)
         similarities, rows = (array.tolist() for array in jax.device_get(nearest))
     passages = [index.passages[row] for row in rows]
     texts = [passage.text.rstrip() for passage in passages]
