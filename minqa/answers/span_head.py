@@ -47,9 +47,7 @@ class QuestionPassageBatch(NamedTuple):
     question_mask: Bool[Array | np.ndarray, "batch question_word"]  # False for padding
     passage: Float[Array | np.ndarray, "batch word dim"]
     mask: Bool[Array | np.ndarray, "batch word"]  # False for padding
-    spelling: Float[
-        Array | np.ndarray, "batch word 4"
-    ]  # 1 for a capital first, one later, a digit, no letter or digit
+    spelling: Float[Array | np.ndarray, "batch word 4"]  # see `_spelling`
     echoed: Float[Array | np.ndarray, "batch word"]  # 1 if the question has the passage's word too, else 0
     comparable: Bool[Array | np.ndarray, "batch question_word word"]  # see `tokens.comparable`
 
