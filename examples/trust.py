@@ -15,8 +15,7 @@ from scipy.optimize import minimize  # which JAX brings
 from squad import calibration_error, f1, is_right, reliability
 
 import minqa
-from minqa.answers.overall import SPANS_PER_PASSAGE, Trust, overall, signs
-from minqa.answers.span_head import read_answers
+from minqa.answers.overall import Trust, overall, signs
 
 RANKED = 100  # passages per question, the nearest by their pooled vectors
 READ = 3  # passages per question, as many as `minqa ask` shows
@@ -63,8 +62,7 @@ class Searched(NamedTuple):
     def of(cls, head, ranking, number, questions, passages, accepted, without=None):
         """By vectors of the layer that the head reads, and a call of `ranking`."""
         rows, *known = (column[:READ] for column in ranking(number, without))
-        texts = [questions[number]] * len(rows), [passages[i] for i in rows]
-        return cls(read_answers(head, *texts, k=SPANS_PER_PASSAGE, no_answer=False), *known, accepted)
+        return cls(head.spans(questions[number], [passages[i] for i in rows]), *known, accepted)
 
 
 def fit(searched):

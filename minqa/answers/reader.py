@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 from tokenizers import Tokenizer
 
-from minqa.answers.overall import SPANS_PER_PASSAGE, Overall, Trust, overall
+from minqa.answers.overall import SPANS_PER_PASSAGE, FindsSpans
 from minqa.answers.spans import Scores, as_spans, best_spans
 from minqa.batches import Batch, by_text, pad_all, padded_length, run_model
 from minqa.bert import Bert, BertConfig, Linear
@@ -59,7 +59,7 @@ class BertForQuestionAnswering(nnx.Module):
 
 
 @dataclass(frozen=True)
-class Reader:
+class Reader(FindsSpans):
     """A model that finds answers in text; an `Answerer`."""
 
     name: str  # to be shown
@@ -74,16 +74,9 @@ class Reader:
     def check_encoder(self, encoder: Encoder) -> None:
         """A reader goes with every encoder."""
 
-    def answers(
-        self,
-        question: Vectors,
-        passages: Sequence[Vectors],
-        scores: Sequence[float],
-        cosines: Sequence[float],
-    ) -> Overall:
+    def spans(self, question: Vectors, passages: Sequence[Vectors]) -> list[list[Span]]:
         texts = [passage.tokens.text for passage in passages]
-        spans = answer(self, question.tokens.text, texts, k=SPANS_PER_PASSAGE, no_answer=False)
-        return overall(spans, scores, cosines, Trust())
+        return answer(self, question.tokens.text, texts, k=SPANS_PER_PASSAGE, no_answer=False)
 
 
 def load_reader(

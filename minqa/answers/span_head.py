@@ -19,7 +19,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 from safetensors.numpy import save
 
-from minqa.answers.overall import SPANS_PER_PASSAGE, Overall, Trust, overall
+from minqa.answers.overall import SPANS_PER_PASSAGE, FindsSpans, Trust
 from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans
 from minqa.batches import pad_all, padded_length
 from minqa.embedding import Vectors
@@ -70,7 +70,7 @@ def pair(questions: Sequence[Vectors], passages: Sequence[Vectors]) -> QuestionP
     )
 
 
-class SpanHead(nnx.Module):
+class SpanHead(FindsSpans, nnx.Module):
     """A network of one recurrent layer that reads the words' vectors, what a heat map shows, and spelling.
 
     Args:
@@ -85,7 +85,6 @@ class SpanHead(nnx.Module):
     def __init__(self, dim: int, *, encoder: str = "", layer: int = 0, hidden: int = 128, rngs: nnx.Rngs):
         self.encoder, self.layer = encoder, layer
         self.fingerprint = ""  # a hash of the file that it was read from
-        self.trust = Trust()
         linear = partial(nnx.Linear, rngs=rngs)
         self.scale = Scale(dim)
         self.project = linear(dim, hidden, use_bias=False)
@@ -139,16 +138,8 @@ class SpanHead(nnx.Module):
         if self.encoder != encoder.fingerprint:
             raise InputError(f"The span head was not trained on vectors of {encoder.name}.")
 
-    def answers(
-        self,
-        question: Vectors,
-        passages: Sequence[Vectors],
-        scores: Sequence[float],
-        cosines: Sequence[float],
-    ) -> Overall:
-        questions = [question] * len(passages)
-        spans = read_answers(self, questions, passages, k=SPANS_PER_PASSAGE, no_answer=False)
-        return overall(spans, scores, cosines, self.trust)
+    def spans(self, question: Vectors, passages: Sequence[Vectors]) -> list[list[Span]]:
+        return read_answers(self, [question] * len(passages), passages, k=SPANS_PER_PASSAGE, no_answer=False)
 
 
 class BidirectionalGRU(nnx.Module):
