@@ -4,7 +4,9 @@
 
 Passages and questions are embedded once, apart from each other; from their words' vectors the head learns
 where the answer is. Some questions are also put to another paragraph that ranks high for them, so that it
-learns when there is none. How far its answers are to be trusted is then fitted on validation: see trust.py.
+learns when there is none. A second head learns from what the first believes as well, and is better for it
+(Furlanello et al. 2018, arXiv:1805.04770), and from leads of Wikipedia: see cloze.py. How far its answers are
+to be trusted is fitted on validation: see trust.py.
 No question of the articles set aside for validation and test is trained on. Stop with Ctrl-C; the same
 command goes on after the last whole epoch.
 
@@ -23,7 +25,7 @@ import time
 from collections import Counter, defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import platformdirs
+from cloze import cloze_questions
 from flax import nnx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn, track
@@ -47,7 +50,7 @@ from minqa.answers import reader
 from minqa.answers.overall import SPANS_PER_PASSAGE, Trust, overall
 from minqa.answers.reader import BertForQuestionAnswering, Reader, answer, read_pairs
 from minqa.answers.span_head import SpanHead, pair, read_answers, save_span_head
-from minqa.answers.spans import span_loss
+from minqa.answers.spans import span_loss, span_scores
 from minqa.batches import Window, as_batch, pad
 from minqa.files.checkpoint import dump
 from minqa.files.loading import DEMO_MODEL, model_folder, read_bert
@@ -56,9 +59,13 @@ from minqa.spans import MAX_SPAN_WORDS
 NO_ANSWER_PART = 0.3  # of the questions, those that are put to another paragraph as well
 NEAR = 4  # paragraphs: how high on average it ranks
 RANKED_TO_LEARN = 30  # paragraphs, for that
+LEADS_PART = 0.4  # of those other paragraphs, the leads
+LEADS_NEAR, LEADS_RANKED = 2, 8  # for that
+LEAD_QUESTIONS = 1000  # per epoch, that a lead answers
+TAUGHT_PART = 0.5  # of what a later head learns: what those before it believe, and not what is marked
 AVERAGED_PART = 0.005  # of a step's weights, what goes into their average, which is what is kept
-PATIENCE_EPOCHS = 4  # without a better F1
 EVALUATED_QUESTIONS = 64  # at once
+SEEDS_APART = 100  # from one generation to the next
 
 
 class Example(NamedTuple):
@@ -72,7 +79,7 @@ class Example(NamedTuple):
 class Data:
     """Questions and passages of SQuAD, split by article."""
 
-    def __init__(self, path, *, split, validation, test):
+    def __init__(self, path, *, split, validation, test, leads=()):
         questions = read_squad(path)
         self.digest = sha256(path.read_bytes()).hexdigest()
         self.questions = [question.text for question in questions]
@@ -101,16 +108,39 @@ class Data:
         self.passages_of = defaultdict(list)
         for passage, article in self.article.items():
             self.passages_of[article].append(passage)
+        self.paragraphs, self.asked = (
+            len(self.passages),
+            len(self.questions),
+        )  # which those of leads come after
+        self.asked_of_leads = []
+        for lead in leads:
+            for text, start, end in cloze_questions(lead.title, lead.text):
+                answers = Counter({(start, end): 1})
+                self.asked_of_leads.append(Example(len(self.questions), len(self.passages), answers))
+                self.questions.append(text)
+                self.accepted.append([lead.text[start:end]])
+            self.passages.append(lead.text)
 
     def elsewhere(self, example, rng):
         """The same question, put to another passage of the article; itself, if there is none."""
-        others = [i for i in self.passages_of[self.article[example.passage]] if i != example.passage]
+        others = [i for i in self.passages_of[self.article.get(example.passage)] if i != example.passage]
         return Example(example.question, int(rng.choice(others)), Counter()) if others else example
 
 
 def head_loss(head, batch, target, key=None):
     """The loss of a span head; see `span_loss`. A key turns dropout on."""
     return span_loss(*head(batch, key), batch.mask, target)
+
+
+@jax.jit
+def beliefs(heads, batch, target):
+    """The probability of each span, by the mean of several heads' scores; laid out as `target`."""
+    start, end, no_answer = jax.tree.map(
+        lambda *scores: sum(scores) / len(scores), *[head(batch) for head in heads]
+    )
+    scores = span_scores(start, end, batch.mask, max_length=target.shape[2])
+    total = jnp.logaddexp(jax.nn.logsumexp(scores, axis=(1, 2)), no_answer)
+    return jnp.exp(scores - total[:, None, None])
 
 
 def reader_loss(model, batch, in_passage, target, key=None):
@@ -122,42 +152,83 @@ def reader_loss(model, batch, in_passage, target, key=None):
     return span_loss(start, end, start[:, 0] + end[:, 0], in_passage, target)
 
 
-class HeadTask:
+class Task:
+    """What is trained; `data` are its questions."""
+
+    teachers = ()  # what was trained before it
+
+    @cached_property
+    def marked(self):
+        """What is too long to be marked must not be learnt to have no answer."""
+        return [example for example in self.data.train if not example.answers or self.marks(example)]
+
+    def known(self, rng):
+        """The questions of an epoch, each with its passage."""
+        return self.marked
+
+
+class HeadTask(Task):
     """A span head on the vectors of an encoder, which stays as it is."""
 
     loss = staticmethod(head_loss)
 
     def __init__(self, data, options):
         self.data = data
-        encoder = minqa.calibrate(minqa.load(options.model), data.passages)
+        encoder = minqa.calibrate(minqa.load(options.model), data.passages[: data.paragraphs])
         views = [encoder, replace(encoder, layer=options.layer, centring="none")]
         asked, self.questions = embed(views, data.questions, "query")
-        ranked, self.passages = embed(views, data.passages, "passage")
+        ranked, self.passages = embed(views, data.passages[: data.paragraphs], "passage")
         articles = [data.article[i] for i in range(len(ranked))]
         self.ranking = Ranking(asked, ranked, articles)
+        [leads] = embed(views[1:], data.passages[data.paragraphs :], "passage") or [[]]
+        if leads:
+            near = minqa.match(minqa.pool(asked), minqa.pool(leads), k=min(LEADS_RANKED, len(leads)))[1]
+            self.near_leads = data.paragraphs + np.asarray(near)
+            self.passages += leads
         self.trained = {example.passage for example in data.train}
         words = np.concatenate([self.passages[i].words for i in self.trained])
         deviation = words.std(0)
         constant = deviation < 1e-3 * np.median(deviation)
-        self.model = SpanHead(
-            words.shape[1],
-            encoder=encoder.fingerprint,
-            layer=views[1].layer_number,
-            hidden=options.hidden,
-            rngs=nnx.Rngs(options.seed),
-        )
-        self.model.scale.mean[...] = words.mean(0)
-        self.model.scale.inverse_deviation[...] = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
+        self.mean = words.mean(0)
+        self.inverse_deviation = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
+        self.encoder, self.layer, self.hidden = encoder.fingerprint, views[1].layer_number, options.hidden
+
+    @cached_property
+    def asked_of_leads(self):
+        return [example for example in self.data.asked_of_leads if self.marks(example)]
+
+    def known(self, rng):
+        """Of leads only those who are taught: first it has to be learnt what a question is."""
+        number = min(LEAD_QUESTIONS, len(self.asked_of_leads)) if self.teachers else 0
+        chosen = rng.choice(len(self.asked_of_leads), number, replace=False) if number else []
+        return self.marked + [self.asked_of_leads[i] for i in chosen]
+
+    def initial(self, seed):
+        """A head that has learnt nothing yet."""
+        rngs = nnx.Rngs(seed)
+        head = SpanHead(len(self.mean), encoder=self.encoder, layer=self.layer, hidden=self.hidden, rngs=rngs)
+        head.scale.mean[...] = self.mean
+        head.scale.inverse_deviation[...] = self.inverse_deviation
+        return head
 
     def elsewhere(self, example, rng):
         """The same question, put to a passage that ranks high for it and does not have the answer's words."""
-        rows, *_ = self.ranking(example.question, among=RANKED_TO_LEARN)
+        of_lead = example.passage >= self.data.paragraphs
+        if of_lead or (self.teachers and self.data.asked_of_leads and rng.random() < LEADS_PART):
+            near, others = LEADS_NEAR, self.near_leads[example.question].tolist()
+        else:
+            near = NEAR
+            rows, *_ = self.ranking(example.question, among=RANKED_TO_LEARN)
+            others = [i for i in rows if i in self.trained]
         wanted = [text.lower() for text in self.data.accepted[example.question]]
-        others = [i for i in rows if i in self.trained and i != example.passage]
-        others = [i for i in others if not any(text in self.data.passages[i].lower() for text in wanted)]
+        others = [
+            i
+            for i in others
+            if i != example.passage and not any(text in self.data.passages[i].lower() for text in wanted)
+        ]
         if not others:
             return self.data.elsewhere(example, rng)
-        return Example(example.question, others[min(int(rng.exponential(NEAR)), len(others) - 1)], Counter())
+        return Example(example.question, others[min(int(rng.exponential(near)), len(others) - 1)], Counter())
 
     def length(self, example):
         return len(self.passages[example.passage].words)
@@ -167,7 +238,12 @@ class HeadTask:
 
     def batch(self, examples):
         batch = pair(*self._vectors(examples))
-        return batch, targets(map(self.marks, examples), batch.mask.shape)
+        target = targets(map(self.marks, examples), batch.mask.shape)
+        if self.teachers:
+            of_leads = [example.question >= self.data.asked for example in examples]
+            part = np.where(of_leads, 0, TAUGHT_PART).astype(np.float32)[:, None, None]  # not taught before
+            target = (1 - part) * target + part * np.asarray(beliefs(self.teachers, batch, target))
+        return batch, target
 
     def answer(self, model, examples):
         spans = read_answers(model, *self._vectors(examples), k=SPANS_PER_PASSAGE, no_answer=False)
@@ -197,7 +273,7 @@ class HeadTask:
         return questions, [self.passages[example.passage] for example in examples]
 
 
-class ReaderTask:
+class ReaderTask(Task):
     """A BERT that reads question and passage together."""
 
     def __init__(self, data, options):
@@ -206,8 +282,13 @@ class ReaderTask:
         self.data = data
         self.folder = model_folder(options.model)
         config, self.tokenizer = read_bert(self.folder, max_tokens=reader.WINDOW_TOKENS)
-        self.model = BertForQuestionAnswering(config, rngs=nnx.Rngs(options.seed))
-        self.model.encoder = minqa.load(options.model).model
+        self.config, self.encoder = config, minqa.load(options.model).model
+
+    def initial(self, seed):
+        """The encoder, with an output that has learnt nothing yet."""
+        model = BertForQuestionAnswering(self.config, rngs=nnx.Rngs(seed))
+        model.encoder = self.encoder
+        return model
 
     def length(self, example):
         return len(self.data.passages[example.passage])
@@ -375,29 +456,30 @@ def train_step(model, state, batch, key, *, loss, optimizer):
     return model, state, value, leaves.all()
 
 
-def train(task, data, options, settings):
-    """Train until validation no longer gets better; the best weights are kept by `task.save`."""
-    # What is too long to be marked must not be learnt to have no answer.
-    known = [example for example in data.train if not example.answers or task.marks(example)]
-    extra = int(NO_ANSWER_PART * len(known))
-    steps = options.epochs * ((len(known) + extra) // options.batch)
+def train(task, data, options, settings, *, out, seed):
+    """Train; the weights that are best on validation after an epoch are kept by `task.save`, in `out`."""
+    number = len(task.known(np.random.default_rng(seed)))
+    extra = int(NO_ANSWER_PART * number)
+    steps = options.epochs * ((number + extra) // options.batch)
     rate = optax.warmup_cosine_decay_schedule(0, options.rate, min(200, steps // 10), steps + 1)
     matrices = lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)  # noqa: E731, these alone decay
     adam = optax.adamw(rate, b2=0.98, weight_decay=0.01, mask=matrices)
     optimizer = optax.chain(optax.clip_by_global_norm(2.0), adam)
     average = jax.jit(lambda old, new, part: optax.incremental_update(new, old, part))
-    run = Run(options.out / "run.safetensors", settings)
-    facts = {"epochs": 0, "steps": 0, "validation F1": -1.0, "waited": 0, "minutes": 0.0}
-    tree, facts = run.restore((task.model, task.model, optimizer.init(task.model)), facts)
+    run = Run(out / "run.safetensors", settings)
+    facts = {"epochs": 0, "steps": 0, "validation F1": -1.0, "minutes": 0.0}
+    initial = task.initial(seed)
+    tree, facts = run.restore((initial, initial, optimizer.init(initial)), facts)
     model, averaged, state = tree
 
     with interrupted() as stopped, progress() as bar:
         row = bar.add_task("", total=steps, completed=facts["epochs"] * (steps // options.epochs))
-        while facts["epochs"] < options.epochs and facts["waited"] < PATIENCE_EPOCHS:
+        while facts["epochs"] < options.epochs:
             begun, epoch, losses = time.monotonic(), facts["epochs"], []
-            rng = np.random.default_rng([options.seed, epoch])
-            key = jax.random.fold_in(jax.random.key(options.seed), epoch)
-            elsewhere = rng.choice(len(known), extra, replace=False)
+            rng = np.random.default_rng([seed, epoch])
+            key = jax.random.fold_in(jax.random.key(seed), epoch)
+            known = task.known(rng)
+            elsewhere = rng.choice(number, extra, replace=False)
             examples = known + [task.elsewhere(known[i], rng) for i in elsewhere]
             for batch in batches(task, examples, options.batch, rng):
                 key, dropout = jax.random.split(key)
@@ -422,11 +504,10 @@ def train(task, data, options, settings):
                 "epochs": epoch + 1,
                 "steps": facts["steps"] + len(losses),
                 "validation F1": max(mean_f1, facts["validation F1"]),
-                "waited": 0 if better else facts["waited"] + 1,
                 "minutes": facts["minutes"] + (time.monotonic() - begun) / 60,
             }
             if better:
-                task.save(averaged, options.out, settings | facts)
+                task.save(averaged, out, settings | facts)
             run.save((model, averaged, state), facts)
             if stopped():
                 raise KeyboardInterrupt
@@ -434,6 +515,7 @@ def train(task, data, options, settings):
                 f"epoch {epoch + 1}: loss {np.mean(losses):.3f}, validation EM {exact:.1f} F1 {mean_f1:.1f}, "
                 f"{facts['minutes']:.1f} minutes"
             )
+    jax.clear_caches()  # there are so many programs of training that the system may refuse more
 
 
 @contextmanager
@@ -461,6 +543,8 @@ def main():
     add("--finetune", action="store_true", help="train all of BERT instead of a head")
     add("--layer", type=int, default=3, help="the layer that the head reads (default: 3)")
     add("--hidden", type=int, default=128, help="the head's width (default: 128)")
+    add("--generations", type=int, help="heads, each taught by those before (default: 2)")
+    add("--leads", type=int, default=10_000, help="leads of Wikipedia to learn from too (default: 10000)")
     add("--epochs", type=int, help="at most so many (default: 16, or 2 with --finetune)")
     add("--batch", type=int, help="questions per step (default: 32, or 16 with --finetune)")
     add("--rate", type=float, help="the highest learning rate (default: 2e-3, or 1e-4 with --finetune)")
@@ -470,8 +554,8 @@ def main():
     add("--test", type=int, default=4, help="articles to test on (default: 4)")
     add("--bfloat16", action="store_true", help="finetune in half the bits, for accelerators")
     options = parser.parse_args()
-    defaults = (2, 16, 1e-4) if options.finetune else (16, 32, 2e-3)
-    for name, default in zip(("epochs", "batch", "rate"), defaults, strict=True):
+    defaults = (1, 2, 16, 1e-4) if options.finetune else (2, 16, 32, 2e-3)
+    for name, default in zip(("generations", "epochs", "batch", "rate"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, default)
     cache = platformdirs.user_cache_path("minqa") / "compiled"
@@ -485,25 +569,42 @@ def main():
 
 
 def run(options):
-    data = Data(options.squad, split=options.split, validation=options.validation, test=options.test)
+    leads = [] if options.finetune else wikipedia_leads(options.model, options.leads)
+    how = {"split": options.split, "validation": options.validation, "test": options.test}
+    data = Data(options.squad, **how, leads=leads)
     settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "squad")}
     settings |= {"questions": len(data.train), "data": options.squad.name, "digest": data.digest}
-    for name, least in (("epochs", 1), ("batch", 1), ("validation", 1), ("test", 0), ("hidden", 1)):
+    for name in ("epochs", "batch", "generations", "validation", "hidden", "test", "leads"):
+        least = 0 if name in ("test", "leads") else 1
         if getattr(options, name) < least:
             raise minqa.InputError(f"--{name} must be at least {least}.")
+    if options.finetune and options.generations > 1:
+        raise minqa.InputError("--generations is of heads: leave it out with --finetune.")
     if len(data.train) < options.batch:
         raise minqa.InputError(f"{len(data.train)} questions are left to train on, fewer than --batch.")
     options.out.mkdir(parents=True, exist_ok=True)
     Run(options.out / "run.safetensors", settings).check()
     task = (ReaderTask if options.finetune else HeadTask)(data, options)
-    train(task, data, options, settings)
+    last = options.generations - 1
+    for i in range(options.generations):
+        out = options.out / f"generation-{i}" if i < last else options.out
+        out.mkdir(exist_ok=True)
+        train(task, data, options, settings, out=out, seed=options.seed + SEEDS_APART * i)
+        if i < last:
+            task.teachers += (task.load(out),)
     report(task, data, options, settings)
+
+
+def wikipedia_leads(model, number):
+    """Passages of the first leads, as `ask` reads them."""
+    leads = enumerate(minqa.demo_passages()[:number]) if number else ()
+    articles = [minqa.Article(str(i), lead.title, lead.text) for i, lead in leads]
+    return [passage for passages in minqa.split(minqa.load(model), articles) for passage in passages]
 
 
 def report(task, data, options, settings):
     """Fit a head's trust, and say what was reached on the articles set aside."""
     model, told = task.load(options.out), {"test articles": data.test_articles, "questions": len(data.test)}
-    jax.clear_caches()  # there are so many programs of training that the system may refuse more
     if not options.finetune:
         searched = task.search(model, data.validation)
         model.trust = fit(searched)
@@ -522,7 +623,7 @@ def report(task, data, options, settings):
     if data.test and not options.finetune:
         told["test"] = measured = measure(task.search(model, data.test), model.trust)
         print(
-            f"One answer over all {len(data.passages):,} paragraphs: F1 {measured['F1']:.1f}, "
+            f"One answer over all {data.paragraphs:,} paragraphs: F1 {measured['F1']:.1f}, "
             f"refused {measured['refused']:.1f} %, without their article "
             f"{measured['refused without its article']:.1f} %; "
             f"calibration error {measured['calibration error']:.3f}"

@@ -18,6 +18,7 @@ import transformers
 from conftest import make_bert_folder
 
 import minqa
+from examples.cloze import cloze_questions
 from minqa.answers.overall import Trust, overall, signs
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "train_span_head.py"
@@ -71,7 +72,8 @@ def run(example, folder, squad, monkeypatch, tmp_path):
             "argv",
             [
                 *("train_span_head", str(squad), "--out", str(out), "--model", str(folder), "--layer", "1"),
-                *("--hidden", "4", "--batch", "4", "--validation", "1", "--test", "1", *options),
+                *("--hidden", "4", "--batch", "4", "--validation", "1", "--test", "1", "--leads", "0"),
+                *("--generations", "1", *options),
             ],
         )
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax needs it
@@ -104,6 +106,60 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(example, run, tmp_pat
         run(tmp_path / "halted", "--epochs", "3")
 
 
+def test_a_second_head_learns_from_the_first_and_from_leads(example, run, folder, squad, tmp_path):
+    run(tmp_path, "--epochs", "1", "--generations", "2", "--leads", "12")
+    first, second = (minqa.load_span_head(path / "span_head.safetensors") for path in _heads(tmp_path))
+    assert not np.array_equal(first.project.kernel, second.project.kernel)
+    leads = minqa.demo_passages()[:12]
+    data, options = example.Data(squad, split=0, validation=1, test=1, leads=leads), _options(folder)
+    task, rng = example.HeadTask(data, options), np.random.default_rng(0)
+    assert data.asked_of_leads and task.known(rng) == task.marked, "nobody teaches it yet"
+    before, (asked, *_) = task.batch(task.marked[:4])[1], data.asked_of_leads
+    task.teachers = (first,)
+    assert [example for example in task.known(rng) if example.question >= data.asked] == data.asked_of_leads
+    batch, after = task.batch(task.marked[:4])
+    believed = np.asarray(example.beliefs(task.teachers, batch, before))
+    start, end, none = map(np.asarray, first(batch))
+    row, i = 0, np.argwhere(before[0])[0]
+    odds = np.exp([start[0, j] + end[0, j + more] for j in range(8) for more in range(8 - j)])
+    chosen = np.exp(start[row, i[0]] + end[row, i.sum()])
+    assert believed[0][tuple(i)] == pytest.approx(chosen / (odds.sum() + np.exp(none[0])), rel=1e-4)
+    np.testing.assert_allclose(after, (before + believed) / 2, atol=1e-6)
+    others = [task.elsewhere(asked, rng) for _ in range(8)]
+    assert {asked.passage}.isdisjoint(other.passage for other in others if not other.answers)
+    elsewhere = [
+        task.elsewhere(example, rng).passage >= data.paragraphs for example in task.marked for _ in range(20)
+    ]
+    assert 0.2 < np.mean(elsewhere) < 0.6
+
+
+def _heads(folder):
+    return folder / "generation-0", folder
+
+
+@pytest.mark.parametrize(
+    ("title", "passage", "questions"),
+    [
+        (
+            "Alexander Fleming",
+            "Sir Alexander Fleming was a physician. He shared the 1945 Nobel Prize, with two more. She sang.",
+            [("Who shared the 1945 Nobel Prize?", "Alexander Fleming")],
+        ),
+        (
+            "Mercury (planet)",
+            "Mercury is a planet. It is the nearest to the Sun.",
+            [("What is the nearest to the Sun?", "Mercury")],
+        ),
+        ("Hamlet", "A play by Shakespeare. It is the longest of his plays.", []),
+        ("Rome", "Rome is a city. It is old. Its rivers are wide and long and deep.", []),
+        ("Rome", "", []),
+    ],
+)  # fmt: skip
+def test_sentences_about_an_article_become_questions_that_its_title_answers(title, passage, questions):
+    found = cloze_questions(title, passage)
+    assert [(question.text, passage[question.start : question.end]) for question in found] == questions
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
     with pytest.raises(SystemExit, match=r"The loss is (nan|inf) at step \d+ of epoch \d+: lower --rate"):
         run(tmp_path, "--rate", "1e38", "--epochs", "4")
@@ -114,6 +170,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(run, tmp_path):
     [
         (("--epochs", "0"), "--epochs must be at least 1"),
         (("--validation", "0"), "--validation must be at least 1"),
+        (("--leads", "-1"), "--leads must be at least 0"),
+        (("--finetune", "--generations", "2"), "--generations is of heads"),
         (("--batch", "99"), "24 questions are left to train on, fewer than --batch"),
         (("--layer", "9"), "layers 0 to 2, but layer 9 was asked for"),
     ],
@@ -216,8 +274,11 @@ def test_trust_is_fitted_to_what_is_right(example):
 
 @pytest.fixture(scope="module")
 def task(example, folder, squad):
-    options = SimpleNamespace(model=str(folder), layer=1, hidden=4, seed=0)
-    return example.HeadTask(example.Data(squad, split=0, validation=1, test=1), options)
+    return example.HeadTask(example.Data(squad, split=0, validation=1, test=1), _options(folder))
+
+
+def _options(folder):
+    return SimpleNamespace(model=str(folder), layer=1, hidden=4)
 
 
 def test_nothing_of_the_articles_set_aside_is_trained_on_not_even_as_another_passage(task):
@@ -238,5 +299,5 @@ def test_an_article_is_taken_out_of_what_is_searched(task):
         assert example.passage in inside[0] and article not in {task.data.article[i] for i in outside[0]}
         kept = [row for row in zip(*inside, strict=True) if task.data.article[row[0]] != article]
         assert [*zip(*outside, strict=True)] == kept, "the others keep their order, scores and cosines"
-    searched = task.search(task.model, task.data.test)
+    searched = task.search(task.initial(0), task.data.test)
     assert [bool(one.accepted) for one in searched] == [True, False] * len(task.data.test)

@@ -1,0 +1,44 @@
+"""Passages of an encyclopedia → questions that the titles of their articles answer.
+
+What Lewis et al. 2019 (arXiv:1906.04980) make of any sentence, in its simplest form: of "He shared the 1945
+Nobel Prize" in the article of Alexander Fleming becomes "Who shared the 1945 Nobel Prize?".
+"""
+
+import re
+from typing import NamedTuple
+
+from minqa.text import sentences
+
+WORDS = 4, 14  # of a question after its first: fewer ask for too much, more are seldom typed
+_TITLE_END = re.compile(r" \(.*\)$")
+_VERBS = r"(?:was|is|were|are|had|has|\w+ed|wrote|won|became|made|led|took|built|held|began)\b"
+_SENTENCE = re.compile(rf"(He|She|It|They) (?:also |later |then |first )?({_VERBS}[^,;:(\[]*)")
+
+
+class Cloze(NamedTuple):
+    """A question, and the characters of a passage that answer it."""
+
+    text: str
+    start: int
+    end: int
+
+
+def cloze_questions(title: str, passage: str) -> list[Cloze]:
+    """The questions of a passage whose first sentence begins with its article's title, or the end of one."""
+    (_, first), *places = sentences(passage).tolist() or [(0, 0)]
+    name = _TITLE_END.sub("", title)
+    last = re.escape(name.rpartition(" ")[2])
+    found = re.match(rf"(?:The |An? )?((?:[\w.'’-]+ ){{0,4}}{last}\b)", passage[:first])
+    start = passage.find(name, 0, first)
+    if start < 0 and not found:
+        return []
+    start, end = (start, start + len(name)) if start >= 0 else found.span(1)
+    questions = []
+    for place in places:
+        if echo := _SENTENCE.match(passage[slice(*place)]):
+            pronoun, rest = echo.groups()
+            rest = rest.rstrip(" .")
+            if WORDS[0] <= len(rest.split()) <= WORDS[1]:
+                who = "Who" if pronoun in ("He", "She") else "What"
+                questions.append(Cloze(f"{who} {rest}?", start, end))
+    return questions
