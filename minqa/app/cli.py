@@ -84,7 +84,7 @@ def sentence_of(error: Exception) -> str:
 
 plain: dict[str, Any] = dict(rich_markup_mode=None, pretty_exceptions_enable=False)
 app = typer.Typer(help="Search with BERT and ELMo in JAX, and see which words matched.", **plain)
-look = typer.Typer(help="Look inside a model: heads of attention, and units.", **plain)
+look = typer.Typer(help="Look inside a model: heads of attention, units, influence.", **plain)
 app.add_typer(look, name="look")
 
 
@@ -220,8 +220,10 @@ def heat(
     output.show_answers(query, [search.read(query, passage) for search in searches], searches)
 
 
-@app.command()
-def align(
+@app.command("align", help="Pair the words of two texts that say the same.")
+@look.command("influence", help="Shade two texts by how much each word moves their score.")
+def look_at_two(
+    context: Context,
     query: opt.Query,
     passage: opt.PassageText,
     model: opt.Models = None,
@@ -230,7 +232,6 @@ def align(
     html: opt.Html = None,
     png: opt.Png = None,
 ) -> None:
-    """Pair the words of two texts that say the same."""
     from minqa.app import corpora, work
     from minqa.views import look
 
@@ -238,7 +239,8 @@ def align(
     output = work.Output(json, html, png)
     encoder = work.load_to_look(query, model, cache, output)
     encoder = corpora.with_statistics(work.Search(encoder), work.set_up(cache)).encoder
-    output.show(look.aligned(encoder, query, passage), query, [{"model": encoder.name}])
+    view = look.aligned if context.info_name == "align" else look.influence
+    output.show(view(encoder, query, passage), query, [{"model": encoder.name}])
 
 
 @look.command()

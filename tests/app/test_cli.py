@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -25,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 import minqa
 from minqa.app import cli
 from minqa.corpus import storage, writer
+from minqa.corpus.statistics import demo_statistics
 from minqa.files.loading import DEMO_MODEL
 
 
@@ -537,6 +539,7 @@ COMMANDS = [
     "align",
     "look heads",
     "look units",
+    "look influence",
     "app",
     "schema",
 ]
@@ -860,6 +863,23 @@ def test_align_pairs_words_with_a_score_each(run, bert_folder, tmp_path):
     assert (grid["rows"], grid["columns"]) == (texts[1].split(), texts[2].split())
     assert "Words that say the same" in (tmp_path / "page.html").read_text()
     assert_sentence(run("align", "war", " ", "--model", bert_folder), "The passage is empty")
+
+
+def test_influence_shades_both_texts_in_every_form(run, bert_folder, tmp_path):
+    page, picture = tmp_path / "page.html", tmp_path / "picture.png"
+    texts = ("look", "influence", "the war of theory", "a world war", "--model", bert_folder)
+    status, out, _ = run(*texts, "--json", "--html", page, "--png", picture)
+    assert status == 0 and picture.stat().st_size
+    views = parsed(out)["views"]
+    assert [view["words"] for view in views] == [texts[2].split(), texts[3].split()]
+    encoder = minqa.load(bert_folder)
+    encoder = replace(encoder, statistics=demo_statistics(encoder, None))
+    expected = minqa.saliency(encoder, *texts[2:4])
+    assert views[0]["values"] == pytest.approx(expected.query_words.tolist(), rel=1e-3, abs=1e-6)
+    assert views[1]["values"] == pytest.approx(expected.passage_words.tolist(), rel=1e-3, abs=1e-6)
+    assert "Influence of the passage" in page.read_text()
+    assert "Influence of the query" in run(*texts)[1]
+    assert_sentence(run("look", "influence", "war", " ", "--model", bert_folder), "The passage is empty")
 
 
 @pytest.mark.parametrize("seconds", [0.05, 0.3, 1.2])
