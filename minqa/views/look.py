@@ -113,7 +113,7 @@ def influence(encoder: Encoder, query: str, passage: str) -> Stack:
     """Both texts shaded by how much each word moves the score. Raises as `saliency`."""
     moved = saliency(encoder, query, passage)
     return Stack(query, [
-        Shading("Influence of the query's words on the score", moved.query, moved.query_words),
+        Shading("Influence of the query's words", moved.query, moved.query_words),
         Shading("Influence of the passage's words", moved.passage, moved.passage_words),
     ])  # fmt: skip
 

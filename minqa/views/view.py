@@ -180,10 +180,10 @@ class Shading(View):
         return Group(heading(self.title), body, faint(self.strongest), Text())
 
     def panels(self) -> list[list[Panel]]:
-        name = f"up to ± {self.scale.ends[1][1:]}"
+        name = f"{self.title}, up to ± {self.scale.ends[1][1:]}"
         shares = self.values[None] / self.scale.high
         scale = replace(self.scale, low=-1.0, high=1.0)
-        return [[Panel(self.title, [name], self.tokens.word_texts, shares, scale)]]
+        return [[Panel("", [name], self.tokens.word_texts, shares, scale)]]
 
     def data(self) -> dict[str, Any]:
         words, values = self.tokens.word_texts, json_number(self.values)

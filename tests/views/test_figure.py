@@ -42,7 +42,7 @@ def test_heads_and_shadings_are_drawn():
     assert [axes.get_title() for axes in two.axes if axes.get_title()] == ["layer 1, head 0"] * 2
     shading = Shading("a unit", maps.tokens, np.array([-2, 1], np.float32))
     axes = Stack("", [shading, shading]).figure().axes[0]
-    assert labels(axes.yaxis) == ["up to ± 2"] * 2 and labels(axes.xaxis) == ["the", "fox"]
+    assert labels(axes.yaxis) == ["a unit, up to ± 2"] * 2 and labels(axes.xaxis) == ["the", "fox"]
     assert axes.collections[0].get_array().tolist() == [[-1, 0.5]] * 2 and axes.collections[0].get_clim() == (
         -1,
         1,
