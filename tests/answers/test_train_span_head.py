@@ -227,6 +227,14 @@ def test_articles_are_never_shared_between_the_parts(example, squad):
         example.Data(squad, split=0, validation=3, test=3)
 
 
+def test_leads_of_the_articles_set_aside_are_left_out(example, squad):
+    leads = [minqa.Passage(str(i), f"{i} is a number. It is one of the six here.") for i in range(6)]
+    data = example.Data(squad, split=0, validation=1, test=1, leads=leads)
+    answers = {data.accepted[asked.question][0] for asked in data.asked_of_leads}
+    assert len(answers) == len(data.passages) - data.paragraphs == 4
+    assert answers.isdisjoint(data.test_articles)
+
+
 def test_a_question_is_put_to_another_paragraph_of_its_article(example, squad):
     data = example.Data(squad, split=0, validation=1, test=1)
     rng = np.random.default_rng(0)
