@@ -12,7 +12,9 @@ from minqa.text import sentences
 WORDS = 4, 14  # of a question after its first: fewer ask for too much, more are seldom typed
 _TITLE_END = re.compile(r" \(.*\)$")
 _VERBS = r"(?:was|is|were|are|had|has|\w+ed|wrote|won|became|made|led|took|built|held|began)\b"
-_SENTENCE = re.compile(rf"(He|She|It|They) (?:also |later |then |first )?({_VERBS}[^,;:(\[]*)")
+_SENTENCE = re.compile(
+    rf"(He|She|It|They) (?:also |later |then |first )?({_VERBS}(?:[^,;:(\[]|(?<=\d),(?=\d))*)"
+)
 
 
 class Cloze(NamedTuple):
@@ -24,21 +26,22 @@ class Cloze(NamedTuple):
 
 
 def cloze_questions(title: str, passage: str) -> list[Cloze]:
-    """The questions of a passage whose first sentence begins with its article's title, or the end of one."""
-    (_, first), *places = sentences(passage).tolist() or [(0, 0)]
+    """Those of a passage whose first sentence holds the title of its article, or the end of it."""
+    (_, first), *places = sentences(passage).tolist()
     name = _TITLE_END.sub("", title)
     last = re.escape(name.rpartition(" ")[2])
-    found = re.match(rf"(?:The |An? )?((?:[\w.'’-]+ ){{0,4}}{last}\b)", passage[:first])
-    start = passage.find(name, 0, first)
-    if start < 0 and not found:
+    found = re.search(rf"\b({re.escape(name)})(?!\w)", passage[:first]) or re.match(
+        rf"(?:The |An? )?((?:[\w.'’-]+ ){{0,4}}{last})(?!\w)", passage[:first]
+    )
+    if not found:
         return []
-    start, end = (start, start + len(name)) if start >= 0 else found.span(1)
     questions = []
     for place in places:
         if echo := _SENTENCE.match(passage[slice(*place)]):
             pronoun, rest = echo.groups()
             rest = rest.rstrip(" .")
-            if WORDS[0] <= len(rest.split()) <= WORDS[1]:
+            is_whole = "both" not in rest and rest.count('"') % 2 == 0
+            if is_whole and WORDS[0] <= len(rest.split()) <= WORDS[1]:
                 who = "Who" if pronoun in ("He", "She") else "What"
-                questions.append(Cloze(f"{who} {rest}?", start, end))
+                questions.append(Cloze(f"{who} {rest}?", *found.span(1)))
     return questions

@@ -52,6 +52,7 @@ from minqa.answers.reader import BertForQuestionAnswering, Reader, answer, read_
 from minqa.answers.span_head import SpanHead, pair, read_answers, save_span_head
 from minqa.answers.spans import span_loss, span_scores
 from minqa.batches import Window, as_batch, pad
+from minqa.corpus.passages import MAX_TOKENS
 from minqa.files.checkpoint import dump
 from minqa.files.loading import DEMO_MODEL, model_folder, read_bert
 from minqa.spans import MAX_SPAN_WORDS
@@ -123,7 +124,7 @@ class Data:
 
     def elsewhere(self, example, rng):
         """The same question, put to another passage of the article; itself, if there is none."""
-        others = [i for i in self.passages_of[self.article.get(example.passage)] if i != example.passage]
+        others = [i for i in self.passages_of[self.article[example.passage]] if i != example.passage]
         return Example(example.question, int(rng.choice(others)), Counter()) if others else example
 
 
@@ -179,7 +180,7 @@ class HeadTask(Task):
         asked, self.questions = embed(views, data.questions, "query")
         ranked, self.passages = embed(views, data.passages[: data.paragraphs], "passage")
         articles = [data.article[i] for i in range(len(ranked))]
-        self.ranking = Ranking(asked, ranked, articles)
+        self.ranking = Ranking(asked[: data.asked], ranked, articles)
         [leads] = embed(views[1:], data.passages[data.paragraphs :], "passage") or [[]]
         if leads:
             near = minqa.match(minqa.pool(asked), minqa.pool(leads), k=min(LEADS_RANKED, len(leads)))[1]
@@ -198,7 +199,7 @@ class HeadTask(Task):
         return [example for example in self.data.asked_of_leads if self.marks(example)]
 
     def known(self, rng):
-        """Of leads only those who are taught: first it has to be learnt what a question is."""
+        """Questions made of leads are for heads that are taught; the first learns from real ones alone."""
         number = min(LEAD_QUESTIONS, len(self.asked_of_leads)) if self.teachers else 0
         chosen = rng.choice(len(self.asked_of_leads), number, replace=False) if number else []
         return self.marked + [self.asked_of_leads[i] for i in chosen]
@@ -227,7 +228,7 @@ class HeadTask(Task):
             if i != example.passage and not any(text in self.data.passages[i].lower() for text in wanted)
         ]
         if not others:
-            return self.data.elsewhere(example, rng)
+            return example if of_lead else self.data.elsewhere(example, rng)
         return Example(example.question, others[min(int(rng.exponential(near)), len(others) - 1)], Counter())
 
     def length(self, example):
@@ -241,7 +242,9 @@ class HeadTask(Task):
         target = targets(map(self.marks, examples), batch.mask.shape)
         if self.teachers:
             of_leads = [example.question >= self.data.asked for example in examples]
-            part = np.where(of_leads, 0, TAUGHT_PART).astype(np.float32)[:, None, None]  # not taught before
+            part = np.where(of_leads, 0, TAUGHT_PART).astype(np.float32)[
+                :, None, None
+            ]  # the first never saw these
             target = (1 - part) * target + part * np.asarray(beliefs(self.teachers, batch, target))
         return batch, target
 
@@ -459,7 +462,7 @@ def train_step(model, state, batch, key, *, loss, optimizer):
 def train(task, data, options, settings, *, out, seed):
     """Train; `task.save` keeps the weights of the last epoch in `out`.
 
-    Those that are best on a few articles of validation may be of an epoch when the rate was still high.
+    The epoch that is best on a few validation articles may be an early one, picked by chance.
     """
     number = len(task.known(np.random.default_rng(seed)))
     extra = int(NO_ANSWER_PART * number)
@@ -498,7 +501,7 @@ def train(task, data, options, settings, *, out, seed):
                     raise minqa.InputError(f"The loss is {losses[-1]} at {place}: lower --rate.")
                 if stopped():
                     raise KeyboardInterrupt
-                told = f"epoch {epoch + 1}, loss {np.mean(losses[-50:]):.2f}"
+                told = f"{out.name}, epoch {epoch + 1}, loss {np.mean(losses[-50:]):.2f}"
                 told += f", F1 {facts['validation F1']:.1f}" if epoch else ""
                 bar.update(row, advance=1, description=told)
             exact, mean_f1, _ = evaluate(task, averaged, data, data.validation)
@@ -546,7 +549,7 @@ def main():
     add("--hidden", type=int, default=128, help="the head's width (default: 128)")
     add("--generations", type=int, help="heads, each taught by those before (default: 2)")
     add("--leads", type=int, default=10_000, help="leads of Wikipedia to learn from too (default: 10000)")
-    add("--epochs", type=int, help="at most so many (default: 16, or 2 with --finetune)")
+    add("--epochs", type=int, help="how many (default: 16, or 2 with --finetune)")
     add("--batch", type=int, help="questions per step (default: 32, or 16 with --finetune)")
     add("--rate", type=float, help="the highest learning rate (default: 2e-3, or 1e-4 with --finetune)")
     add("--seed", type=int, default=0, help="of weights and order (default: 0)")
@@ -570,26 +573,26 @@ def main():
 
 
 def run(options):
-    leads = [] if options.finetune else wikipedia_leads(options.model, options.leads)
-    how = {"split": options.split, "validation": options.validation, "test": options.test}
-    data = Data(options.squad, **how, leads=leads)
-    settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "squad")}
-    settings |= {"questions": len(data.train), "data": options.squad.name, "digest": data.digest}
     for name in ("epochs", "batch", "generations", "validation", "hidden", "test", "leads"):
         least = 0 if name in ("test", "leads") else 1
         if getattr(options, name) < least:
             raise minqa.InputError(f"--{name} must be at least {least}.")
     if options.finetune and options.generations > 1:
         raise minqa.InputError("--generations is of heads: leave it out with --finetune.")
+    leads = [] if options.finetune else wikipedia_leads(options.model, options.leads)
+    how = {"split": options.split, "validation": options.validation, "test": options.test}
+    data = Data(options.squad, **how, leads=leads)
+    settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "squad")}
+    settings |= {"questions": len(data.train), "data": options.squad.name, "digest": data.digest}
     if len(data.train) < options.batch:
         raise minqa.InputError(f"{len(data.train)} questions are left to train on, fewer than --batch.")
-    options.out.mkdir(parents=True, exist_ok=True)
-    Run(options.out / "run.safetensors", settings).check()
-    task = (ReaderTask if options.finetune else HeadTask)(data, options)
     last = options.generations - 1
-    for i in range(options.generations):
-        out = options.out / f"generation-{i}" if i < last else options.out
-        out.mkdir(exist_ok=True)
+    folders = [options.out / f"generation-{i}" for i in range(last)] + [options.out]
+    for out in folders:
+        out.mkdir(parents=True, exist_ok=True)
+        Run(out / "run.safetensors", settings).check()
+    task = (ReaderTask if options.finetune else HeadTask)(data, options)
+    for i, out in enumerate(folders):
         train(task, data, options, settings, out=out, seed=options.seed + SEEDS_APART * i)
         if i < last:
             task.teachers += (task.load(out),)
@@ -598,9 +601,12 @@ def run(options):
 
 def wikipedia_leads(model, number):
     """Passages of the first leads, as `ask` reads them."""
-    leads = enumerate(minqa.demo_passages()[:number]) if number else ()
-    articles = [minqa.Article(str(i), lead.title, lead.text) for i, lead in leads]
-    return [passage for passages in minqa.split(minqa.load(model), articles) for passage in passages]
+    if not number:
+        return []
+    leads = enumerate(minqa.demo_passages()[:number])
+    articles, encoder = [minqa.Article(str(i), lead.title, lead.text) for i, lead in leads], minqa.load(model)
+    most = min(MAX_TOKENS, encoder.tokenizer.max_tokens)
+    return [passage for passages in minqa.split(encoder, articles, max_tokens=most) for passage in passages]
 
 
 def report(task, data, options, settings):

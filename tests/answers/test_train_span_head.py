@@ -83,7 +83,8 @@ def run(example, folder, squad, monkeypatch, tmp_path):
 
 
 def test_a_run_that_was_stopped_ends_like_one_that_was_not(example, run, tmp_path, monkeypatch, capsys):
-    run(tmp_path / "whole", "--epochs", "2")
+    twice = ("--epochs", "2", "--generations", "2")
+    run(tmp_path / "whole", *twice)
     told = " ".join(capsys.readouterr())
     assert "epoch 2: loss" in told and "6 questions on 1 articles" in told and "AUROC" in told
     calls = Counter()
@@ -91,14 +92,14 @@ def test_a_run_that_was_stopped_ends_like_one_that_was_not(example, run, tmp_pat
 
     def stop(*arguments, **options):
         calls["step"] += 1
-        if calls["step"] == 8:  # in the second epoch
+        if calls["step"] == 22:  # in the second epoch of the second head
             os.kill(os.getpid(), signal.SIGINT)
         return step(*arguments, **options)
 
     monkeypatch.setattr(example, "train_step", stop)
     with pytest.raises(SystemExit, match="Stopped: the same command goes on"):
-        run(tmp_path / "halted", "--epochs", "2")
-    run(tmp_path / "halted", "--epochs", "2")
+        run(tmp_path / "halted", *twice)
+    run(tmp_path / "halted", *twice)
     heads = [minqa.load_span_head(tmp_path / name / "span_head.safetensors") for name in ("whole", "halted")]
     for leaf, same in zip(*map(jax.tree.leaves, heads), strict=True):
         np.testing.assert_array_equal(leaf, same)
@@ -116,7 +117,8 @@ def test_a_second_head_learns_from_the_first_and_from_leads(example, run, folder
     assert data.asked_of_leads and task.known(rng) == task.marked, "nobody teaches it yet"
     before, (asked, *_) = task.batch(task.marked[:4])[1], data.asked_of_leads
     task.teachers = (first,)
-    assert [example for example in task.known(rng) if example.question >= data.asked] == data.asked_of_leads
+    of_leads = [example for example in task.known(rng) if example.question >= data.asked]
+    assert sorted(of_leads) == data.asked_of_leads
     batch, after = task.batch(task.marked[:4])
     believed = np.asarray(example.beliefs(task.teachers, batch, before))
     start, end, none = map(np.asarray, first(batch))
@@ -152,6 +154,16 @@ def _heads(folder):
         ),
         ("Hamlet", "A play by Shakespeare. It is the longest of his plays.", []),
         ("Rome", "Rome is a city. It is old. Its rivers are wide and long and deep.", []),
+        (
+            "Plant",
+            "Plants grow. They are more than 300,000 species of life, we know.",
+            [],
+        ),
+        (
+            "Plants",
+            "Plants grow. They are more than 300,000 species of life, we know. They live on both sides.",
+            [("What are more than 300,000 species of life?", "Plants")],
+        ),
         ("Rome", "", []),
     ],
 )  # fmt: skip
