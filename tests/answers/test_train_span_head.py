@@ -65,6 +65,7 @@ def squad(tmp_path_factory):
 @pytest.fixture
 def run(example, folder, squad, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(jax, "clear_caches", lambda: None)  # other tests would compile again
 
     def run(out, *options):
         monkeypatch.setattr(
