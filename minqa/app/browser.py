@@ -23,10 +23,10 @@ from minqa.views.html import SCRIPT, STYLE
 
 QUESTIONS = [
     "Who developed the theory of relativity?",
-    "Which planet has rings?",
-    "What do bees make?",
+    "What is the capital of Egypt?",
+    "When did World War II end?",
+    "Who was the first president of the United States?",
     "Where do penguins live?",
-    "Who wrote Hamlet?",
 ]
 TIRED = "The animal didn't cross the street because it was too tired."
 WIDE = "The animal didn't cross the street because it was too wide."
