@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from minqa.text import sentences
 
-WORDS = 4, 14  # of a question after its first: fewer ask for too much, more are seldom typed
+MIN_WORDS, MAX_WORDS = 4, 14  # of a question after its first: fewer ask for too much, more are seldom typed
 _TITLE_END = re.compile(r" \(.*\)$")
 _VERBS = r"(?:was|is|were|are|had|has|\w+ed|wrote|won|became|made|led|took|built|held|began)\b"
 _SENTENCE = re.compile(
@@ -26,14 +26,14 @@ class Cloze(NamedTuple):
 
 
 def cloze_questions(title: str, passage: str) -> list[Cloze]:
-    """Those of a passage whose first sentence holds the title of its article, or the end of it."""
+    """The questions of a passage; none, unless its first sentence holds the title or its last word."""
     (_, first), *places = sentences(passage).tolist()
     name = _TITLE_END.sub("", title)
     last = re.escape(name.rpartition(" ")[2])
-    found = re.search(rf"\b({re.escape(name)})(?!\w)", passage[:first]) or re.match(
+    mention = re.search(rf"\b({re.escape(name)})(?!\w)", passage[:first]) or re.match(
         rf"(?:The |An? )?((?:[\w.'’-]+ ){{0,4}}{last})(?!\w)", passage[:first]
     )
-    if not found:
+    if not mention:
         return []
     questions = []
     for place in places:
@@ -41,7 +41,7 @@ def cloze_questions(title: str, passage: str) -> list[Cloze]:
             pronoun, rest = echo.groups()
             rest = rest.rstrip(" .")
             is_whole = "both" not in rest and rest.count('"') % 2 == 0
-            if is_whole and WORDS[0] <= len(rest.split()) <= WORDS[1]:
+            if is_whole and MIN_WORDS <= len(rest.split()) <= MAX_WORDS:
                 who = "Who" if pronoun in ("He", "She") else "What"
-                questions.append(Cloze(f"{who} {rest}?", *found.span(1)))
+                questions.append(Cloze(f"{who} {rest}?", *mention.span(1)))
     return questions

@@ -160,7 +160,7 @@ class Task:
 
     @cached_property
     def marked(self):
-        """What is too long to be marked must not be learnt to have no answer."""
+        """The questions that are trained on: one with too long an answer must not be learnt to have none."""
         return [example for example in self.data.train if not example.answers or self.marks(example)]
 
     def known(self, rng):
@@ -241,10 +241,9 @@ class HeadTask(Task):
         batch = pair(*self._vectors(examples))
         target = targets(map(self.marks, examples), batch.mask.shape)
         if self.teachers:
-            of_leads = [example.question >= self.data.asked for example in examples]
-            part = np.where(of_leads, 0, TAUGHT_PART).astype(np.float32)[
-                :, None, None
-            ]  # the first never saw these
+            # Questions of leads keep their marks alone: the first teacher never saw such.
+            taught = [TAUGHT_PART * (example.question < self.data.asked) for example in examples]
+            part = np.array(taught, np.float32)[:, None, None]
             target = (1 - part) * target + part * np.asarray(beliefs(self.teachers, batch, target))
         return batch, target
 
@@ -548,7 +547,12 @@ def main():
     add("--layer", type=int, default=3, help="the layer that the head reads (default: 3)")
     add("--hidden", type=int, default=128, help="the head's width (default: 128)")
     add("--generations", type=int, help="heads, each taught by those before (default: 2)")
-    add("--leads", type=int, default=10_000, help="leads of Wikipedia to learn from too (default: 10000)")
+    add(
+        "--leads",
+        type=int,
+        default=10_000,
+        help="leads of Wikipedia for a head to learn from too (default: 10000)",
+    )
     add("--epochs", type=int, help="how many (default: 16, or 2 with --finetune)")
     add("--batch", type=int, help="questions per step (default: 32, or 16 with --finetune)")
     add("--rate", type=float, help="the highest learning rate (default: 2e-3, or 1e-4 with --finetune)")
@@ -580,8 +584,9 @@ def run(options):
     if options.finetune and options.generations > 1:
         raise minqa.InputError("--generations is of heads: leave it out with --finetune.")
     leads = [] if options.finetune else wikipedia_leads(options.model, options.leads)
-    how = {"split": options.split, "validation": options.validation, "test": options.test}
-    data = Data(options.squad, **how, leads=leads)
+    data = Data(
+        options.squad, split=options.split, validation=options.validation, test=options.test, leads=leads
+    )
     settings = {name: str(value) for name, value in vars(options).items() if name not in ("out", "squad")}
     settings |= {"questions": len(data.train), "data": options.squad.name, "digest": data.digest}
     if len(data.train) < options.batch:

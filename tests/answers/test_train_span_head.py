@@ -129,6 +129,7 @@ def test_a_second_head_learns_from_the_first_and_from_leads(example, run, folder
     assert believed[0][tuple(i)] == pytest.approx(chosen / (odds.sum() + np.exp(none[0])), rel=1e-4)
     np.testing.assert_allclose(after, (before + believed) / 2, atol=1e-6)
     others = [task.elsewhere(asked, rng) for _ in range(8)]
+    assert any(not other.answers for other in others)
     assert {asked.passage}.isdisjoint(other.passage for other in others if not other.answers)
     elsewhere = [
         task.elsewhere(example, rng).passage >= data.paragraphs for example in task.marked for _ in range(20)
