@@ -1,25 +1,31 @@
-"""The tabs in a browser: Gradio's controls around what `tabs` shows, and the server."""
+"""The page in a browser: a form whose address is the state, and the server that answers it."""
 
+import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from base64 import b64encode
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from hashlib import sha256
 from importlib.resources import files
-from typing import Any
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
-# Before Gradio is imported: nobody outside is told that it was.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse
+from starlette.routing import Route
 
-import gradio as gr
-from starlette.middleware import Middleware
-
-from minqa.app.guard import Guard
-from minqa.app.tabs import EMPTY, MAX_CHARACTERS, State, Tabs
+from minqa.app.tabs import MAX_CHARACTERS, State, Tabs, error_html
 from minqa.app.work import Search
 from minqa.encoder import WEIGHTS
 from minqa.inside.features import FEATURES
 from minqa.text import InputError
-from minqa.views.html import SCRIPT, STYLE
+from minqa.views.html import ENVIRONMENT, SCRIPT, STYLE
 
 QUESTIONS = [
     "Who developed the theory of relativity?",
@@ -28,45 +34,124 @@ QUESTIONS = [
     "Who was the first president of the United States?",
     "Where do penguins live?",
 ]
-TIRED = "The animal didn't cross the street because it was too tired."
 WIDE = "The animal didn't cross the street because it was too wide."
-NUMBERS = 'In 1915 Albert Einstein (a physicist) published it; "3 others" agreed. They met in Berlin.'
+SETTINGS = {"k", "answers", "layer", "weights", "rerank", "influence", "model"}  # which are folded away
+FIRST_PORT = 7860
+# Requests that wait, of everyone and of one visitor, who may be several behind one address.
+MAX_WAITING = 64
+MAX_WAITING_OF_ONE = 16
 
-APP_STYLE, APP_SCRIPT = (
-    files("minqa.app").joinpath(f"app.{kind}").read_text("utf-8") for kind in ("css", "js")
+_page, _style, _script = (
+    files("minqa.app").joinpath(name).read_text("utf-8") for name in ("page.html", "app.css", "app.js")
 )
+_style, _script = STYLE + _style, SCRIPT + _script
+_template = ENVIRONMENT.from_string(
+    _page,
+    {
+        "style": _style,
+        "script": _script,
+        "questions": QUESTIONS,
+        "wide": WIDE,
+        "WEIGHTS": WEIGHTS,
+        "FEATURES": [*FEATURES],
+        "MAX_CHARACTERS": MAX_CHARACTERS,
+    },
+)
+HEADERS = {
+    # The page asks no other host for anything, no script but its own runs, and no other page may frame it.
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    f"script-src 'sha256-{b64encode(sha256(_script.encode()).digest()).decode()}'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 
 
-def build(searches: Sequence[Search]) -> gr.Blocks:
-    """The page, for `serve`.
+class Page:
+    """The page as a function of its address, for its own visitors, a few at a time.
 
     Args:
         searches: one per model; the first is asked unless another is chosen.
+        host: where the server listens.
+        proxy: the address at which a reverse proxy shows the page, or "".
     """
-    tabs = Tabs(searches)
-    with gr.Blocks(title="minqa", analytics_enabled=False) as page:
-        gr.HTML("<h1>minqa</h1><p>Ask, see which words matched, and look inside the model.</p>")
-        with gr.Tabs() as chosen:
-            names = ("ask", *(("compare",) if len(searches) > 1 else ()), "heads", "units")
-            made = {name: _Tab(tabs, name) for name in names}
-        outputs = [chosen, *(part for tab in made.values() for part in (*tab.controls.values(), tab.shown))]
 
-        def load(request: gr.Request) -> list[Any]:
-            """What the address says, in its place; other controls keep what was typed meanwhile."""
-            given = dict(request.query_params)
-            tab = made.get(given.get("tab", State.tab), made[State.tab])
-            changes: dict[Any, Any] = {}
-            if given:
-                texts = {name: part.value for name, part in tab.controls.items() if name not in tab.initial}
-                changes = {chosen: gr.Tabs(selected=tab.name), tab.shown: tabs.show(texts | given)}
-            with suppress(InputError):
-                state = State.of(given)
-                values = {part: getattr(state, name) for name, part in tab.controls.items() if name in given}
-                changes |= {part: value for part, value in values.items() if _fits(part, value)}
-            return [changes.get(part, gr.skip()) for part in outputs]
+    def __init__(self, searches: Sequence[Search], host: str, proxy: str = ""):
+        self.tabs, self.host, self.proxy = Tabs(searches), host, urlsplit(proxy).netloc
+        cores = os.cpu_count() or 1
+        self.queue = ThreadPoolExecutor(cores)
+        # Nobody stands in the queue more often than that, so that another's turn comes soon.
+        self.shares: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(cores))
+        self.waiting: Counter[str] = Counter()  # requests of each visitor
+        self.app = Starlette(routes=[Route("/", self.answer)])
 
-        page.load(load, None, outputs, show_progress="hidden", queue=False)
-    return page
+    async def answer(self, request: Request) -> HTMLResponse:
+        """The page at an address; what is wrong is a sentence on it."""
+        if refusal := self.refusal(request):
+            return HTMLResponse(error_html(refusal), 403, HEADERS)
+        parameters, visitor = dict(request.query_params), request.client.host if request.client else ""
+        status, shown = 503, ""
+        if self.waiting[visitor] >= MAX_WAITING_OF_ONE:
+            shown = error_html("Your last questions are still waiting.")
+        elif self.waiting.total() >= MAX_WAITING:
+            shown = error_html("Too many visitors ask at once: try again soon.")
+        else:
+            self.waiting[visitor] += 1
+            turn = asyncio.ensure_future(self.turn(visitor, parameters))
+            left = asyncio.ensure_future(_left(request))
+            try:
+                await asyncio.wait({turn, left}, return_when=asyncio.FIRST_COMPLETED)
+                turn.cancel()  # what has begun goes on, and nobody waits for it
+                with suppress(asyncio.CancelledError):
+                    status, shown = 200, await turn
+            finally:
+                left.cancel()
+                self.waiting[visitor] -= 1
+                if not self.waiting[visitor]:
+                    del self.waiting[visitor], self.shares[visitor]
+        return HTMLResponse(self.html(parameters, shown), status, HEADERS)
+
+    def refusal(self, request: Request) -> str:
+        """Why a request is none of a visitor of the page; "" if it may be one."""
+        headers, host = request.headers, request.headers.get("host", "")
+        if not self.is_own(host):
+            return f"The page is not at {host}."  # such as a name that another site has pointed here
+        origin = headers.get("origin")
+        foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+        follows_link = headers.get("sec-fetch-dest") == "document"
+        others = origin is not None and urlsplit(origin).netloc not in (host, self.proxy or host)
+        if others or (foreign and not follows_link):
+            return "Another site may not ask the page."
+        return ""
+
+    def is_own(self, host: str) -> bool:
+        """Whether a Host header names this server: by a name of its own, or by an address."""
+        name = urlsplit(f"//{host}").hostname or ""
+        if host == self.proxy or name in ("localhost", "127.0.0.1", "::1", self.host):
+            return True
+        if self.host in ("localhost", "127.0.0.1", "::1"):
+            return False
+        return _is_address(name) or name in (socket.gethostname().lower(), socket.getfqdn().lower())
+
+    async def turn(self, visitor: str, parameters: dict[str, str]) -> str:
+        """What a tab shows, once it is the visitor's turn."""
+        async with self.shares[visitor]:
+            work = self.queue.submit(self.tabs.show, parameters)
+            return await asyncio.wrap_future(work)  # which is taken out of the queue if this is cancelled
+
+    def html(self, parameters: dict[str, str], shown: str) -> str:
+        """The whole page around what a tab shows."""
+        moved, encoder = self.tabs.moved(parameters), self.tabs.encoder(parameters)
+        values = vars(State()) | self.tabs.initial(parameters) | moved
+        opened = bool(SETTINGS & moved.keys())
+        return _template.render(
+            tab=values["tab"],
+            values=values,
+            opened=opened,
+            names=self.tabs.names,
+            encoder=encoder,
+            shown=shown,
+        )
 
 
 def warm_up(searches: Sequence[Search]) -> None:
@@ -75,166 +160,34 @@ def warm_up(searches: Sequence[Search]) -> None:
         Tabs(searches).show({"q": QUESTIONS[0], **values})
 
 
-def serve(page: gr.Blocks, host: str, port: int | None, root_path: str = "") -> str:
+def serve(page: Page, port: int | None) -> str:
     """Start a server in the background, and return its address.
-
-    Args:
-        root_path: the address at which a reverse proxy shows the page, if there is one.
 
     Raises:
         InputError: there is no such address here, or the port is taken.
     """
-    at = f"{host}, port {port}" if port else host
-    refused = InputError(f"The page cannot listen at {at}: name another --host or --port.")
-    try:  # Gradio would try a hundred ports of an address that is not here
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        socket.create_server((host, port or 0), family=family).close()
-    except (OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
-        raise refused from None
+    family = socket.AF_INET6 if ":" in page.host else socket.AF_INET
+    for number in [port] if port else range(FIRST_PORT, FIRST_PORT + 100):
+        with suppress(OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
+            listening = socket.create_server((page.host, number), family=family)
+            break
+    else:
+        at = f"{page.host}, port {port}" if port else page.host
+        raise InputError(f"The page cannot listen at {at}: name another --host or --port.")
+    server = uvicorn.Server(uvicorn.Config(page.app, log_level="warning", lifespan="off"))
+    threading.Thread(target=server.run, args=[[listening]], daemon=True).start()
+    host = f"[{page.host}]" if family == socket.AF_INET6 else page.host
+    return f"http://{host}:{listening.getsockname()[1]}/"
+
+
+async def _left(request: Request) -> None:
+    """Wait until the visitor has left."""
+    while not await request.is_disconnected():
+        await asyncio.sleep(0.1)
+
+
+def _is_address(name: str) -> bool:
     try:
-        functions = {number: (len(one.inputs), len(one.outputs)) for number, one in page.fns.items()}
-        font, mono = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            root_path=root_path.rstrip("/"),
-            prevent_thread_lock=True,
-            quiet=True,
-            share=False,
-            ssr_mode=False,
-            footer_links=[],
-            theme=gr.themes.Base(primary_hue="orange", font=font, font_mono=mono),
-            css=STYLE + APP_STYLE,
-            head=f"<script>{SCRIPT}{APP_SCRIPT}</script>",
-            app_kwargs={"middleware": [Middleware(Guard, functions, host, root_path)]},
-        )
-    except OSError:
-        raise refused from None
-    return address
-
-
-def _fits(part: Any, value: Any) -> bool:
-    """Whether a control can show a value, which an address may have from anybody."""
-    if isinstance(part, gr.Slider):
-        return part.minimum <= value <= part.maximum
-    return not isinstance(part, gr.Dropdown | gr.Radio) or value in [choice for _, choice in part.choices]
-
-
-class _Tab:
-    """A tab: its controls, by their names in `State`, and what it shows."""
-
-    def __init__(self, tabs: Tabs, name: str):
-        self.tabs, self.name = tabs, name
-        self.controls: dict[str, Any] = {}
-        self.events: list[Callable] = []  # that ask for the tab
-        self.examples: Any = None
-        with gr.Tab(name.capitalize(), id=name) as selected:
-            getattr(self, f"add_{name}")()
-            empty = EMPTY if "q" in self.controls else '<p class="empty">Press Look.</p>'
-            self.shown = gr.HTML(empty, elem_id=f"{name}-shown", apply_default_css=False)
-            self.wire(selected if name in ("heads", "units") else None)
-
-    def add_ask(self) -> None:
-        self.question("Ask")
-        with gr.Accordion("How words are compared: layer, weights, re-ranking", open=False):
-            with gr.Row():
-                self.slider("layer", 0, self.tabs.layers, "Layer (0: embeddings)", value=self.tabs.layers)
-                self.slider("rerank", 0, 200, "Passages read closely", step=10, value=self.tabs.rerank)
-                self.slider("k", 1, 10, "Passages shown")
-                self.slider("answers", 1, 5, "Answers")
-            with gr.Row():
-                self.add("weights", gr.Radio, choices=[*WEIGHTS], label="Weights of words")
-                self.add("influence", gr.Checkbox, label="Influence too: gradient × input of the score")
-                self.model()
-
-    def add_compare(self) -> None:
-        self.question("Compare")
-        with gr.Row():
-            self.model("One model")
-            self.choice("other", self.tabs.names, "Another", value=self.tabs.names[1])
-            self.slider("k", 1, 5, "Passages of each")
-
-    def add_heads(self) -> None:
-        self.text("text", "Look", "Text", value=TIRED)
-        with gr.Row():
-            self.slider("layer", 1, self.tabs.depth, "Layer", value=1, elem_id="layer")
-            self.slider("head", 0, self.tabs.heads_per_layer - 1, "Head", elem_id="head")
-            self.model()
-        label = "A text that differs in a word: which heads move?"
-        boxes = [self.add("changed", gr.Textbox, label=label, placeholder=WIDE)]
-        with gr.Row():
-            for name, label in {"source": "Attention of", "first": "to", "second": "or to"}.items():
-                boxes.append(self.add(name, gr.Textbox, label=label))
-        self.events += [box.submit for box in boxes]
-        example = [TIRED, WIDE, State.source, State.first, State.second]
-        boxes, labels = [self.controls["text"], *boxes], ["Too tired, or too wide?"]
-        self.examples = gr.Examples([example], boxes, label="An example", example_labels=labels)
-
-    def add_units(self) -> None:
-        self.text("text", "Look", "Text", value=NUMBERS)
-        with gr.Row():
-            self.choice("feature", [*FEATURES], "Units that follow", value=State.feature)
-            self.choice("kind", self.tabs.kinds, "Kind of unit")
-            self.slider("layer", 0, self.tabs.depth, "… or one: its layer", value=1)
-            unit = self.add("unit", gr.Number, precision=0, label="… and its number (-1: none)")
-            self.model()
-        self.events.append(unit.submit)
-
-    def add(self, name: str, kind: Callable, **options: Any) -> Any:
-        """A control; its first value is the state's default, unless another is given."""
-        self.controls[name] = kind(**{"value": getattr(State, name), **options})
-        return self.controls[name]
-
-    def slider(self, name: str, low: int, high: int, label: str, **options: Any) -> None:
-        choice = {"minimum": low, "maximum": max(high, low + 1), "interactive": high > low}
-        self.add(name, gr.Slider, label=label, **{"step": 1, **choice, **options})
-
-    def choice(self, name: str, choices: Sequence[str], label: str, **options: Any) -> None:
-        self.add(name, gr.Dropdown, choices=choices, label=label, **{"value": choices[0], **options})
-
-    def model(self, label: str = "Model") -> None:
-        self.choice("model", self.tabs.names, label, visible=len(self.tabs.names) > 1)
-
-    def text(self, name: str, verb: str, label: str, **options: Any) -> None:
-        """A text with a button; both ask for the tab."""
-        with gr.Row(equal_height=True):
-            box = self.add(name, gr.Textbox, label=label, scale=6, max_length=MAX_CHARACTERS, **options)
-            button = gr.Button(verb, variant="primary", scale=1, min_width=90)
-        self.events += [box.submit, button.click]
-
-    def question(self, verb: str) -> None:
-        self.text("q", verb, "Question", placeholder=QUESTIONS[0], elem_id=f"{self.name}-question")
-        self.examples = gr.Examples([[text] for text in QUESTIONS], [self.controls["q"]], label="Examples")
-
-    def wire(self, selected: Any) -> None:
-        """Show the tab when it is asked for or selected, a control is moved, or an example is chosen."""
-        kept = [gr.Number(-1, visible=False), gr.Textbox("", visible=False)]
-        moved = {name: part for name, part in self.controls.items() if not isinstance(part, gr.Textbox)}
-        # A control that nobody has moved is not in the address.
-        self.initial = {name: part.value for name, part in moved.items()}
-
-        def run(*values: Any) -> Any:
-            state = dict(zip([*self.controls, "word", "map"], values, strict=True))
-            if state["map"] is None:  # the address shows this tab already
-                return gr.skip()
-            unmoved = [name for name, value in self.initial.items() if state[name] == value]
-            return self.tabs.show({"tab": self.name, **state, **dict.fromkeys(unmoved)})
-
-        how = {
-            "fn": run,
-            "inputs": [*self.controls.values(), *kept],
-            "outputs": self.shown,
-            "js": "(...values) => [...values.slice(0, -2), ...minqaKept()]",
-            "trigger_mode": "always_last",
-            "show_progress": "full",
-            "api_visibility": "private",
-            "queue": False,  # guard has one
-            "preprocess": False,  # `State.of` says what is wrong with a value
-        }
-        gr.on([*self.events, *(part.input for part in moved.values())], **how)
-        if selected:
-            unless = f"new URLSearchParams(location.search).get('tab') === '{self.name}' ? [-1, null]"
-            js = f"(...values) => [...values.slice(0, -2), ...({unless} : minqaKept())]"
-            selected.select(**how | {"js": js})
-        if self.examples:
-            self.examples.load_input_event.then(**how)
+        return bool(ip_address(name))
+    except ValueError:
+        return False

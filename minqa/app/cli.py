@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version as version_of
 from importlib.resources import files
-from importlib.util import find_spec
 from typing import Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ from minqa.text import InputError
 
 # Modules of the extra `app`, and what needs them.
 EXTRA = {name: f"The command line needs {name}" for name in ("platformdirs", "rich")}
-EXTRA |= {"gradio": "The page needs Gradio"}
+EXTRA |= {name: f"The page needs {name}" for name in ("starlette", "uvicorn")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -322,17 +321,15 @@ def show_app(
     root_path: opt.RootPath = None,
 ) -> None:
     """Show a page to ask, compare and look inside with, until Ctrl-C."""
-    if find_spec("gradio") is None:
-        raise ModuleNotFoundError(name="gradio")
     note("Loading the models and what is searched; the page's address follows.")
     from minqa.app import corpora, work
-    from minqa.app.browser import build, serve, warm_up  # Gradio takes seconds to import
+    from minqa.app.browser import Page, serve, warm_up
 
     models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
     searches = work.load_models(models, shipped=True)
     splitter = searches[0].encoder
     searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
-    address = serve(build(searches), host, port, root_path or "")
+    address = serve(Page(searches, host, root_path or ""), port)
     try:
         print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
         threading.Thread(target=warm_up, args=[searches], daemon=True).start()

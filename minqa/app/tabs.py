@@ -27,6 +27,8 @@ MAX_NUMBER = 10**9 - 1
 # The longest question and text that the page takes.
 MAX_CHARACTERS = 2000
 EMPTY = '<p class="empty">Type a question, or click one of the examples.</p>'
+TIRED = "The animal didn't cross the street because it was too tired."
+NUMBERS = 'In 1915 Albert Einstein (a physicist) published it; "3 others" agreed. They met in Berlin.'
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class State:
     answers: int = 1
     layer: int = -1
     weights: Weights = "idf"
-    rerank: int = -1
+    rerank: int = RERANK_STORED
     influence: bool = False
     model: str = ""
     other: str = ""
@@ -83,24 +85,41 @@ class Tabs:
     """Each tab as HTML, from the state alone; one search per model."""
 
     def __init__(self, searches: Sequence[Search]):
-        models = [search.encoder.model for search in searches]
         self.searches = searches
         self.names: list[str] = []  # of the models, each different
         for search in searches:
             name = search.encoder.name
             self.names.append(name if name not in self.names else f"{name} ({len(self.names) + 1})")
-        self.rerank = _rerank(searches[0], State())
-        self.layers = max(search.encoder.num_layers for search in searches)
-        self.depth = max(getattr(model, "depth", self.layers) for model in models)  # of a ColBERT's BERT
-        self.heads_per_layer = max(getattr(model, "num_heads", 1) for model in models)
-        self.kinds = [*dict.fromkeys(kind for model in models for kind in getattr(model, "UNITS", ()))]
         self._units_lock = threading.Lock()  # two visitors do not search for the same units
+
+    def encoder(self, parameters: Mapping[str, Any]) -> Encoder:
+        """The model that an address names; the first, if it names none that is loaded."""
+        name = parameters.get("model", "")
+        return self.search(name if name in self.names else self.names[0]).encoder
+
+    def initial(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """What the controls begin with where that is not the state's default, given the tab and the model."""
+        encoder, first = self.encoder(parameters), parameters.get("model", self.names[0])
+        other = next((name for name in self.names if name != first), "")
+        values = {"model": self.names[0], "other": other, "layer": 1}
+        if (tab := parameters.get("tab", State.tab)) == "ask":
+            values["layer"] = encoder.num_layers
+        kind = getattr(encoder.model, "UNITS", ("",))[0]
+        return values | {"text": NUMBERS if tab == "units" else TIRED, "kind": kind}
+
+    def moved(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """What an address, or a form, says that its controls do not begin with."""
+        initial = {name: str(value) for name, value in (vars(State()) | self.initial(parameters)).items()}
+        return {
+            name: value for name, value in parameters.items() if str(value) not in ("", initial.get(name))
+        }
 
     def show(self, parameters: Mapping[str, Any]) -> str:
         """The tab that an address, or its controls, ask for; an error is a sentence on the page."""
         tabs = {tab.__name__: tab for tab in (self.ask, self.compare, self.heads, self.units)}
+        given = self.moved(parameters)
         try:
-            state = State.of(parameters)
+            state, address = State.of(self.initial(parameters) | given), State.of(given).address
         except InputError as error:
             return error_html(str(error))
         try:
@@ -113,24 +132,22 @@ class Tabs:
             traceback.print_exc(file=sys.stderr)
             kind = type(error).__name__
             shown = error_html(f"This went wrong inside minqa ({kind}); the terminal says more.")
-        return f'<div class="tab" data-address="{safe(state.address)}">{shown}</div>'
+        return f'<div class="tab" data-address="{safe(address)}">{shown}</div>'
 
     def ask(self, state: State) -> str:
-        return self._answers(state, [state.model or self.names[0]])
+        return self._answers(state, [state.model])
 
     def compare(self, state: State) -> str:
         if len(self.names) < 2:
             more = f"--model {self.names[0]} --model path/or/hub-id"
             raise InputError(f"One model is loaded: to compare, start the page with `minqa app {more}`.")
-        name = state.model or self.names[0]
-        other = state.other or next(other for other in self.names if other != name)
-        return self._answers(replace(state, layer=-1), [name, other])
+        return self._answers(replace(state, layer=-1), [state.model, state.other])
 
     def _answers(self, state: State, names: Sequence[str]) -> str:
         """What the models of these names find, and below it how."""
         if not state.q.strip():
             return EMPTY
-        searches = [self._search(name) for name in names]
+        searches = [self.search(name) for name in names]
         clock = Clock()
         replies = [_ask(search, state, clock) for search in searches]
         with clock:
@@ -144,32 +161,32 @@ class Tabs:
         for reply in replies:
             shown += "".join(f'<p class="note">{safe(sentence)}</p>' for sentence in notes(reply))
             lines.append(described(reply.encoder, reply.answerer))
-        return shown + _foot(state, lines)
+        return shown + _foot(lines)
 
     def heads(self, state: State) -> str:
-        encoder, text = self._search(state.model).encoder, _checked(state.text)
+        encoder, text = self.search(state.model).encoder, _checked(state.text)
         if state.changed.strip():
             words = (state.first, state.second)
             view = look.flipped(encoder, text, _checked(state.changed), state.source, words)
         else:
-            view = look.heads(encoder, text, (max(state.layer, 1), state.head), grid=True)
-        return view.html() + _foot(state, [encoder.name])
+            view = look.heads(encoder, text, (state.layer, state.head), grid=True)
+        return view.html() + _foot([encoder.name])
 
     def units(self, state: State) -> str:
-        search, text, kind = self._search(state.model), _checked(state.text), state.kind or None
-        found, chosen = "", [(state.layer if state.layer >= 0 else 1, state.unit)]
+        search, text, kind = self.search(state.model), _checked(state.text), state.kind or None
+        found, chosen = "", [(state.layer, state.unit)]
         if state.unit < 0:
             with self._units_lock:
                 listing, chosen = _search_units(search, state.feature, kind)
             found = listing.html()
         view = look.shaded_by_units(search.encoder, text, chosen, kind)
-        return found + view.html() + _foot(state, [search.encoder.name])
+        return found + view.html() + _foot([search.encoder.name])
 
-    def _search(self, name: str) -> Search:
-        """The search with the model of this name; the first if there is no name."""
-        if name and name not in self.names:
+    def search(self, name: str) -> Search:
+        """The search with the model of this name."""
+        if name not in self.names:
             raise InputError(f"The model {name} is not loaded here: there is {', '.join(self.names)}.")
-        return self.searches[self.names.index(name) if name else 0]
+        return self.searches[self.names.index(name)]
 
 
 @cache
@@ -202,8 +219,7 @@ def _rerank(search: Search, state: State) -> int:
     """How many candidates are read closely, at most as many as takes a second."""
     layer = replace(search.encoder, layer=state.layer).layer_number
     stored = search.index.token_vectors is not None and layer == search.encoder.num_layers
-    most = RERANK_STORED if stored else MAX_PASSAGES_EMBEDDED
-    return most if state.rerank < 0 else state.rerank if stored else min(state.rerank, most)
+    return state.rerank if stored else min(state.rerank, MAX_PASSAGES_EMBEDDED)
 
 
 def _ask(search: Search, state: State, clock: Clock) -> Reply:
@@ -212,7 +228,7 @@ def _ask(search: Search, state: State, clock: Clock) -> Reply:
         raise InputError(f"There are no weights {state.weights}: there are {', '.join(WEIGHTS)}.")
     if not 1 <= state.answers <= 20:
         raise InputError("The page shows 1 to 20 answers.")
-    if not 1 <= state.k <= 20 or state.rerank > 200:
+    if not 1 <= state.k <= 20 or not 0 <= state.rerank <= 200:
         raise InputError("The page shows 1 to 20 passages, out of at most 200 that are read closely.")
     encoder = replace(search.encoder, layer=state.layer, weights=state.weights)
     return replace(search, encoder=encoder, clock=clock).ask(state.q, state.k, _rerank(search, state))
@@ -225,6 +241,5 @@ def _influence(encoder: Encoder, query: str, passage: str) -> str:
         return error_html(str(error))
 
 
-def _foot(state: State, lines: Sequence[str]) -> str:
-    link = f'<a href="{safe(state.address)}">Link to this view</a>'
-    return f'<p class="foot">{link} · {"<br>".join(map(safe, lines))}</p>'
+def _foot(lines: Sequence[str]) -> str:
+    return f'<p class="foot">{"<br>".join(map(safe, lines))}</p>'

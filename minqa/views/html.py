@@ -93,7 +93,7 @@ def squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
     return paths
 
 
-_environment = jinja2.Environment(
+ENVIRONMENT = jinja2.Environment(
     autoescape=True,
     # Strings are made printable, then escaped; Markup, which is HTML already, is a type of its own.
     finalize=lambda value: printable(value) if type(value) is str else value,
@@ -101,10 +101,10 @@ _environment = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_environment.globals |= dict(marked=marked, phrase_parts=phrase_parts, map_data=map_data, squares=squares)
-_environment.globals |= dict(similarity_scale=similarity_scale, query_heat=query_heat)
-_environment.globals |= dict(SHARES=SHARES, MAX_CELLS=MAX_CELLS, MAX_PARTS=MAX_PARTS, heads_data=heads_data)
-_environment.filters |= {"score": format_score, "activation": format_activation}
-_environment.filters |= {"one_line": one_line, "is_finite": math.isfinite}
+ENVIRONMENT.globals |= dict(marked=marked, phrase_parts=phrase_parts, map_data=map_data, squares=squares)
+ENVIRONMENT.globals |= dict(similarity_scale=similarity_scale, query_heat=query_heat)
+ENVIRONMENT.globals |= dict(SHARES=SHARES, MAX_CELLS=MAX_CELLS, MAX_PARTS=MAX_PARTS, heads_data=heads_data)
+ENVIRONMENT.filters |= {"score": format_score, "activation": format_activation}
+ENVIRONMENT.filters |= {"one_line": one_line, "is_finite": math.isfinite}
 # The macros of page.html, among them one for each kind of view.
-TEMPLATE: Any = _environment.from_string(TEMPLATES).module
+TEMPLATE: Any = ENVIRONMENT.from_string(TEMPLATES).module

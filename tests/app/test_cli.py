@@ -524,7 +524,7 @@ def test_help_answers_with_neither_jax_nor_rich():
         from minqa.app.cli import main
         statuses = [main(["--help"]), main(["ask", "--help"]), main(["ask", "x", "-k", "0"])]
         assert statuses == [0, 0, 2]
-        assert not {"jax", "rich", "gradio"} & set(sys.modules)
+        assert not {"jax", "rich", "starlette"} & set(sys.modules)
     """
     done = python(code)
     assert done.returncode == 0 and "ask" in done.stdout and done.stderr.startswith("minqa: Invalid value")
@@ -726,8 +726,10 @@ def test_look_refuses_in_one_sentence(run, bert_folder, corpus, arguments, sente
 
 def test_the_app_says_what_it_needs(run, monkeypatch):
     monkeypatch.delitem(sys.modules, "minqa.app.browser", raising=False)
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    assert_sentence(run("app"), "The page needs Gradio: install it with `uv sync --extra app`")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    status, output, error = run("app")
+    assert (status, output) == (1, "") and "Traceback" not in error
+    assert error.endswith("minqa: The page needs uvicorn: install it with `uv sync --extra app`.\n")
 
 
 LONG, NUL, NOBODY, UMLAUT = "x" * 5000, "a\0b", "~nouser/x", "\udcff"
