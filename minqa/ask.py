@@ -40,6 +40,7 @@ class Result:
     heat_map: HeatMap  # of the question on the passage; its `score` ranks the results
     span: Span | None  # the answer; or, if none was looked for, the phrase that the heat points to
     sentence: Span | None  # the sentence that echoes the question most
+    copies: int = 1  # how many of the candidates have this text
     answered: bool = False  # whether an answer was looked for
 
 
@@ -64,7 +65,7 @@ def ask(
     rerank: int | None = None,
     answerer: Any = None,
 ) -> Results:
-    """The k passages that echo a question most, where they do, and what they answer.
+    """The k distinct passages that echo a question most, where they do, and what they answer.
 
     The similarity of pooled vectors picks candidates from the whole corpus, and MaxSim over their words puts
     them in order (Khattab and Zaharia 2020, arXiv:2004.12832, section 4.5).
@@ -106,7 +107,10 @@ def ask(
     with step("rank"):
         # Rounded, so that equal passages stay in the order of their cosines whatever batch they were in.
         scores = np.round(rank(queries[0], candidates[0]), 4) if rerank else np.zeros(len(rows))
-        best = np.argsort(-scores, kind="stable")[:k].tolist()
+        first: dict[str, int] = {}  # of the candidates of each text, the best
+        for row in np.argsort(-scores, kind="stable").tolist():
+            first.setdefault(texts[row], row)
+        best = [*first.values()][:k]
     with step("heat maps"):
         heats = [heat_map(queries[0], candidates[0][row]) for row in best]
     with step("spans"):
@@ -118,9 +122,10 @@ def ask(
                 [closer] = embed_each(views[1:], [texts[row] for row in best], role="passage")
             known = [heat.score for heat in heats], [similarities[row] for row in best]
             spans, *overall = answerer.answers(queries[-1], closer, *known)
+        copies = [texts.count(texts[row]) for row in best]
+        shown = zip(best, heats, spans, map(heat_sentence, heats), copies, strict=True)
         results = [
-            Result(passages[row], similarities[row], heat, span, heat_sentence(heat), answerer is not None)
-            for row, heat, span in zip(best, heats, spans, strict=True)
+            Result(passages[row], similarities[row], *found, answered=bool(answerer)) for row, *found in shown
         ]
         return Results(results, *overall)
 

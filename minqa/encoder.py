@@ -127,8 +127,8 @@ class Encoder:
 
     def prompt(self, role: Role | None) -> str:
         """What is read before a text in this role, as sentence-transformers chooses it."""
-        passage = ("document", "passage", "corpus")
-        names = {"query": ("query",), "passage": passage, None: (self.default_prompt,)}[role]
+        passage = ["document", "passage", "corpus"]
+        names = {"query": ["query"], "passage": passage, None: [self.default_prompt]}[role]
         return next((self.prompts[name] for name in names if self.prompts.get(name)), "")
 
     def word_weights(self, tokens: Tokens) -> Float[np.ndarray, " word"]:
@@ -173,12 +173,9 @@ class Encoder:
 
 def fingerprint(model: Any, tokenizer: TextTokenizer, described: Any) -> str:
     """A hash of a model's parameters and configuration, its tokenizer, and whatever else is described."""
-    config = getattr(model, "config", None)
-    late = getattr(tokenizer, "readings", ())
-    digest = hashlib.sha256(
-        f"{type(model).__name__} {config} {described} {tokenizer.max_tokens}{late or ''}\n".encode()
-    )
-    digest.update(tokenizer.backend.to_str().encode())
+    config, late = getattr(model, "config", None), getattr(tokenizer, "readings", ()) or ""
+    facts = f"{type(model).__name__} {config} {described} {tokenizer.max_tokens}{late}\n"
+    digest = hashlib.sha256((facts + tokenizer.backend.to_str()).encode())
     for path, leaf in jax.tree_util.tree_leaves_with_path(model):
         array = np.ascontiguousarray(leaf)
         name = jax.tree_util.keystr(path).removesuffix(".value")

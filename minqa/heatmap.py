@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -192,10 +192,8 @@ def _similarities(query, passage, pairs, similarity) -> Float[np.ndarray, "_ _"]
     """Of pairs that are not comparable, the similarity to a vector of zeros, as the padding is."""
     length = padded_length(len(passage) + 1, least=PASSAGE_WORDS)
     padded = pad(query, padded_length(len(query), steps=1)), pad(passage, length)
-    values = np.asarray(_compiled(*padded, similarity=similarity))[: len(query)]
+    values = np.asarray(_compiled(*padded, similarity))[: len(query)]
     return np.where(pairs, values[:, : len(passage)], values[:, -1:])
 
 
-@partial(jax.jit, static_argnames="similarity")
-def _compiled(query, passage, *, similarity):
-    return similarity(query, passage)
+_compiled = jax.jit(lambda query, passage, similarity: similarity(query, passage), static_argnums=2)

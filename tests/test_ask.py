@@ -156,12 +156,17 @@ def test_many_passages_are_ranked_block_by_block(tiny, passages, monkeypatch):
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
-def test_equal_passages_keep_their_order(encoder, index):
-    passages = [Passage(str(i), "the same war") for i in range(3)]
-    vectors = np.repeat(minqa.pool(minqa.embed(encoder, ["the same war"], role="passage")), 3, axis=0)
+def test_passages_of_equal_text_are_one_with_their_number(encoder, index):
+    texts = ["the same war", "who played", "the same war ", "the same war", "who played", "theory"]
+    passages = [Passage(str(i), text) for i, text in enumerate(texts)]
+    vectors = minqa.pool(minqa.embed(encoder, [text.strip() for text in texts], role="passage"))
     same = replace(index, passages=passages, vectors=vectors)
-    results = ask(encoder, QUERY, same, k=3)
-    assert [result.passage.title for result in results] == ["0", "1", "2"]
+    for rerank in (6, 0):
+        results = ask(encoder, "the same war", same, k=3, rerank=rerank)
+        found = {result.passage.title: result.copies for result in results}
+        assert found == {"0": 3, "1": 2, "5": 1} and results[0].passage.title == "0"
+    [first] = ask(encoder, "the same war", same, k=1, rerank=2)
+    assert first.copies == 2, "of the candidates"
 
 
 def test_a_query_without_a_word_is_refused(encoder, index):

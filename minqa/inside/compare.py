@@ -37,11 +37,16 @@ class Comparison:
     hot: Bool[np.ndarray, "encoder word"]  # heat ≥ (mean + maximum) / 2 of all content words, at one of them
     agreement: float  # Pearson's correlation of heats, the mean over pairs of encoders; NaN if there is none
 
+    @property
+    def copies(self) -> int:
+        """How many of an encoder's candidates have the passage's text, at most."""
+        return max(result.copies for result in self.results)
+
 
 def read(
     encoder: Encoder, question: str, passages: Sequence[Passage], *, answerer: Answerer | None = None
 ) -> Results:
-    """Ask a few passages that are embedded on the spot; all of them are returned, best first."""
+    """Ask a few passages that are embedded on the spot; all distinct ones are returned, best first."""
     with step("embed corpus"):
         tokens = encoder.tokenize([passage.text for passage in passages], "passage")
         index = Index(passages, embed_pooled(encoder, tokens))
@@ -53,18 +58,20 @@ def compare(question: str, replies: Sequence[Reply]) -> list[Comparison]:
 
     Everyone's first passage comes first, then everyone's second, and so on.
     """
-    by_rank = zip_longest(*[reply.results for reply in replies])
-    passages = list(dict.fromkeys(result.passage for row in by_rank for result in row if result))
+    passages: dict[str, Passage] = {}  # by their texts
+    for row in zip_longest(*[reply.results for reply in replies]):
+        for result in filter(None, row):
+            passages.setdefault(_text(result), result.passage)
     columns = []
     for encoder, results, answerer in replies:
-        ranked: list[tuple[int | None, Result]] = [*enumerate(results, 1)]
-        known = {result.passage for result in results}
-        if missing := [passage for passage in passages if passage not in known]:
+        seen: dict[str, tuple[int | None, Result]] = {
+            _text(result): (rank, result) for rank, result in enumerate(results, 1)
+        }
+        if missing := [passage for text, passage in passages.items() if text not in seen]:
             for result in read(encoder, question, missing, answerer=answerer):
                 span = result.span and replace(result.span, probability=None)  # it was not among all passages
-                ranked.append((None, replace(result, span=span)))
-        first = {result.passage: (rank, result) for rank, result in reversed(ranked)}
-        columns.append([first[passage] for passage in passages])
+                seen[_text(result)] = None, replace(result, span=span)
+        columns.append([seen[text] for text in passages])
     return [_compare(*zip(*row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -78,6 +85,11 @@ def shared_words(
     is_first = words[:, 0] >= np.append(-1, ends[:-1])[: len(words)]
     shared = np.stack([words[is_first, 0], ends[np.roll(is_first, -1)]], axis=1)
     return shared, [np.searchsorted(shared[:, 1], words[:, 0], side="right") for words in splits]
+
+
+def _text(result: Result) -> str:
+    """What makes passages the same to `ask`."""
+    return result.passage.text.rstrip()
 
 
 def _compare(ranks: Sequence[int | None], results: Sequence[Result]) -> Comparison:

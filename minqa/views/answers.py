@@ -61,7 +61,7 @@ class Answers(View):
         """What stands above a passage as one model sees it: the model's name, the rank and the title."""
         name = self.names[column] if len(self.names) > 1 else ""
         rank = f"{comparison.ranks[column] or '–'}" if len(self.comparisons) > 1 else ""
-        return "  ".join(filter(None, [name, rank, title_of(comparison.passage)]))
+        return "  ".join(filter(None, [name, rank, title_of(comparison.passage, comparison.copies)]))
 
     def terminal(self, *, marks: bool = False) -> RenderableType:
         """The passages, one column per model; with `marks` the answer or hot phrase stands in [[ ]]."""
@@ -77,7 +77,7 @@ class Answers(View):
             blocks += [side_by_side(self.names, rankings), Text()]
         for comparison in self.comparisons:
             columns = [_lines(result, comparison, i, marks) for i, result in enumerate(comparison.results)]
-            title = title_of(comparison.passage)
+            title = title_of(comparison.passage, comparison.copies)
             if several:
                 ranks = [rank or "–" if len(self.comparisons) > 1 else "score" for rank in comparison.ranks]
                 entries = map(_entry, ranks, [""] * len(ranks), comparison.results)
@@ -234,6 +234,7 @@ def _numbers(rank: int | None, result: Result) -> dict[str, Any]:
         "others": [{"text": name, "contribution": json_number(part)} for name, part in heat.others],
         "truncated": len(heat.passage.windows) > 1,
         "answered": result.answered,
+        "copies": result.copies,
         "span": _span(result.span),
         "sentence": _span(result.sentence),
     }

@@ -61,9 +61,10 @@ def json_number(value: Number | Float[np.ndarray, "..."], digits: int = 6) -> An
     return np.where(np.isfinite(rounded), rounded.astype(object), np.array(None)).tolist()
 
 
-def title_of(passage: Passage) -> str:
-    """The title of a passage, and of its section if it has one."""
-    return " · ".join(filter(None, [passage.title, passage.section]))
+def title_of(passage: Passage, copies: int = 1) -> str:
+    """The title of a passage and of its section, if it has one; and how many have its text, if several do."""
+    alike = f"{copies} passages with this text" if copies > 1 else ""
+    return " · ".join(filter(None, [passage.title, passage.section, alike]))
 
 
 def overall_parts(results: "Results", number: int) -> list[tuple[str, str, str]]:

@@ -92,13 +92,17 @@ def test_what_only_others_found_is_answered_too(encoders, passages):
         assert sure == found, "only what was among a model's own passages has a part of the probability"
 
 
-def test_a_passage_that_is_there_twice_has_its_first_rank(encoders):
-    passages = [Passage("", "naive theory of war"), *[Passage("", "relativity")] * 2]
-    comparisons = compare(QUESTION, [answer(encoder, passages, 3) for encoder in encoders])
-    assert [(comparison.passage.text, comparison.ranks) for comparison in comparisons] == [
-        ("naive theory of war", (1, 1)),
-        ("relativity", (2, 2)),
+def test_passages_of_equal_text_are_compared_once(encoders):
+    texts = ["naive theory of war", "relativity", "relativity ", "relativity"]
+    passages = [Passage(str(i), text) for i, text in enumerate(texts)]
+    first, second = encoders
+    replies = [answer(first, passages, 3), answer(second, passages[:1:-1], 1)]
+    comparisons = compare(QUESTION, replies)
+    assert [(comparison.passage.title, comparison.ranks) for comparison in comparisons] == [
+        ("0", (1, None)),
+        ("1", (2, 1)),
     ]
+    assert [comparison.copies for comparison in comparisons] == [1, 3]
 
 
 def by_hand(text, words, heat):
