@@ -37,6 +37,7 @@ class Passage(NamedTuple):
     section: str = ""
     id: str = ""
     start: int = 0
+    extra: tuple[tuple[str, str | int | float], ...] = ()  # what else is known of the article, by name
 
 
 def sentences(text: str) -> Int[np.ndarray, "sentence 2"]:

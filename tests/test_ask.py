@@ -159,10 +159,10 @@ def test_many_passages_are_ranked_block_by_block(tiny, passages, monkeypatch):
 def test_passages_of_equal_text_are_one_with_their_number(encoder, index):
     texts = ["the same war", "who played", "the same war ", "the same war", "who played", "theory"]
     passages = [Passage(str(i), text) for i, text in enumerate(texts)]
-    vectors = minqa.pool(minqa.embed(encoder, [text.strip() for text in texts], role="passage"))
+    vectors = minqa.pool(minqa.embed(encoder, texts[:2] + texts[-1:], role="passage"))[[0, 1, 0, 0, 1, 2]]
     same = replace(index, passages=passages, vectors=vectors)
-    for rerank in (6, 0):
-        results = ask(encoder, "the same war", same, k=3, rerank=rerank)
+    for k, rerank in ((3, 6), (6, 0)):
+        results = ask(encoder, "the same war", same, k=k, rerank=rerank)
         found = {result.passage.title: result.copies for result in results}
         assert found == {"0": 3, "1": 2, "5": 1} and results[0].passage.title == "0"
     [first] = ask(encoder, "the same war", same, k=1, rerank=2)

@@ -104,6 +104,7 @@ def ask(
     rerank: opt.Rerank = None,
     corpus: opt.Corpus = None,
     index: opt.Index = None,
+    where: opt.Where = None,
     model: opt.Models = None,
     query_prompt: opt.QueryPrompt = None,
     passage_prompt: opt.PassagePrompt = None,
@@ -136,7 +137,7 @@ def ask(
     for search in searches if asks_once else ():
         check_question(search.encoder, question)  # before a corpus is embedded for it
     splitter = searches[0].encoder
-    searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
+    searches = [corpora.with_index(search, splitter, index, corpus, where, cache) for search in searches]
     for typed in [question] if asks_once else work.typed("Question: "):
         try:
             replies = [search.ask(typed, k, rerank) for search in searches]
@@ -316,6 +317,7 @@ def show_app(
     cache: opt.Cache = None,
     corpus: opt.Corpus = None,
     index: opt.Index = None,
+    where: opt.Where = None,
     host: opt.Host = "127.0.0.1",
     port: opt.Port = None,
     root_path: opt.RootPath = None,
@@ -328,7 +330,7 @@ def show_app(
     models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
     searches = work.load_models(models, shipped=True)
     splitter = searches[0].encoder
-    searches = [corpora.with_index(search, splitter, index, corpus, cache) for search in searches]
+    searches = [corpora.with_index(search, splitter, index, corpus, where, cache) for search in searches]
     address = serve(Page(searches, host, root_path or ""), port)
     try:
         print(f"The page is at {address}; Ctrl-C stops it.", flush=True)

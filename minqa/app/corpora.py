@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ def models_for(index: Path | None, corpus: str | None, models: list[str] | None)
 
 
 def with_index(
-    search: Search, splitter: Encoder, path: Path | None, corpus: str | None, cache: Path
+    search: Search, splitter: Encoder, path: Path | None, corpus: str | None, where: str | None, cache: Path
 ) -> Search:
     """A search of an index or, without one, of a corpus: its first shard is embedded if it is not there yet.
 
@@ -48,13 +47,15 @@ def with_index(
     if not path:
         opened = open_corpus(corpus, note=note)
         path = _cached(cache, opened, encoder, splitter)
-        if (path / "000000.parquet").is_file():
-            with search.clock, step("load"), suppress(InputError):  # what is broken is made again
-                return replace(search, index=open_index(path, encoder, cache=cache))
-        with search.clock, step("embed corpus"):
-            _write(encoder, opened, path, cache, splitter=splitter, store_tokens=True, shards=[0])
+        try:
+            is_there = bool(DiskIndex(path).filled)
+        except InputError:  # not yet, or it is broken
+            is_there = False
+        if not is_there:
+            with search.clock, step("embed corpus"):
+                _write(encoder, opened, path, cache, splitter=splitter, store_tokens=True, shards=[0])
     with search.clock, step("load"):
-        return replace(search, index=open_index(path, encoder, cache=cache))
+        return replace(search, index=open_index(path, encoder, where=where or "", cache=cache))
 
 
 def note_what_is_left(searches: Sequence[Search], path: Path | None, corpus: str | None) -> None:

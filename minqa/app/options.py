@@ -75,6 +75,9 @@ Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
 Index = Annotated[
     Path | None, option(path, "DIR", "A folder that index made, to search in place of --corpus.")
 ]
+WHERE = """Search only passages whose article meets a condition on further columns of the corpus, such as
+'year >= 1990 and lang == "en"'."""
+Where = Annotated[str | None, option(text, "CONDITION", WHERE)]
 K = Annotated[int, option(positive, "K", "How many passages.", "-k")]
 ANSWERS = "How many distinct answers to show, likeliest first."
 Answers = Annotated[int, option(positive, "N", ANSWERS)]

@@ -25,12 +25,14 @@ class Article(NamedTuple):
         title: may be "".
         text: may be "".
         sections: start of each section, in characters of `text`, and its title; in order, none empty.
+        extra: what else the corpus says of it, a number or a text by name, such as a year or an address.
     """
 
     id: str
     title: str
     text: str
     sections: tuple[tuple[int, str], ...] = ()
+    extra: tuple[tuple[str, str | int | float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -72,8 +72,10 @@ def embed_passages(
     lengths = np.array([len(tokens[text]) for text in texts], np.int64)
     ends = np.cumsum(lengths)
     columns: dict[str, Any] = {
-        name: [getattr(passage, name) for passage in passages] for name in Passage._fields
+        name: [getattr(passage, name) for passage in passages] for name in Passage._fields[:-1]
     }
+    extra = [dict(passage.extra) for passage in passages]
+    columns |= {name: [row.get(name) for row in extra] for name in dict.fromkeys(chain(*extra))}
     columns["words"] = [sorted(set(tokens[text].keys)) for text in texts]
     columns |= {"token_start": ends - lengths, "token_end": ends}
     empty = np.zeros((0, 1), np.float32)  # articles may have no text

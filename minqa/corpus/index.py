@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -25,9 +25,10 @@ from minqa.corpus.calibration import calibrate
 from minqa.corpus.shards import MADE_WITH, Shard, read_shard
 from minqa.corpus.statistics import PASSAGES_SAMPLED, demo_statistics, read_statistics, write_statistics
 from minqa.corpus.storage import writing
+from minqa.corpus.where import rows_where
 from minqa.encoder import Encoder, Statistics
 from minqa.files.extras import needed
-from minqa.text import InputError, Passage
+from minqa.text import InputError
 
 # A smaller corpus does not tell what is usual, so the demo's statistics serve in its place.
 MIN_PASSAGES_FOR_STATISTICS = 128
@@ -41,9 +42,13 @@ Item = TypeVar("Item", covariant=True)
 class Rows(Sequence[Item]):
     """What `read` reads of each passage, by the passage's number, when it is asked for."""
 
-    def __init__(self, shards: Sequence[Shard], read: Callable[[Shard, int], Item]) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], read: Callable[[Shard, int], Item], rows: Sequence[Any] | None = None
+    ) -> None:
+        """`rows` are those of each shard that count; None is all."""
         self.shards, self.read = shards, read
-        self.ends = np.cumsum([shard.passages for shard in shards])
+        self.rows = [range(shard.passages) for shard in shards] if rows is None else rows
+        self.ends = np.cumsum([*map(len, self.rows)])
 
     def __len__(self) -> int:
         return int(self.ends[-1]) if len(self.ends) else 0
@@ -55,13 +60,8 @@ class Rows(Sequence[Item]):
             raise IndexError(row)
         row = int(row) % len(self)
         number = int(np.searchsorted(self.ends, row, side="right"))
-        shard = self.shards[number]
-        return self.read(shard, row - int(self.ends[number]) + shard.passages)
-
-
-def read_passage(shard: Shard, row: int) -> Passage:
-    """A passage of a shard."""
-    return Passage(*shard.row(row))
+        rows = self.rows[number]
+        return self.read(self.shards[number], int(rows[row - int(self.ends[number]) + len(rows)]))
 
 
 def read_tokens(shard: Shard, row: int) -> Float[np.ndarray, "token dim"]:
@@ -71,16 +71,17 @@ def read_tokens(shard: Shard, row: int) -> Float[np.ndarray, "token dim"]:
 
 
 class VectorStore(Sequence[np.ndarray]):
-    """The pooled vectors of each shard, memory-mapped when it is their turn."""
+    """The pooled vectors of the rows of each shard that count, memory-mapped when it is their turn."""
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
-        self.shards = shards
+    def __init__(self, shards: Sequence[Shard], rows: Sequence[Any]) -> None:
+        self.shards, self.rows = shards, rows
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def __getitem__(self, shard):
-        return self.shards[shard].vectors
+    def __getitem__(self, number):
+        shard, rows = self.shards[number], self.rows[number]
+        return shard.vectors if len(rows) == shard.passages else shard.vectors[rows]
 
 
 class DiskIndex:
@@ -107,7 +108,7 @@ class DiskIndex:
             raise InputError(
                 f"{path} is no index: it holds no 000000.parquet; `minqa index --out` makes one."
             )
-        self.passages = Rows(self.shards, read_passage)
+        self.passages = Rows(self.shards, Shard.passage)
         record = self.shards[0].record
         self.model, self.fingerprint = record["model"], record["fingerprint"]
         self.max_tokens: int = record["max_tokens"]
@@ -236,7 +237,7 @@ def is_whole(shards: Sequence[Shard]) -> bool:
     return joined and records[0]["first"] == 0 and records[-1]["last"]
 
 
-def open_index(path: str | Path, encoder: Encoder, *, cache: Path | None = None) -> Index:
+def open_index(path: str | Path, encoder: Encoder, *, where: str = "", cache: Path | None = None) -> Index:
     """An index on disk, to be searched: memory-mapped, so it may be larger than memory.
 
     Only the records and the sizes of its files are checked; `DiskIndex.check` reads every byte.
@@ -244,16 +245,24 @@ def open_index(path: str | Path, encoder: Encoder, *, cache: Path | None = None)
     Args:
         path: its folder.
         encoder: that it was made with.
+        where: a condition on the columns of the corpus that a passage must meet; see `rows_where`.
         cache: keeps the demo's statistics, which serve a small corpus.
 
     Raises:
-        InputError: there is no index, or it is of another encoder, or something in it is broken.
+        InputError: there is no index, or it is of another encoder, or something in it is broken; or the
+            condition cannot be read, or no passage meets it.
     """
     disk = DiskIndex(path)
     check_model(disk.shards[0], encoder)
     if not disk.filled:
         raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
+    rows = rows_where(where, disk.filled) if where else [range(shard.passages) for shard in disk.filled]
+    counted = [(shard, some) for shard, some in zip(disk.filled, rows, strict=True) if len(some)]
+    if not counted:
+        raise InputError(f"No passage of {path} meets the condition {where}.")
+    shards, rows = map(list, zip(*counted, strict=True))
+    has_tokens = all(shard.has_tokens for shard in shards)
+    tokens = Rows(shards, read_tokens, rows) if has_tokens else None
     statistics = disk.statistics(encoder, cache)
-    has_tokens = all(shard.has_tokens for shard in disk.shards)
-    tokens = Rows(disk.shards, read_tokens) if has_tokens else None
-    return Index(disk.passages, VectorStore(disk.filled), statistics, tokens, disk.complete)
+    passages = Rows(shards, Shard.passage, rows)
+    return Index(passages, VectorStore(shards, rows), statistics, tokens, disk.complete)

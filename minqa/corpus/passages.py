@@ -53,7 +53,8 @@ def split(
         passages, start = [], 0
         for (section, _), parts in zip(texts, islice(pieces, len(texts)), strict=True):
             for text in parts:
-                passages.append(Passage(article.title, text, section, f"{article.id}:{start}", start))
+                place = f"{article.id}:{start}", start
+                passages.append(Passage(article.title, text, section, *place, article.extra))
                 start += len(text)
         split_articles.append(passages)
     return split_articles

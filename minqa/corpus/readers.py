@@ -3,7 +3,10 @@
 import codecs
 import csv
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator
+from datetime import date, time
 from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -17,6 +20,8 @@ from minqa.files.extras import needed, package_folder
 from minqa.text import InputError, Passage, well_formed
 
 COLUMNS = ("id", "title", "text")
+# Columns of an index, which a corpus's of the same name do not replace.
+INDEX_COLUMNS = ("section", "start", "words", "token_start", "token_end")
 # Rows of a Parquet file that are in memory at a time.
 ROWS_IN_MEMORY = 256
 # A JSON array is read whole.
@@ -130,7 +135,26 @@ def _article(row: Row, place: str) -> Article:
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"{place}: the text is longer than {MAX_CHARACTERS:,} characters.")
     name = row.place.rpartition(" ")[2] if name is None else str(name)
-    return Article(well_formed(name), well_formed(title), well_formed(text))
+    more = [pair for pair in fields.items() if pair[0] not in COLUMNS]
+    extra = tuple((well_formed(key) + "_" * (key in INDEX_COLUMNS), _plain(value)) for key, value in more)
+    known = tuple(pair for pair in extra if pair[1] is not None)
+    return Article(well_formed(name), well_formed(title), well_formed(text), extra=known)
+
+
+def _plain(value: Any) -> str | int | float | None:
+    """A text, a finite number or a truth value; a date or a time as text; None for anything else."""
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, str):
+        return well_formed(value)
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _number(cell: str) -> str | int | float:
+    """A cell of a table as the number that it is, if it is one."""
+    if re.fullmatch(r"-?(0|[1-9]\d{0,17})", cell, re.ASCII):
+        return int(cell)
+    return float(cell) if re.fullmatch(r"-?\d{1,300}\.\d+", cell, re.ASCII) else cell
 
 
 def _leads_file() -> Path:
@@ -232,8 +256,11 @@ def _read_table(delimiter: str, path: Path) -> Iterator[Row]:
         if "text" not in (names := table.fieldnames or []):
             raise InputError(f"{path} has no column text; its first line has {', '.join(names)[:200]}.")
         for cells in table:
-            whole = None not in cells and None not in cells.values()
-            yield Row(cells if whole else f"it has not {len(names)} cells", f"line {table.line_num}", read)
+            if None in cells or None in cells.values():
+                fields: Any = f"it has not {len(names)} cells"
+            else:
+                fields = {key: cell if key in COLUMNS else _number(cell) for key, cell in cells.items()}
+            yield Row(fields, f"line {table.line_num}", read)
     except csv.Error as error:
         raise InputError(f"{path}, line {table.line_num}: {error}.") from None
 
@@ -255,7 +282,7 @@ def _read_parquet(*paths: Path) -> Iterator[Row]:
                         f"{path} is part of an index: keep that in another folder than a corpus."
                     )
                 done, rows = 0, file.metadata.num_rows
-                for batch in file.iter_batches(ROWS_IN_MEMORY, columns=list(COLUMNS)):
+                for batch in file.iter_batches(ROWS_IN_MEMORY):
                     for i in range(len(batch)):
                         done += 1
                         fields = _fields(batch, i)
@@ -267,7 +294,9 @@ def _read_parquet(*paths: Path) -> Iterator[Row]:
 
 def _fields(batch: Any, row: int) -> dict | str:
     try:
-        return {name: batch.column(name)[row].as_py() for name in COLUMNS}
+        return {
+            name: column[row].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        }
     except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date out of range
         return f"it cannot be read ({first_line(error)})"
 

@@ -3,7 +3,8 @@
     000000.npy          pooled vectors, float32 [passage, dim]
     000000.tokens.npy   if stored, the last layer's token vectors: of each, "vector" int8 [dim] and "scale"
     000000.parquet      a row per passage: id, title, section, start, text; the words that occur in it, by
-                        their keys; and the rows of its tokens, from token_start to before token_end
+                        their keys; the rows of its tokens, from token_start to before token_end; and what
+                        else the corpus says of its article, a column each
 
 The Parquet file is written last. The metadata of its schema is the record of what the shard holds.
 """
@@ -51,7 +52,8 @@ PASSAGES_PER_GROUP = 256
 GROUPS_KEPT = 128
 # NumPy's header of an array is shorter.
 MAX_HEADER_BYTES = 4096
-_ROW = [*Passage._fields, "token_start", "token_end"]
+_PASSAGE = Passage._fields[:-1]
+_OWN = (*_PASSAGE, "token_start", "token_end", "words")
 _ZEROS = "0" * 64
 _AGAIN = "the same `minqa index` makes it again"
 
@@ -103,10 +105,20 @@ class Shard:
             raise InputError(f"{path} was written again since it was opened: open the index again.")
         return array
 
-    def row(self, row: int, columns: Sequence[str] = Passage._fields) -> list[Any]:
+    @cached_property
+    def columns(self) -> list[str]:
+        """The names of what the corpus says of its articles, besides id, title and text."""
+        return [name for name in self.read(lambda file: file.schema_arrow.names) if name not in _OWN]
+
+    def row(self, row: int, columns: Sequence[str]) -> list[Any]:
         """What a row of the Parquet file holds in some columns."""
         table = _read_group(self, row // PASSAGES_PER_GROUP)
         return [table[column][row % PASSAGES_PER_GROUP].as_py() for column in columns]
+
+    def passage(self, row: int) -> Passage:
+        extra = zip(self.columns, self.row(row, self.columns), strict=True)
+        known = tuple((name, value) for name, value in extra if value is not None)
+        return Passage(*self.row(row, _PASSAGE), known)
 
     def column(self, name: str) -> Any:
         """A column, as a pyarrow array."""
@@ -180,8 +192,11 @@ def write_shard_files(
     import pyarrow
 
     kinds = {int: pyarrow.int64(), str: pyarrow.string()}
-    fields = [(name, kinds[Passage.__annotations__.get(name, int)]) for name in _ROW]
+    fields = [(name, kinds[Passage.__annotations__.get(name, int)]) for name in _OWN[:-1]]
     fields.append(("words", pyarrow.list_(pyarrow.string())))
+    table = pyarrow.table({name: columns[name] for name in _OWN}, pyarrow.schema(fields))
+    for name in [name for name in columns if name not in _OWN]:
+        table = table.append_column(name, _one_type(columns[name]))
     with writing(path.parent):
         for left in path.parent.glob(f".{path.stem}.*.tmp"):
             left.unlink()
@@ -192,11 +207,11 @@ def write_shard_files(
         files = {suffix: _describe(path.with_suffix(suffix)) for suffix in arrays}
         record = {**record, "files": files, "sha256": _ZEROS}
         described = {f"minqa.{name}": json.dumps(record[name]) for name in RECORD}
-        sink, schema = pyarrow.BufferOutputStream(), pyarrow.schema(fields)
+        sink = pyarrow.BufferOutputStream()
         how: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
         how |= {"write_statistics": False, "store_schema": False}
-        with parquet.ParquetWriter(sink, schema, **how) as writer:
-            writer.write_table(pyarrow.table(dict(columns), schema), PASSAGES_PER_GROUP)
+        with parquet.ParquetWriter(sink, table.schema, **how) as writer:
+            writer.write_table(table, PASSAGES_PER_GROUP)
             writer.add_key_value_metadata(described)
         content = sink.getvalue().to_pybytes()
         place, seal = _seal(content)
@@ -222,4 +237,13 @@ def _check(path: Path, same: bool) -> None:
 
 @lru_cache(GROUPS_KEPT)
 def _read_group(shard: Shard, group: int) -> Any:
-    return shard.read(lambda file: file.read_row_group(group, columns=_ROW))
+    return shard.read(lambda file: file.read_row_group(group, columns=[*_OWN[:-1], *shard.columns]))
+
+
+def _one_type(values: Sequence[Any]) -> Any:
+    """A column of numbers, of truth values or, if they are of several kinds, of text."""
+    pyarrow = needed("pyarrow", "Writing an index", "corpus")
+    try:
+        return pyarrow.array(values)
+    except (pyarrow.ArrowException, OverflowError):
+        return pyarrow.array([value if value is None else str(value) for value in values])

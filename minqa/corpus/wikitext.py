@@ -70,7 +70,7 @@ def plain(article: Article, files: Collection[str] = FILE_NAMESPACES) -> Article
             joined += "\n" if joined else ""
             starts.append((len(joined), title))
             joined += body
-    return Article(article.id, article.title, joined, tuple(starts))
+    return article._replace(text=joined, sections=tuple(starts))
 
 
 def is_tangled(text: str) -> bool:

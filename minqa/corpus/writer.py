@@ -207,7 +207,8 @@ class _Run:
             ahead = next(articles, None)
             if number in numbers:
                 block = [article for article, _ in together]
-                source = hashlib.sha256(json.dumps([article[:3] for article in block]).encode()).hexdigest()
+                hashed = [article[:3] + (article.extra,) * bool(article.extra) for article in block]
+                source = hashlib.sha256(json.dumps(hashed).encode()).hexdigest()
                 record = {"number": self.before + number, "source": source, "last": ahead is None}
                 record |= {"first": number * size, "stop": number * size + len(block), **self.common}
                 path, end = self.folder / f"{record['number']:06d}.parquet", together[-1][1]

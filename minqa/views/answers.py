@@ -113,7 +113,8 @@ class Answers(View):
         for comparison in self.comparisons:
             text, heat = comparison.passage.text.rstrip(), json_number(comparison.heat.T)
             words = _words(text, comparison.words, heat=heat, hot=comparison.hot.T.tolist())
-            article = {**comparison.passage._asdict(), "text": text, "words": words}
+            extra = dict(comparison.passage.extra)
+            article = {**comparison.passage._asdict(), "text": text, "extra": extra, "words": words}
             numbers = [*map(_numbers, comparison.ranks, comparison.results)]
             shown.append(article | {"agreement": json_number(comparison.agreement), "by_model": numbers})
         query = self.comparisons[0].results[0].heat_map.query.text

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+from datetime import date
 from types import SimpleNamespace
 
 import pyarrow
@@ -54,7 +55,7 @@ def test_json_lines_are_read_with_their_titles(tmp_path):
     path = write(
         tmp_path / "a.jsonl", '{"title": "A", "text": "a\u2028b", "id": "x"}\n\n{"text": "c\\ud800"}\n'
     )
-    assert articles(path) == [("x", "A", "a\u2028b", ()), ("3", "", "c\ufffd", ())]
+    assert articles(path) == [("x", "A", "a\u2028b", (), ()), ("3", "", "c\ufffd", (), ())]
 
 
 def test_how_much_is_read_rises_to_all(tmp_path):
@@ -71,9 +72,10 @@ def test_parquet_is_read_as_the_hub_has_wikipedia(tmp_path):
     (tmp_path / "part").mkdir()
     write_parquet(tmp_path / "part" / "0.parquet", columns)
     write_parquet(tmp_path / "part" / "1.parquet", {**columns, "id": [1, 2, 3]})
-    expected = [("12", "A", "a", ()), ("25", "", "b", ())]  # the third has no text
+    url = (("url", "u"),)
+    expected = [("12", "A", "a", (), url), ("25", "", "b", (), url)]  # the third has no text
     assert articles(tmp_path / "part" / "0.parquet") == expected
-    assert articles(tmp_path) == [*expected, ("1", "A", "a", ()), ("2", "", "b", ())]
+    assert articles(tmp_path) == [*expected, ("1", "A", "a", (), url), ("2", "", "b", (), url)]
     write_parquet(tmp_path / "b.PARQUET", {**columns, "id": [None, 7.5, None]})
     assert [one.id for one in articles(tmp_path / "b.PARQUET")] == ["1", "7.5"], (
         "numbered where there is none"
@@ -295,3 +297,23 @@ def test_a_missing_package_is_told_with_the_extra_that_has_it(
     sentence = f"{purpose} needs {hidden}: install it with `uv sync --extra corpus`."
     with pytest.raises(minqa.InputError, match=f"^{re.escape(sentence)}$"):
         use(tiny, tmp_path)
+
+
+def test_further_columns_are_kept_as_numbers_and_text(tmp_path):
+    rows = [
+        {"text": "a war", "year": 1914, "lang": "en", "ok": True, "tags": ["x"], "none": None, "start": 7}
+    ]
+    rows.append({"text": "a play", "year": 1.5, "bad": float("nan"), "lang": "\ud800"})
+    extra = [article.extra for article in articles(write(tmp_path / "a.json", json.dumps(rows)))]
+    assert extra == [
+        (("year", 1914), ("lang", "en"), ("ok", True), ("start_", 7)),
+        (("year", 1.5), ("lang", "\ufffd")),
+    ]
+    table = write(tmp_path / "a.csv", "text,year,zip,part\n1984,1984,0123,-2.50\n1985,1985,1e5,x\n")
+    [first, second] = articles(table)
+    assert (first.text, first.extra) == ("1984", (("year", 1984), ("zip", "0123"), ("part", -2.5)))
+    assert second.extra == (("year", 1985), ("zip", "1e5"), ("part", "x"))
+    columns = {"id": [1], "title": ["T"], "text": ["a war"], "born": [date(1879, 3, 14)], "url": ["x.org"]}
+    write_parquet(tmp_path / "a.parquet", columns | {"parts": [[1, 2]], "raw": [b"x"]})
+    [article] = articles(tmp_path / "a.parquet")
+    assert article.extra == (("born", "1879-03-14"), ("url", "x.org"))

@@ -58,7 +58,7 @@ def dump(tmp_path):
 @pytest.mark.parametrize("name", ["dump.xml", "dump.xml.bz2"])
 def test_articles_alone_are_read_by_their_last_revision(dump, name):
     corpus = open_corpus(dump(*PAGES, name=name))
-    assert list(corpus.articles()) == [
+    assert [article[:4] for article in corpus.articles()] == [
         ("7", "War", "A war of worlds.", ((0, ""),)),
         ("11", "Theory & practice", "A theory.\nWho?", ((0, ""), (10, "Use"))),
         ("12", "Empty", "", ()),

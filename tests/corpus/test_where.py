@@ -1,0 +1,96 @@
+"""Conditions on a corpus's columns: which passages are searched."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+import minqa
+from minqa.ask import ask
+from minqa.corpus.articles import Article, Corpus
+from minqa.corpus.index import DiskIndex
+from minqa.corpus.where import rows_where
+
+# Two shards; the last article says nothing of a year, and only the second shard knows a part.
+EXTRA = [
+    {"year": 1905, "lang": "en"}, {"year": 1915, "lang": "de"}, {"year": 1990, "lang": "en"},
+    {"year": 2000, "lang": "fr", "part": 1}, {"year": 2010, "lang": "en", "part": "x"}, {"lang": "en"},
+]  # fmt: skip
+TEXTS = [
+    "the theory of war",
+    "the world",
+    "who played war",
+    "naive theory",
+    "a war of the world",
+    "relativity",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny, tmp_path_factory):
+    articles = [
+        Article(str(i), "", text, extra=tuple(extra.items()))
+        for i, (text, extra) in enumerate(zip(TEXTS, EXTRA, strict=True))
+    ]
+    corpus = Corpus("corpus", lambda: iter([(article, 1.0) for article in articles]))
+    path = tmp_path_factory.mktemp("where") / "index"
+    minqa.write_index(tiny, corpus, path, articles_per_shard=3, store_tokens=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("condition", "numbers"),
+    [
+        ("year >= 1990", [2, 3, 4]),
+        ("1905 < year <= 2000", [1, 2, 3]),
+        ('year != 1990 and lang == "en"', [0, 4]),
+        ('lang == "de" or year == 2010', [1, 4]),
+        ('not lang == "en"', [1, 3]),
+        ('lang in ["de", "fr"]', [1, 3]),
+        ('part == "x"', [4]),
+        ('part == "1"', [3]),
+        ("year > 1990.5", [3, 4]),
+    ],
+)
+def test_only_passages_that_meet_a_condition_are_found(tiny, folder, condition, numbers):
+    index, whole = (minqa.open_index(folder, tiny, where=where) for where in (condition, ""))
+    assert [int(passage.id.split(":")[0]) for passage in index.passages] == numbers
+    vectors = np.concatenate(list(index.vectors))
+    np.testing.assert_array_equal(vectors, np.concatenate(list(whole.vectors))[numbers])
+    for row, number in enumerate(numbers):
+        np.testing.assert_array_equal(index.token_vectors[row], whole.token_vectors[number])
+    results = partial(ask, tiny, "a war", k=6)
+    best = [result.passage for result in results(index)]
+    assert best == [result.passage for result in results(whole) if result.passage in best]
+    assert len(best) == len(numbers)
+
+
+@pytest.mark.parametrize(
+    ("condition", "sentence"),
+    [
+        ("year >= ", "The condition year >=  cannot be read: write one as year >= 1990"),
+        ("year", "cannot be read"),
+        ("year + 1 == 1991", "cannot be read"),
+        ("__import__('os').system('x') == 1", "cannot be read"),
+        ("year == year.real", "cannot be read"),
+        ("(" * 9999, "cannot be read"),
+        ("age > 3", "There is no column age: there are lang, part, year."),
+        ('year == "x"', 'year == "x" cannot be compared'),
+        ("year > 3000", "No passage of .* meets the condition year > 3000."),
+    ],
+)
+def test_what_is_no_condition_is_one_sentence(tiny, folder, condition, sentence):
+    with pytest.raises(minqa.InputError, match=sentence) as error:
+        minqa.open_index(folder, tiny, where=condition)
+    assert "\n" not in str(error.value)
+
+
+def test_columns_stand_in_the_parquet_file_and_in_passages(tiny, folder):
+    disk = DiskIndex(folder)
+    assert [dict(passage.extra) for passage in disk.passages] == [
+        *EXTRA[:3],
+        {"year": 2000, "lang": "fr", "part": "1"},
+        *EXTRA[4:],
+    ]
+    assert disk.shards[0].columns == ["year", "lang"]
+    assert [rows.tolist() for rows in rows_where("part == 'x'", disk.shards)] == [[], [1]]
