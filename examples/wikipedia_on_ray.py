@@ -8,8 +8,7 @@ import argparse
 import ray
 
 import minqa
-
-ARTICLES_PER_SHARD = 1024
+from minqa.corpus.writer import ARTICLES_PER_SHARD
 
 
 class Writer:
@@ -19,8 +18,7 @@ class Writer:
         self.encoder, self.corpus, self.folder = minqa.load(), minqa.open_corpus(corpus), folder
 
     def __call__(self, row: dict) -> dict:
-        how = {"articles_per_shard": ARTICLES_PER_SHARD}
-        minqa.write_shard(self.encoder, self.corpus, self.folder, int(row["id"]), **how)
+        minqa.write_shard(self.encoder, self.corpus, self.folder, int(row["item"]))
         return row
 
 
@@ -31,9 +29,10 @@ if __name__ == "__main__":
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     articles = sum(1 for _ in minqa.open_corpus(options.corpus).read())
-    shards = ray.data.range(-(-articles // ARTICLES_PER_SHARD))
+    numbers = [*range(-(-articles // ARTICLES_PER_SHARD))]
+    shards = ray.data.from_items(numbers, override_num_blocks=min(options.workers, len(numbers)))
     pool = ray.data.ActorPoolStrategy(size=options.workers)
     shards.map(Writer, fn_constructor_args=(options.corpus, options.folder), compute=pool).materialize()
-    # All shards are there: this looks whether they are whole, and gathers what is usual in the corpus.
+    # This looks whether every shard is whole, and gathers what is usual in the corpus.
     disk = minqa.write_index(minqa.load(), minqa.open_corpus(options.corpus), options.folder)
     print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {options.folder}.")

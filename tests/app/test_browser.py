@@ -288,7 +288,7 @@ def test_a_refusal_is_a_sentence_on_the_page(page, address, monkeypatch):
 
 def test_odd_values_are_told_without_a_traceback(address, capfd):
     for name in vars(State()):
-        for value in ("", " ", "x", "-1", "1e300", "True", "\ud800", "war " * 900, "[]", "<b>", "'\"", "\0"):
+        for value in (" ", "x", "-1", "\ud800", "war " * 900, "<b>'\"\0"):
             encoded = quote(value, errors="surrogatepass")
             answer = httpx.get(f"{address}?q=war&k=1&{name}={encoded}", timeout=60)
             assert answer.status_code == 200 and ("<main>" in answer.text), (name, value)
