@@ -2,6 +2,7 @@
 
 uv run --group bench python -m benchmarks.scale dump
 uv run --group bench python -m benchmarks.scale kills --times 20
+uv run --group bench python -m benchmarks.scale search 1000000
 """
 
 import argparse
@@ -12,11 +13,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
+import minqa
 from benchmarks.harness import seconds
 
 # Of the dump in gensim's wheel, redirects and other namespaces among them.
@@ -28,10 +31,12 @@ def main() -> None:
     commands = parser.add_subparsers(required=True)
     dump = commands.add_parser("dump", help="the dump in gensim's wheel, beside gensim's segment_wiki")
     dump.set_defaults(run=time_dump)
+    search = commands.add_parser("search", help="shards mapped from disk, beside FAISS flat in memory")
+    search.add_argument("passages", type=int)
+    search.set_defaults(run=time_search)
     kills = commands.add_parser("kills", help="one run, killed again and again")
     kills.add_argument("--times", type=int, default=20)
     kills.add_argument("--articles", type=int, default=1500)
-    kills.add_argument("--seed", type=int, default=0)
     kills.set_defaults(run=survive)
     options = vars(parser.parse_args())
     options.pop("run")(**options)
@@ -60,8 +65,6 @@ def time_dump() -> None:
 
 def write_corpus(path: Path, articles: int) -> None:
     """Wikipedia leads as JSON Lines, over and over, numbered so that no two are the same."""
-    import minqa
-
     leads = minqa.demo_passages()
     with open(path, "w", encoding="utf-8") as file:
         for number in range(articles):
@@ -70,13 +73,37 @@ def write_corpus(path: Path, articles: int) -> None:
             file.write(json.dumps({"title": lead.title, "text": text}) + "\n")
 
 
-def survive(times: int, articles: int, seed: int) -> None:
+def time_search(passages: int) -> None:
+    """Ask shards of 6,000 vectors, mapped from disk and read before, and in turn FAISS, which holds them."""
+    import faiss
+
+    index, rng = faiss.IndexFlatIP(384), np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        for start in range(0, passages, 6000):
+            vectors = rng.standard_normal((min(6000, passages - start), 384), np.float32)
+            vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+            index.add(vectors)
+            np.save(f"{folder}/{start:09d}", vectors)
+        parts = [np.load(path, mmap_mode="r") for path in sorted(Path(folder).glob("*.npy"))]
+
+        def ours(queries):
+            return np.asarray(minqa.match(queries, parts, k=100, similarity=minqa.dot)[1])
+
+        for queries in (vectors[:1], vectors[:32]):
+            calls = partial(ours, queries), partial(index.search, queries, 100)
+            assert (calls[0]()[:, 0] == calls[1]()[1][:, 0]).all()
+            times = [[*map(seconds, calls)] for _ in range(7)]
+            mine, peer = 1000 * np.median(times, axis=0)
+            print(f"{len(queries)} questions: {mine:.1f} ms, FAISS {peer:.1f} ms; ratio {peer / mine:.2f}")
+
+
+def survive(times: int, articles: int) -> None:
     """Kill one indexing run at random moments, and compare its bytes with an undisturbed one."""
-    chance, minqa = random.Random(seed), Path(sys.executable).with_name("minqa")
+    chance, program = random.Random(0), Path(sys.executable).with_name("minqa")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_corpus(folder / "corpus.jsonl", articles)
-        command = [minqa, "index", folder / "corpus.jsonl", "--shard", "64"]
+        command = [program, "index", folder / "corpus.jsonl", "--shard", "64"]
         command += ["--store-tokens", "--cache", folder / "cache", "--out"]
 
         def run(out):
@@ -95,7 +122,7 @@ def survive(times: int, articles: int, seed: int) -> None:
                     process.kill()
                     killed += 1
         run(folder / "killed")
-        subprocess.run([minqa, "index-info", folder / "killed"], check=True)
+        subprocess.run([program, "index-info", folder / "killed"], check=True)
         one, other = hashes(folder / "undisturbed"), hashes(folder / "killed")
         differ = sorted(path for path in one.keys() | other.keys() if one.get(path) != other.get(path))
         print(

@@ -1,6 +1,6 @@
 """Visitors of the app at once: how long they wait, and whether all are answered.
 
-uv run --group bench python -m benchmarks.visitors --visitors 8 --seconds 60 --pause 0
+uv run --group bench python -m benchmarks.visitors --visitors 8 --seconds 60
 
 Starts `minqa app` on this machine alone, asks it as a browser does, and stops it again. Of ten requests seven
 are questions, two move the layer, which embeds 30 passages again, and one looks at heads.
@@ -15,16 +15,15 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import httpx
 
 NAMES = ("relativity", "a planet", "honey", "a penguin", "Hamlet", "a vaccine", "an ocean", "a war")
 
 
-def visit(
-    address: str, seed: int, until: float, pause: float, waits: dict[str, list[float]], errors: list[str]
-):
-    """One visitor, who asks the next thing a pause after the last was answered."""
+def visit(address: str, seed: int, until: float, waits: dict[str, list[float]], errors: list[str]):
+    """One visitor, who asks the next thing as soon as the last was answered."""
     draw = random.Random(seed)
     with httpx.Client(timeout=60) as client:
         while time.monotonic() < until:
@@ -39,28 +38,24 @@ def visit(
                 errors += [] if wanted in page else [f"{kind}: no {wanted}"]
             except httpx.HTTPError as error:
                 errors.append(f"{type(error).__name__}: {error}")
-            time.sleep(draw.expovariate(1 / pause) if pause else 0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--visitors", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--pause", type=float, default=0, help="mean pause between requests, in seconds")
     options = parser.parse_args()
     program = [sys.executable, "-m", "minqa", "app"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
         address = process.stdout.readline().split()[4].rstrip(";")
         waits: dict[str, list[float]] = {"question": [], "layer": [], "heads": []}
         errors: list[str] = []
         until = time.monotonic() + options.seconds
         with ThreadPoolExecutor(options.visitors) as visitors:
-            for seed in range(options.visitors):
-                visitors.submit(visit, address, seed, until, options.pause, waits, errors)
+            run = partial(visit, address, until=until, waits=waits, errors=errors)
+            list(visitors.map(run, range(options.visitors)))
         process.send_signal(signal.SIGINT)
-    setting = f"{options.seconds:.0f} s, mean pause {options.pause} s, {os.cpu_count()} cores"
-    print(f"{options.visitors} visitors, {setting}")
+    print(f"{options.visitors} visitors, {options.seconds:.0f} s, {os.cpu_count()} cores")
     by_kind = {"all": [wait for seconds in waits.values() for wait in seconds], **waits}
     for kind, seconds in by_kind.items():
         if len(seconds) > 1:

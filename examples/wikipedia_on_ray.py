@@ -1,6 +1,8 @@
 """Index a corpus with several workers, who need not know of each other: a shard is a function of its number.
 
 uv run --extra ray python examples/wikipedia_on_ray.py wikimedia/wikipedia:20231101.en wiki --workers 8
+
+The folder is one that all machines of the cluster see. Each worker reads the corpus once.
 """
 
 import argparse
@@ -8,17 +10,19 @@ import argparse
 import ray
 
 import minqa
-from minqa.corpus.writer import ARTICLES_PER_SHARD
+from minqa.corpus.writer import ALL_SHARDS
 
 
 class Writer:
-    """A worker, which loads its model once."""
+    """A worker, which writes every so-manieth shard."""
 
-    def __init__(self, corpus: str, folder: str):
-        self.encoder, self.corpus, self.folder = minqa.load(), minqa.open_corpus(corpus), folder
+    def __init__(self, corpus: str, folder: str, workers: int):
+        self.encoder, self.corpus = minqa.load(), minqa.open_corpus(corpus, note=print)
+        self.folder, self.workers = folder, workers
 
     def __call__(self, row: dict) -> dict:
-        minqa.write_shard(self.encoder, self.corpus, self.folder, int(row["item"]))
+        shards = ALL_SHARDS[row["item"] :: self.workers]
+        minqa.write_index(self.encoder, self.corpus, self.folder, shards=shards, statistics=False)
         return row
 
 
@@ -27,12 +31,10 @@ if __name__ == "__main__":
     parser.add_argument("corpus")
     parser.add_argument("folder")
     parser.add_argument("--workers", type=int, default=2)
-    options = parser.parse_args()
-    articles = sum(1 for _ in minqa.open_corpus(options.corpus).read())
-    numbers = [*range(-(-articles // ARTICLES_PER_SHARD))]
-    shards = ray.data.from_items(numbers, override_num_blocks=min(options.workers, len(numbers)))
-    pool = ray.data.ActorPoolStrategy(size=options.workers)
-    shards.map(Writer, fn_constructor_args=(options.corpus, options.folder), compute=pool).materialize()
+    corpus, folder, workers = vars(parser.parse_args()).values()
+    tasks = ray.data.from_items([*range(workers)], override_num_blocks=workers)
+    pool = ray.data.ActorPoolStrategy(size=workers)
+    tasks.map(Writer, fn_constructor_args=(corpus, folder, workers), compute=pool).materialize()
     # This looks whether every shard is whole, and gathers what is usual in the corpus.
-    disk = minqa.write_index(minqa.load(), minqa.open_corpus(options.corpus), options.folder)
-    print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {options.folder}.")
+    disk = minqa.write_index(minqa.load(), minqa.open_corpus(corpus, note=print), folder)
+    print(f"{len(disk.passages):,} passages are embedded, in {folder}.")

@@ -74,7 +74,7 @@ def ask(
         encoder: without statistics it takes the index's.
         question: any Unicode with a word in it.
         index: what is searched.
-        k: how many passages to return at most.
+        k: how many passages to return at most; copies of one count as candidates alone.
         rerank: how many candidates to order; 0: none; None: `RERANK`, of stored ones `RERANK_STORED`.
         answerer: finds answers in the passages, see `Answerer`; without one the heat marks a phrase.
 
@@ -93,8 +93,8 @@ def ask(
     with step("embed query"):
         queries = [vectors for [vectors] in embed_each(views, [question], role="query")]
     with step("match"):
-        best = match(queries[0].pooled, index.vectors, k=max(k, rerank), similarity=encoder.pooling.compare)
-        similarities, rows = (array.tolist() for array in jax.device_get(best))
+        found = match(queries[0].pooled, index.vectors, k=max(k, rerank), similarity=encoder.pooling.compare)
+        similarities, rows = (array.tolist() for array in jax.device_get(found))
     passages = [index.passages[row] for row in rows]
     texts = [passage.text.rstrip() for passage in passages]
     with step("read vectors" if stored else "embed passages"):
@@ -113,7 +113,7 @@ def ask(
     with step("heat maps"):
         heats = [heat_map(queries[0], candidates[0][row]) for row in best]
     with step("spans"):
-        if answerer is None:
+        if not answerer:
             spans, overall = [heat_span(heat) for heat in heats], []
         else:
             closer = [candidates[-1][row] for row in best]
@@ -121,10 +121,10 @@ def ask(
                 [closer] = embed_each(views[1:], [texts[row] for row in best], role="passage")
             known = [heat.score for heat in heats], [similarities[row] for row in best]
             spans, *overall = answerer.answers(queries[-1], closer, *known)
-        copies = [texts.count(texts[row]) for row in best]
-        shown = zip(best, heats, spans, map(heat_sentence, heats), copies, strict=True)
+        alike = [texts.count(texts[row]) for row in best]
         results = [
-            Result(passages[row], similarities[row], *found, answered=bool(answerer)) for row, *found in shown
+            Result(passages[row], similarities[row], heat, span, heat_sentence(heat), copies, bool(answerer))
+            for row, heat, span, copies in zip(best, heats, spans, alike, strict=True)
         ]
         return Results(results, *overall)
 

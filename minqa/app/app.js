@@ -46,13 +46,15 @@ minqaForm.addEventListener('change', (event) => event.target.type !== 'text' && 
 
 // An answer is a page of its own; the next one begins where this one was left.
 minqaForm.addEventListener('submit', () => {
-  if (minqaForm.q && minqaForm.q.value !== minqaForm.q.defaultValue) minqaForm.word.value = -1;
+  if (minqaForm.q?.type === 'text' && minqaForm.q.value !== minqaForm.q.defaultValue) minqaForm.word.value = -1;
   document.querySelector('main').setAttribute('aria-busy', 'true');
   sessionStorage.setItem('minqa', JSON.stringify([scrollX, scrollY, document.activeElement?.id]));
 });
 addEventListener('pageshow', () => document.querySelector('main').removeAttribute('aria-busy'));
-const [minqaX, minqaY, minqaField] = JSON.parse(sessionStorage.getItem('minqa') ?? '[0, 0, ""]');
-sessionStorage.removeItem('minqa');
-if (minqaField) document.getElementById(minqaField)?.focus({ preventScroll: true });
-scrollTo(minqaX, minqaY);
+if (sessionStorage.getItem('minqa')) {
+  const [x, y, field] = JSON.parse(sessionStorage.getItem('minqa'));
+  sessionStorage.removeItem('minqa');
+  if (field) document.getElementById(field)?.focus({ preventScroll: true });
+  scrollTo(x, y);
+}
 minqaKeep();

@@ -12,6 +12,7 @@ from contextlib import suppress
 from hashlib import sha256
 from importlib.resources import files
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -20,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
-from minqa.app.tabs import MAX_CHARACTERS, State, Tabs, error_html
+from minqa.app.tabs import MAX_CHARACTERS, TABS, State, Tabs, error_html
 from minqa.app.work import Search
 from minqa.encoder import WEIGHTS
 from minqa.inside.features import FEATURES
@@ -36,8 +37,9 @@ QUESTIONS = [
 ]
 WIDE = "The animal didn't cross the street because it was too wide."
 SETTINGS = {"k", "answers", "layer", "weights", "rerank", "influence", "model"}  # which are folded away
+LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 FIRST_PORT = 7860
-# Requests that wait, of everyone and of one visitor, who may be several behind one address.
+# Requests that wait or run, of everyone and of one visitor, who may be several behind one address.
 MAX_WAITING = 64
 MAX_WAITING_OF_ONE = 16
 
@@ -51,6 +53,7 @@ _template = ENVIRONMENT.from_string(
         "style": _style,
         "script": _script,
         "questions": QUESTIONS,
+        "TABS": TABS,
         "wide": WIDE,
         "WEIGHTS": WEIGHTS,
         "FEATURES": [*FEATURES],
@@ -77,7 +80,10 @@ class Page:
     """
 
     def __init__(self, searches: Sequence[Search], host: str, proxy: str = ""):
-        self.tabs, self.host, self.proxy = Tabs(searches), host, urlsplit(proxy).netloc
+        self.tabs, self.proxy = Tabs(searches), urlsplit(proxy).netloc
+        self.host, self.own_names = host, LOOPBACK | {host.lower()}
+        if host not in LOOPBACK:
+            self.own_names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         cores = os.cpu_count() or 1
         self.queue = ThreadPoolExecutor(cores)
         # Nobody stands in the queue more often than that, so that another's turn comes soon.
@@ -91,63 +97,71 @@ class Page:
             return HTMLResponse(error_html(refusal), 403, HEADERS)
         parameters, visitor = dict(request.query_params), request.client.host if request.client else ""
         status, shown = 503, ""
-        if self.waiting[visitor] >= MAX_WAITING_OF_ONE:
+        if self.tabs.is_empty(parameters):
+            status, shown = 200, self.tabs.show(parameters)
+        elif self.waiting[visitor] >= MAX_WAITING_OF_ONE:
             shown = error_html("Your last questions are still waiting.")
         elif self.waiting.total() >= MAX_WAITING:
             shown = error_html("Too many visitors ask at once: try again soon.")
         else:
             self.waiting[visitor] += 1
             turn = asyncio.ensure_future(self.turn(visitor, parameters))
-            left = asyncio.ensure_future(_left(request))
+            gone = asyncio.ensure_future(_gone(request))
             try:
-                await asyncio.wait({turn, left}, return_when=asyncio.FIRST_COMPLETED)
-                turn.cancel()  # what has begun goes on, and nobody waits for it
+                await asyncio.wait({turn, gone}, return_when=asyncio.FIRST_COMPLETED)
+                turn.cancel()  # if the visitor has gone
                 with suppress(asyncio.CancelledError):
                     status, shown = 200, await turn
             finally:
-                left.cancel()
+                gone.cancel()
                 self.waiting[visitor] -= 1
                 if not self.waiting[visitor]:
                     del self.waiting[visitor], self.shares[visitor]
         return HTMLResponse(self.html(parameters, shown), status, HEADERS)
 
     def refusal(self, request: Request) -> str:
-        """Why a request is none of a visitor of the page; "" if it may be one."""
+        """Why a request is refused; "" if it is not."""
         headers, host = request.headers, request.headers.get("host", "")
-        if not self.is_own(host):
+        origin, foreign = headers.get("origin"), headers.get("sec-fetch-site", "none")
+        try:
+            is_own = self.is_own(host)
+            asked_by = host if origin is None else urlsplit(origin).netloc
+        except ValueError:  # this is no address
+            is_own, asked_by = False, ""
+        if not is_own:
             return f"The page is not at {host}."  # such as a name that another site has pointed here
-        origin = headers.get("origin")
-        foreign = headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
-        follows_link = headers.get("sec-fetch-dest") == "document"
-        others = origin is not None and urlsplit(origin).netloc not in (host, self.proxy or host)
-        if others or (foreign and not follows_link):
+        follows_link = foreign in ("none", "same-origin") or headers.get("sec-fetch-dest") == "document"
+        if asked_by not in (host, self.proxy or host) or not follows_link:
             return "Another site may not ask the page."
         return ""
 
     def is_own(self, host: str) -> bool:
-        """Whether a Host header names this server: by a name of its own, or by an address."""
+        """Whether a Host header names this server. Raises ValueError if it is no name and no address."""
         name = urlsplit(f"//{host}").hostname or ""
-        if host == self.proxy or name in ("localhost", "127.0.0.1", "::1", self.host):
-            return True
-        if self.host in ("localhost", "127.0.0.1", "::1"):
-            return False
-        return _is_address(name) or name in (socket.gethostname().lower(), socket.getfqdn().lower())
+        return (
+            host == self.proxy or name in self.own_names or (self.host not in LOOPBACK and _is_address(name))
+        )
 
     async def turn(self, visitor: str, parameters: dict[str, str]) -> str:
-        """What a tab shows, once it is the visitor's turn."""
+        """What a tab shows, once it is the visitor's turn; what has begun is finished, whoever has gone."""
         async with self.shares[visitor]:
             work = self.queue.submit(self.tabs.show, parameters)
-            return await asyncio.wrap_future(work)  # which is taken out of the queue if this is cancelled
+            done = asyncio.wrap_future(work)
+            try:
+                return await asyncio.shield(done)
+            except asyncio.CancelledError:
+                if not work.cancel():
+                    await done
+                raise
 
     def html(self, parameters: dict[str, str], shown: str) -> str:
         """The whole page around what a tab shows."""
         moved, encoder = self.tabs.moved(parameters), self.tabs.encoder(parameters)
         values = vars(State()) | self.tabs.initial(parameters) | moved
-        opened = bool(SETTINGS & moved.keys())
         return _template.render(
-            tab=values["tab"],
+            tab=values["tab"] if values["tab"] in TABS else State.tab,
             values=values,
-            opened=opened,
+            opened=bool(SETTINGS & moved.keys()),
             names=self.tabs.names,
             encoder=encoder,
             shown=shown,
@@ -166,24 +180,30 @@ def serve(page: Page, port: int | None) -> str:
     Raises:
         InputError: there is no such address here, or the port is taken.
     """
+    at = f"{page.host}, port {port}" if port else page.host
+    refused = InputError(f"The page cannot listen at {at}: name another --host or --port.")
     family = socket.AF_INET6 if ":" in page.host else socket.AF_INET
+    try:  # before a hundred ports are tried of an address that is not here
+        socket.create_server((page.host, port or 0), family=family).close()
+    except (OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
+        raise refused from None
     for number in [port] if port else range(FIRST_PORT, FIRST_PORT + 100):
-        with suppress(OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
+        with suppress(OSError):
             listening = socket.create_server((page.host, number), family=family)
             break
     else:
-        at = f"{page.host}, port {port}" if port else page.host
-        raise InputError(f"The page cannot listen at {at}: name another --host or --port.")
-    server = uvicorn.Server(uvicorn.Config(page.app, log_level="warning", lifespan="off"))
+        raise refused
+    how: Any = {"log_level": "warning", "lifespan": "off", "http": "h11", "ws": "none"}
+    server = uvicorn.Server(uvicorn.Config(page.app, **how))
     threading.Thread(target=server.run, args=[[listening]], daemon=True).start()
     host = f"[{page.host}]" if family == socket.AF_INET6 else page.host
     return f"http://{host}:{listening.getsockname()[1]}/"
 
 
-async def _left(request: Request) -> None:
-    """Wait until the visitor has left."""
-    while not await request.is_disconnected():
-        await asyncio.sleep(0.1)
+async def _gone(request: Request) -> None:
+    """Wait until the visitor has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _is_address(name: str) -> bool:

@@ -72,14 +72,11 @@ or .tsv with text and title, text (an article per paragraph, or per line if no l
 also as .gz, .bz2 or .xz, or a data set of the Hugging Face hub, such as wikimedia/wikipedia:20231101.en.
 [default: Wikipedia leads]"""
 Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
-Index = Annotated[
-    Path | None, option(path, "DIR", "A folder that index made, to search in place of --corpus.")
-]
-WHERE = """Search only passages whose article meets a condition on further columns of the corpus, such as
-'year >= 1990 and lang == "en"'."""
+Index = Annotated[Path | None, option(path, "DIR", "A folder that index made, instead of --corpus.")]
+WHERE = "Only passages whose article meets a condition on columns of the corpus: 'year >= 1990'."
 Where = Annotated[str | None, option(text, "CONDITION", WHERE)]
 K = Annotated[int, option(positive, "K", "How many passages.", "-k")]
-ANSWERS = "How many distinct answers to show, likeliest first."
+ANSWERS = "How many distinct answers to show."
 Answers = Annotated[int, option(positive, "N", ANSWERS)]
 RERANK = """How many passages, the nearest by their pooled vectors, to order word by word, at least -k; 0
 leaves them in that order. [default: 100, or 50 if token vectors are not stored]"""

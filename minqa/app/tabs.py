@@ -21,6 +21,7 @@ from minqa.views.answers import Answers, described, notes
 from minqa.views.text import format_duration, printable
 from minqa.views.view import Listing
 
+TABS = ("ask", "compare", "heads", "units")
 # If the token vectors of a layer are not stored, so many candidates can be embedded within a second.
 MAX_PASSAGES_EMBEDDED = 30
 MAX_NUMBER = 10**9 - 1
@@ -98,8 +99,8 @@ class Tabs:
         return self.search(name if name in self.names else self.names[0]).encoder
 
     def initial(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """What the controls begin with where that is not the state's default, given the tab and the model."""
-        encoder, first = self.encoder(parameters), parameters.get("model", self.names[0])
+        """What the fields begin with where that is not the state's default, given the tab and the model."""
+        encoder, first = self.encoder(parameters), parameters.get("model") or self.names[0]
         other = next((name for name in self.names if name != first), "")
         values = {"model": self.names[0], "other": other, "layer": 1}
         if (tab := parameters.get("tab", State.tab)) == "ask":
@@ -108,24 +109,32 @@ class Tabs:
         return values | {"text": NUMBERS if tab == "units" else TIRED, "kind": kind}
 
     def moved(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """What an address, or a form, says that its controls do not begin with."""
-        initial = {name: str(value) for name, value in (vars(State()) | self.initial(parameters)).items()}
-        return {
-            name: value for name, value in parameters.items() if str(value) not in ("", initial.get(name))
-        }
+        """What an address says, and what a form says that its fields did not begin with.
+
+        A form says for which model it was `drawn`: what another model has in place of its fields' values, as
+        its last layer, is not known to it.
+        """
+        drawn = {**parameters, "model": parameters.get("drawn") or parameters.get("model", "")}
+        initial = {name: str(value) for name, value in (vars(State()) | self.initial(drawn)).items()}
+        given = {name: value for name, value in parameters.items() if name in initial}
+        return {name: value for name, value in given.items() if str(value) not in ("", initial[name])}
+
+    def is_empty(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether nothing is asked yet, so that nothing is computed."""
+        is_question = parameters.get("tab", State.tab) in ("ask", "compare")
+        return is_question and not parameters.get("q", "").strip()
 
     def show(self, parameters: Mapping[str, Any]) -> str:
         """The tab that an address, or its controls, ask for; an error is a sentence on the page."""
-        tabs = {tab.__name__: tab for tab in (self.ask, self.compare, self.heads, self.units)}
         given = self.moved(parameters)
         try:
             state, address = State.of(self.initial(parameters) | given), State.of(given).address
         except InputError as error:
             return error_html(str(error))
         try:
-            if state.tab not in tabs:
-                raise InputError(f"There is no tab {state.tab}: there are {', '.join(tabs)}.")
-            shown = tabs[state.tab](state)
+            if state.tab not in TABS:
+                raise InputError(f"There is no tab {state.tab}: there are {', '.join(TABS)}.")
+            shown = getattr(self, state.tab)(state)
         except InputError as error:
             shown = error_html(str(error))
         except Exception as error:  # a fault of ours: the terminal has the details

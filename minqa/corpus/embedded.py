@@ -9,7 +9,7 @@ import numpy as np
 from minqa.batches import pad, padded_length
 from minqa.corpus.articles import Article
 from minqa.corpus.passages import split
-from minqa.corpus.shards import Shard
+from minqa.corpus.shards import OWN_COLUMNS, PASSAGE_COLUMNS, Shard
 from minqa.corpus.vectors import quantize
 from minqa.embedding import hidden_states
 from minqa.encoder import Encoder
@@ -72,12 +72,13 @@ def embed_passages(
     lengths = np.array([len(tokens[text]) for text in texts], np.int64)
     ends = np.cumsum(lengths)
     columns: dict[str, Any] = {
-        name: [getattr(passage, name) for passage in passages] for name in Passage._fields[:-1]
+        name: [getattr(passage, name) for passage in passages] for name in PASSAGE_COLUMNS
     }
-    extra = [dict(passage.extra) for passage in passages]
-    columns |= {name: [row.get(name) for row in extra] for name in dict.fromkeys(chain(*extra))}
     columns["words"] = [sorted(set(tokens[text].keys)) for text in texts]
     columns |= {"token_start": ends - lengths, "token_end": ends}
+    extra = [dict(passage.extra) for passage in passages]
+    for name in dict.fromkeys(chain(*extra)):  # none of which replaces a column of the index's own
+        columns[name + "_" * (name in OWN_COLUMNS)] = [row.get(name) for row in extra]
     empty = np.zeros((0, 1), np.float32)  # articles may have no text
     arrays = {".npy": np.stack([vectors[text][0] for text in texts]) if texts else empty}
     if store_tokens:

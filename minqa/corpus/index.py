@@ -75,13 +75,18 @@ class VectorStore(Sequence[np.ndarray]):
 
     def __init__(self, shards: Sequence[Shard], rows: Sequence[Any]) -> None:
         self.shards, self.rows = shards, rows
+        self.copies: dict[int, np.ndarray] = {}  # of shards whose rows do not all count
 
     def __len__(self) -> int:
         return len(self.shards)
 
     def __getitem__(self, number):
         shard, rows = self.shards[number], self.rows[number]
-        return shard.vectors if len(rows) == shard.passages else shard.vectors[rows]
+        if len(rows) == shard.passages:
+            return shard.vectors
+        if number not in self.copies:
+            self.copies[number] = shard.vectors[rows]
+        return self.copies[number]
 
 
 class DiskIndex:
@@ -256,10 +261,12 @@ def open_index(path: str | Path, encoder: Encoder, *, where: str = "", cache: Pa
     check_model(disk.shards[0], encoder)
     if not disk.filled:
         raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
-    rows = rows_where(where, disk.filled) if where else [range(shard.passages) for shard in disk.filled]
+    every = [range(shard.passages) for shard in disk.filled]
+    rows: Sequence[Any] = rows_where(where, disk.filled) if where else every
     counted = [(shard, some) for shard, some in zip(disk.filled, rows, strict=True) if len(some)]
     if not counted:
-        raise InputError(f"No passage of {path} meets the condition {where}.")
+        searched = f"{path}" if disk.complete else f"{path}, which is not complete,"
+        raise InputError(f"No passage of {searched} meets the condition {where}.")
     shards, rows = map(list, zip(*counted, strict=True))
     has_tokens = all(shard.has_tokens for shard in shards)
     tokens = Rows(shards, read_tokens, rows) if has_tokens else None

@@ -20,8 +20,9 @@ from minqa.files.extras import needed, package_folder
 from minqa.text import InputError, Passage, well_formed
 
 COLUMNS = ("id", "title", "text")
-# Columns of an index, which a corpus's of the same name do not replace.
-INDEX_COLUMNS = ("section", "start", "words", "token_start", "token_end")
+# Of further columns so many are kept, and a text in them if it is no longer: it stands beside every passage.
+MAX_EXTRA = 64
+MAX_EXTRA_CHARACTERS = 1000
 # Rows of a Parquet file that are in memory at a time.
 ROWS_IN_MEMORY = 256
 # A JSON array is read whole.
@@ -47,6 +48,7 @@ def open_corpus(source: str | Path | None = None, *, note: Note | None = None) -
             a data set of the Hugging Face hub with the columns of Parquet, such as `wikimedia/wikipedia`, or
             with a configuration `wikimedia/wikipedia:20231101.en`; needs the package datasets;
             None for the 10,033 Wikipedia leads of the demo group.
+            Numbers, truth values, dates and short texts under other names are kept, see `Article.extra`.
         note: called with a sentence on articles that cannot be read, which are then left out. Without it the
             first of them raises InputError, once it is reached.
 
@@ -135,26 +137,25 @@ def _article(row: Row, place: str) -> Article:
     if len(text) > MAX_CHARACTERS:
         raise InputError(f"{place}: the text is longer than {MAX_CHARACTERS:,} characters.")
     name = row.place.rpartition(" ")[2] if name is None else str(name)
-    more = [pair for pair in fields.items() if pair[0] not in COLUMNS]
-    extra = tuple((well_formed(key) + "_" * (key in INDEX_COLUMNS), _plain(value)) for key, value in more)
-    known = tuple(pair for pair in extra if pair[1] is not None)
-    return Article(well_formed(name), well_formed(title), well_formed(text), extra=known)
+    others = ((well_formed(key), _plain(value)) for key, value in fields.items() if key not in COLUMNS)
+    extra = tuple((key, value) for key, value in others if value is not None)[:MAX_EXTRA]
+    return Article(well_formed(name), well_formed(title), well_formed(text), extra=extra)
 
 
 def _plain(value: Any) -> str | int | float | None:
-    """A text, a finite number or a truth value; a date or a time as text; None for anything else."""
+    """A short text, a finite number or a truth value; a date or a time as text; None for anything else."""
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, str):
-        return well_formed(value)
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+        return well_formed(value) if len(value) <= MAX_EXTRA_CHARACTERS else None
+    return value if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)) else None
 
 
-def _number(cell: str) -> str | int | float:
-    """A cell of a table as the number that it is, if it is one."""
+def _number(cell: str) -> str | int | float | None:
+    """A cell of a table as the number that it is, if it is one; None if it is empty."""
     if re.fullmatch(r"-?(0|[1-9]\d{0,17})", cell, re.ASCII):
         return int(cell)
-    return float(cell) if re.fullmatch(r"-?\d{1,300}\.\d+", cell, re.ASCII) else cell
+    return float(cell) if re.fullmatch(r"-?\d{1,300}\.\d+", cell, re.ASCII) else cell or None
 
 
 def _leads_file() -> Path:
@@ -282,7 +283,9 @@ def _read_parquet(*paths: Path) -> Iterator[Row]:
                         f"{path} is part of an index: keep that in another folder than a corpus."
                     )
                 done, rows = 0, file.metadata.num_rows
-                for batch in file.iter_batches(ROWS_IN_MEMORY):
+                schema = file.schema_arrow
+                others = [name for name in names if _is_plain(schema.field(name).type)]
+                for batch in file.iter_batches(ROWS_IN_MEMORY, columns=list({*COLUMNS, *others})):
                     for i in range(len(batch)):
                         done += 1
                         fields = _fields(batch, i)
@@ -292,13 +295,25 @@ def _read_parquet(*paths: Path) -> Iterator[Row]:
             raise InputError(f"{path} cannot be read as Parquet: {first_line(error)}.") from None
 
 
+def _is_plain(kind: Any) -> bool:
+    """Whether a column of a type may hold what `_plain` keeps."""
+    types = needed("pyarrow.types", "Reading Parquet", "corpus")
+    return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
+
+
 def _fields(batch: Any, row: int) -> dict | str:
-    try:
-        return {
-            name: column[row].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        }
-    except (ValueError, OverflowError) as error:  # text that is not UTF-8, a date out of range
-        return f"it cannot be read ({first_line(error)})"
+    fields: dict[str, Any] = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            fields[name] = column[row].as_py()
+        except (
+            ValueError,
+            OverflowError,
+            KeyError,
+        ) as error:  # no UTF-8, a date out of range, an unknown zone
+            if name in COLUMNS:
+                return f"it cannot be read ({first_line(error)})"
+    return fields
 
 
 def _hub_corpus(source: str, note: Note | None) -> Corpus:

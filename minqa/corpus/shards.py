@@ -52,8 +52,8 @@ PASSAGES_PER_GROUP = 256
 GROUPS_KEPT = 128
 # NumPy's header of an array is shorter.
 MAX_HEADER_BYTES = 4096
-_PASSAGE = Passage._fields[:-1]
-_OWN = (*_PASSAGE, "token_start", "token_end", "words")
+PASSAGE_COLUMNS = ("id", "title", "section", "start", "text")
+OWN_COLUMNS = (*PASSAGE_COLUMNS, "token_start", "token_end", "words")
 _ZEROS = "0" * 64
 _AGAIN = "the same `minqa index` makes it again"
 
@@ -108,7 +108,7 @@ class Shard:
     @cached_property
     def columns(self) -> list[str]:
         """The names of what the corpus says of its articles, besides id, title and text."""
-        return [name for name in self.read(lambda file: file.schema_arrow.names) if name not in _OWN]
+        return [name for name in self.read(lambda file: file.schema_arrow.names) if name not in OWN_COLUMNS]
 
     def row(self, row: int, columns: Sequence[str]) -> list[Any]:
         """What a row of the Parquet file holds in some columns."""
@@ -118,7 +118,8 @@ class Shard:
     def passage(self, row: int) -> Passage:
         extra = zip(self.columns, self.row(row, self.columns), strict=True)
         known = tuple((name, value) for name, value in extra if value is not None)
-        return Passage(*self.row(row, _PASSAGE), known)
+        own = self.row(row, PASSAGE_COLUMNS)
+        return Passage(**dict(zip(PASSAGE_COLUMNS, own, strict=True)), extra=known)
 
     def column(self, name: str) -> Any:
         """A column, as a pyarrow array."""
@@ -192,10 +193,10 @@ def write_shard_files(
     import pyarrow
 
     kinds = {int: pyarrow.int64(), str: pyarrow.string()}
-    fields = [(name, kinds[Passage.__annotations__.get(name, int)]) for name in _OWN[:-1]]
+    fields = [(name, kinds[Passage.__annotations__.get(name, int)]) for name in OWN_COLUMNS[:-1]]
     fields.append(("words", pyarrow.list_(pyarrow.string())))
-    table = pyarrow.table({name: columns[name] for name in _OWN}, pyarrow.schema(fields))
-    for name in [name for name in columns if name not in _OWN]:
+    table = pyarrow.table({name: columns[name] for name in OWN_COLUMNS}, pyarrow.schema(fields))
+    for name in [name for name in columns if name not in OWN_COLUMNS]:
         table = table.append_column(name, _one_type(columns[name]))
     with writing(path.parent):
         for left in path.parent.glob(f".{path.stem}.*.tmp"):
@@ -237,7 +238,7 @@ def _check(path: Path, same: bool) -> None:
 
 @lru_cache(GROUPS_KEPT)
 def _read_group(shard: Shard, group: int) -> Any:
-    return shard.read(lambda file: file.read_row_group(group, columns=[*_OWN[:-1], *shard.columns]))
+    return shard.read(lambda file: file.read_row_group(group, columns=[*OWN_COLUMNS[:-1], *shard.columns]))
 
 
 def _one_type(values: Sequence[Any]) -> Any:

@@ -23,40 +23,50 @@ _COMPARE = {
 def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, " row"]]:
     """The rows of each shard that meet a condition: comparisons of columns, as Python writes them.
 
-    A passage whose article has no such column, or nothing in it, does not meet it.
+    An article without a column, or with nothing in it, meets neither a comparison of it nor the opposite. Nor
+    does any in a shard where a number would be compared with text.
 
     Raises:
         InputError: the condition cannot be read, names a column that no shard has, or compares a number with
-            text.
+            text in every shard.
     """
     try:
         tree = ast.parse(condition.strip(), mode="eval").body
         expression = _expression(tree)
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+    except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
         example = 'year >= 1990 and lang == "en"'
-        raise InputError(f"The condition {condition} cannot be read: write one as {example}.") from None
+        told = " ".join(condition.split())
+        raise InputError(f"The condition {told} cannot be read: write one as {example}.") from None
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     known = {name for shard in shards for name in shard.columns}
     if missing := sorted(names - known):
-        raise InputError(f"There is no column {missing[0]}: there are {', '.join(sorted(known))}.")
-    return [_rows(shard, names, expression, condition) for shard in shards]
+        others = f"there are {', '.join(sorted(known))}" if known else "there are id, title and text alone"
+        raise InputError(f"There is no column {missing[0]} to compare: {others}.")
+    rows: list[np.ndarray] = []
+    wrong: list[Exception] = []
+    for shard in shards:
+        try:
+            rows.append(_rows(shard, names, expression))
+        except needed("pyarrow", "Reading an index", "corpus").ArrowException as error:
+            rows.append(np.zeros(0, np.int64))
+            wrong.append(error)
+    if len(wrong) == len(shards):
+        raise InputError(f"{condition.strip()} cannot be compared: {first_line(wrong[0])}.")
+    return rows
 
 
-def _rows(shard: Shard, names: set[str], expression: Any, condition: str) -> Int[np.ndarray, " row"]:
+def _rows(shard: Shard, names: set[str], expression: Any) -> Int[np.ndarray, " row"]:
     pyarrow = needed("pyarrow", "Reading an index", "corpus")
-    if not names <= {*shard.columns}:
-        return np.zeros(0, np.int64)
-    table = shard.read(lambda file: file.read(columns=sorted(names)))
-    table = table.append_column("minqa row", pyarrow.array(range(shard.passages), pyarrow.int64()))
-    try:
-        return table.filter(expression)["minqa row"].to_numpy()
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{condition} cannot be compared: {first_line(error)}.") from None
+    known = [name for name in shard.columns if name in names]
+    table = shard.read(lambda file: file.read(columns=["start", *known]))
+    for name in names - {*known}:
+        table = table.append_column(name, pyarrow.nulls(shard.passages))
+    numbers = pyarrow.array(range(shard.passages), pyarrow.int64())
+    return table.append_column("minqa row", numbers).filter(expression)["minqa row"].to_numpy()
 
 
 def _expression(node: ast.expr) -> Any:
     """A condition as pyarrow computes it. Raises ValueError if it is something else."""
-    compute = needed("pyarrow.compute", "Reading an index", "corpus")
     match node:
         case ast.BoolOp(op=op, values=values):
             return reduce(
@@ -64,15 +74,19 @@ def _expression(node: ast.expr) -> Any:
             )
         case ast.UnaryOp(op=ast.Not(), operand=operand):
             return ~_expression(operand)
-        case ast.Compare(left=ast.Name(id=name), ops=[ast.In()], comparators=[values]):
-            return compute.field(name).isin(ast.literal_eval(values))
+        case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as op], comparators=[values]):
+            if not isinstance(values, ast.List | ast.Tuple | ast.Set) or not values.elts:
+                raise ValueError("in a list of values is meant")
+            found = reduce(operator.or_, [_side(left) == _side(value) for value in values.elts])
+            return found if isinstance(op, ast.In) else ~found
         case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARE for op in ops):
-            sides = [
-                compute.field(side.id)
-                if isinstance(side, ast.Name)
-                else compute.scalar(ast.literal_eval(side))
-                for side in (left, *others)
-            ]
+            sides = [*map(_side, (left, *others))]
             pairs = zip(ops, sides[:-1], sides[1:], strict=True)
             return reduce(operator.and_, [_COMPARE[type(op)](one, other) for op, one, other in pairs])
     raise ValueError(f"{ast.unparse(node)} compares nothing")
+
+
+def _side(node: ast.expr) -> Any:
+    """A column, or a value that it is compared with."""
+    compute = needed("pyarrow.compute", "Reading an index", "corpus")
+    return compute.field(node.id) if isinstance(node, ast.Name) else compute.scalar(ast.literal_eval(node))

@@ -63,7 +63,7 @@ def json_number(value: Number | Float[np.ndarray, "..."], digits: int = 6) -> An
 
 def title_of(passage: Passage, copies: int = 1) -> str:
     """The title of a passage and of its section, if it has one; and how many have its text, if several do."""
-    alike = f"{copies} passages with this text" if copies > 1 else ""
+    alike = f"{copies} candidates with this text" if copies > 1 else ""
     return " · ".join(filter(None, [passage.title, passage.section, alike]))
 
 

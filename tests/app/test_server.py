@@ -62,13 +62,19 @@ def test_there_is_nothing_but_the_page(make, method, path):
         ("0.0.0.0", "http://192.168.0.7:7860", 200),
         ("0.0.0.0", "http://[fe80::1]:7860", 200),
         ("0.0.0.0", "http://evil.example:7860", 403),
-        ("box.example", "http://box.example:7860", 200),
+        ("Box.example", "http://box.example:7860", 200),
     ],
 )
 def test_a_name_that_is_not_its_own_is_refused(make, host, at, status):
     answer = ask(make(host), at=at)
     assert answer.status_code == status
     assert ("The page is not at" in answer.text) == (status == 403)
+
+
+@pytest.mark.parametrize("headers", [{"host": "["}, {"host": "a]b"}, {"origin": "http://["}])
+def test_what_is_no_address_is_refused(make, headers):
+    for host in ("127.0.0.1", "0.0.0.0"):
+        assert ask(make(host), headers=headers).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -106,6 +112,8 @@ def slow(make, monkeypatch):
     page, page.begun, page.done = make(), [], threading.Event()
 
     def show(parameters):
+        if page.tabs.is_empty(parameters):
+            return "empty"
         page.begun.append(parameters["q"])
         assert page.done.wait(60)
         return "shown"
@@ -141,28 +149,43 @@ def test_a_visitor_has_a_share_and_the_queue_a_length(slow, monkeypatch):
     asyncio.run(run())
 
 
+def begin(page, visitor, leaves_after=None):
+    """A request whose visitor leaves after so many seconds, and what is sent to him."""
+    gone, sent = asyncio.Event(), []
+
+    async def receive():
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": f"q={visitor}".encode()}
+    scope |= {"client": (visitor, 1), "headers": [(b"host", b"localhost:7860")]}
+    if leaves_after:
+        asyncio.get_running_loop().call_later(leaves_after, gone.set)
+    return asyncio.create_task(page.app(scope, receive, send)), sent
+
+
+def test_who_has_gone_counts_until_what_was_begun_is_done(slow):
+    async def run():
+        first, _ = begin(slow, "first", leaves_after=0.02)
+        await asyncio.sleep(0.1)
+        assert slow.begun == ["first"] and slow.waiting == {"first": 1} and slow.shares["first"].locked()
+        assert (await client(slow).get("/")).status_code == 200, "there is nothing to compute"
+        slow.done.set()
+        await asyncio.wait_for(first, 2)
+        assert not slow.waiting and not slow.shares
+
+    asyncio.run(run())
+
+
 def test_what_nobody_waits_for_is_not_begun(slow):
     async def run():
-        def begin(visitor, leaves_after=None):
-            gone, sent = asyncio.Event(), []
-
-            async def receive():
-                await gone.wait()
-                return {"type": "http.disconnect"}
-
-            async def send(message):
-                sent.append(message)
-
-            scope = {"type": "http", "method": "GET", "path": "/", "query_string": f"q={visitor}".encode()}
-            scope |= {"client": (visitor, 1), "headers": [(b"host", b"localhost:7860")]}
-            if leaves_after:
-                asyncio.get_running_loop().call_later(leaves_after, gone.set)
-            return asyncio.create_task(slow.app(scope, receive, send)), sent
-
-        first, answered = begin("first")
+        first, answered = begin(slow, "first")
         await asyncio.sleep(0.01)
-        second, _ = begin("second", leaves_after=0.05)
-        third, also = begin("third")
+        second, _ = begin(slow, "second", leaves_after=0.05)
+        third, also = begin(slow, "third")
         await asyncio.wait_for(second, 2)
         assert not first.done() and set(slow.waiting) == {"first", "third"}
         slow.done.set()

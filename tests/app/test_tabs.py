@@ -66,6 +66,20 @@ def test_settings_change_what_is_shown(tabs):
     assert "layer 0 · centring none" in shown[1] and "elmo" in shown[4]
 
 
+def test_a_form_that_changes_the_model_takes_what_is_usual_there(tabs):
+    bert, elmo = tabs.names
+    form = {"tab": "compare", "q": "the war", "drawn": bert, "model": elmo, "other": elmo, "k": "3"}
+    assert tabs.moved(form) == {"tab": "compare", "q": "the war", "model": elmo}
+    assert (
+        tabs.initial(form)["other"] == bert and tabs.initial({"tab": "compare", "model": ""})["other"] == elmo
+    )
+    form = {"tab": "units", "drawn": bert, "model": elmo, "kind": "feed-forward", "layer": "1", "unit": "7"}
+    assert "cell unit 1.7" in tabs.show(form)
+    form = {"tab": "ask", "q": "the war", "drawn": elmo, "model": bert, "layer": "2", "k": "2"}
+    assert tabs.moved(form) == {"q": "the war", "k": "2"}
+    assert tabs.moved(form | {"layer": "1"})["layer"] == "1"
+
+
 def test_compare_sets_two_models_side_by_side(tabs):
     shown = show(tabs, "compare", q="the war", k=1)
     assert shown.count('class="side"') in (1, 2) and shown.count('class="minqa"') == 2 * shown.count('"side"')

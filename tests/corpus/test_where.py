@@ -13,8 +13,9 @@ from minqa.corpus.where import rows_where
 
 # Two shards; the last article says nothing of a year, and only the second shard knows a part.
 EXTRA = [
-    {"year": 1905, "lang": "en"}, {"year": 1915, "lang": "de"}, {"year": 1990, "lang": "en"},
-    {"year": 2000, "lang": "fr", "part": 1}, {"year": 2010, "lang": "en", "part": "x"}, {"lang": "en"},
+    {"year": 1905, "lang": "en", "mixed": 2}, {"year": 1915, "lang": "de"}, {"year": 1990, "lang": "en"},
+    {"year": 2000, "lang": "fr", "part": 1, "mixed": "x"}, {"year": 2010, "lang": "en", "part": "x"},
+    {"lang": "en"},
 ]  # fmt: skip
 TEXTS = [
     "the theory of war",
@@ -50,6 +51,11 @@ def folder(tiny, tmp_path_factory):
         ('part == "x"', [4]),
         ('part == "1"', [3]),
         ("year > 1990.5", [3, 4]),
+        ('part == "x" or year == 1905', [0, 4]),
+        ("not year in [1905]", [1, 2, 3, 4]),
+        ("year not in (1905, 1915)", [2, 3, 4]),
+        ("year in {1905}", [0]),
+        ("mixed > 1", [0]),
     ],
 )
 def test_only_passages_that_meet_a_condition_are_found(tiny, folder, condition, numbers):
@@ -68,14 +74,17 @@ def test_only_passages_that_meet_a_condition_are_found(tiny, folder, condition, 
 @pytest.mark.parametrize(
     ("condition", "sentence"),
     [
-        ("year >= ", "The condition year >=  cannot be read: write one as year >= 1990"),
+        ("year >= ", "The condition year >= cannot be read: write one as year >= 1990"),
         ("year", "cannot be read"),
         ("year + 1 == 1991", "cannot be read"),
         ("__import__('os').system('x') == 1", "cannot be read"),
         ("year == year.real", "cannot be read"),
         ("(" * 9999, "cannot be read"),
-        ("age > 3", "There is no column age: there are lang, part, year."),
+        ("age > 3", "There is no column age to compare: there are lang, mixed, part, year."),
         ('year == "x"', 'year == "x" cannot be compared'),
+        ("year ==\n" + "9" * 24, "The condition year == 9+ cannot be read"),
+        ('lang in "en"', "cannot be read"),
+        ("lang in []", "cannot be read"),
         ("year > 3000", "No passage of .* meets the condition year > 3000."),
     ],
 )
@@ -89,8 +98,23 @@ def test_columns_stand_in_the_parquet_file_and_in_passages(tiny, folder):
     disk = DiskIndex(folder)
     assert [dict(passage.extra) for passage in disk.passages] == [
         *EXTRA[:3],
-        {"year": 2000, "lang": "fr", "part": "1"},
+        {"year": 2000, "lang": "fr", "part": "1", "mixed": "x"},
         *EXTRA[4:],
     ]
-    assert disk.shards[0].columns == ["year", "lang"]
+    assert disk.shards[0].columns == ["year", "lang", "mixed"]
     assert [rows.tolist() for rows in rows_where("part == 'x'", disk.shards)] == [[], [1]]
+
+
+def test_columns_do_not_replace_those_of_the_index(tiny, tmp_path):
+    extra = (("text", "no"), ("id", 7), ("words", "no"), ("big", 10**400), ("start", 5))
+    corpus = Corpus("corpus", lambda: iter([(Article("1", "T", "the war", extra=extra), 1.0)]))
+    minqa.write_index(tiny, corpus, tmp_path)
+    index = minqa.open_index(tmp_path, tiny, where="start_ == 5 and id_ == 7")
+    assert (index.passages[0].text, index.passages[0].id) == ("the war", "1:0")
+    assert dict(index.passages[0].extra)["big"] == str(10**400)
+    plain = Corpus("corpus", lambda: iter([(Article("1", "T", "the war"), 1.0)]))
+    minqa.write_index(tiny, plain, tmp_path / "plain")
+    with pytest.raises(
+        minqa.InputError, match="There is no column year to compare: there are id, title and text"
+    ):
+        minqa.open_index(tmp_path / "plain", tiny, where="year == 1")
