@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 VIEWS = {
-    "app-ask.png": ("?q=Who+developed+the+theory+of+relativity%3F&k=2&word=5&map=1", 1000, 1180),
+    "app-ask.png": ("?q=Who+developed+the+theory+of+relativity%3F&k=2&word=5&map=1", 900, 1180),
     "app-heads.png": (
         "?tab=heads&layer=4&head=1&text=The+animal+didn%27t+cross+the+street+because+it+was+too+tired.",
         1000,

@@ -119,9 +119,8 @@ def hidden_states(
         batch_key = None if key is None else jax.random.fold_in(key, next(numbers))
         return encode(model, batch, layers=layers, pooling=encoder.pooling, key=batch_key)
 
-    for row, result in by_text(
-        encoder.model, encoder.tokenizer, tokens, run, include_prompt=prompts, mesh=mesh
-    ):
+    results = by_text(encoder.model, encoder.tokenizer, tokens, run, include_prompt=prompts, mesh=mesh)
+    for row, result in results:
         hidden[row], pooled[row] = result
         if not all(np.isfinite(array).all() for array in result):
             raise InputError(f"{encoder.name} computes numbers that are not finite: are its weights broken?")

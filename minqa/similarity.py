@@ -10,11 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 # What `match` compares at once: everything, if that gives no more similarities than these; else a block of
-# passages that stays in a processor's cache, so that memory is read only once.
+# passages that stays in a processor's cache, so that memory is read only once. Fewer are padded to a multiple
+# of `MIN_BLOCK`: in products of such shapes a similarity has the same bits.
 SIMILARITIES_AT_ONCE = 2**22
-BLOCK_PASSAGES = 4096
-BLOCK_QUERIES = 1024
-PARTS_AHEAD = 8  # of a corpus, that are read ahead
+BLOCK_PASSAGES, MIN_BLOCK = 4096, 512
+BLOCK_QUERIES, PARTS_AHEAD = 1024, 8  # and how many parts of a corpus are read ahead
 
 Vectors: TypeAlias = Float[Array | np.ndarray, "_ dim"]
 # A pure function of [query, dim] and [passage, dim] arrays; more is more similar.
@@ -117,7 +117,7 @@ def match(
 
 
 def _match_parts(queries, parts, **how):
-    """Part after part. As every length is compiled, the rows after its last block are read as a whole one."""
+    """Part after part. As every length is compiled, the rows after its last block are read in few lengths."""
     shape, first = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
@@ -125,8 +125,9 @@ def _match_parts(queries, parts, **how):
         whole, end = len(part) - rest, first + len(part)
         pieces = [(part[:whole] if rest else part, first, first)] if whole else []
         if rest:  # with rows before it that do not count again or, in a short part, zeros after it
-            last, padding = part[-BLOCK_PASSAGES:], ((0, max(BLOCK_PASSAGES - len(part), 0)), (0, 0))
-            pieces.append((last if whole else np.pad(last, padding), end - len(last), end - rest))
+            length = -(-rest // MIN_BLOCK) * MIN_BLOCK
+            last = part[-length:] if whole else np.pad(part, ((0, length - rest), (0, 0)))
+            pieces.append((last, max(end - length, first), end - rest))
         for piece, start, low in pieces:
             best = best_matches(queries, piece, best, np.array([start, low, end], np.int32), **how)
         first = end
@@ -138,7 +139,7 @@ def _match_parts(queries, parts, **how):
 @partial(jax.jit, static_argnames=("k", "similarity"))
 def best_matches(queries, passages, best, rows, *, k, similarity):
     """The best k of `best` and of the passages, rows `rows[0]` on; `rows[1]` to below `rows[2]` count."""
-    block = -(-k // BLOCK_PASSAGES) * BLOCK_PASSAGES
+    block = -(-max(k, min(len(passages), BLOCK_PASSAGES)) // MIN_BLOCK) * MIN_BLOCK
     if len(queries) * len(passages) <= SIMILARITIES_AT_ONCE:
         block = max(block, len(passages))
     first, low, high = rows
