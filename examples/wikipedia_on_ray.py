@@ -30,7 +30,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("corpus")
     parser.add_argument("folder")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="at most one for each 1,024 articles")
     corpus, folder, workers = vars(parser.parse_args()).values()
     tasks = ray.data.from_items([*range(workers)], override_num_blocks=workers)
     pool = ray.data.ActorPoolStrategy(size=workers)
