@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 import platformdirs
 from jaxtyping import Bool, Float
@@ -328,7 +327,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the defaults alone, not every setting")
     parser.add_argument("--only", choices=["retrieval", "sentence", "alignment"])
     options = parser.parse_args()
-    jax.config.update("jax_compilation_cache_dir", str(platformdirs.user_cache_path("minqa") / "compiled"))
+    minqa.cache(platformdirs.user_cache_path("minqa") / "compiled")
     if options.questions:
         try:
             return questions_tables(options)

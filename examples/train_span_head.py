@@ -566,8 +566,7 @@ def main():
     for name, default in zip(("generations", "epochs", "batch", "rate"), defaults, strict=True):
         if getattr(options, name) is None:
             setattr(options, name, default)
-    cache = platformdirs.user_cache_path("minqa") / "compiled"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    minqa.cache(platformdirs.user_cache_path("minqa") / "compiled")
     try:
         run(options)
     except minqa.InputError as error:

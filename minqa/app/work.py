@@ -40,16 +40,15 @@ MAX_DEVICES = 8
 def set_up(folder: Path | None) -> Path:
     """Make every core a device, so that batches run side by side; return the cache folder.
 
-    JAX keeps compiled code there, if it can be written, unless it was told of a folder of its own.
+    JAX keeps compiled code there, if it can be written; see `keep_compiled`.
     """
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # JAX runs already, as in a notebook
             jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MAX_DEVICES))
     check_accelerator()
     folder = folder or platformdirs.user_cache_path("minqa")
-    if not getattr(jax.config, "jax_compilation_cache_dir", None):
-        with suppress(OSError):  # whoever needs to write will say so
-            keep_compiled(folder / "compiled")
+    with suppress(OSError):  # whoever needs to write will say so
+        keep_compiled(folder / "compiled")
     return folder
 
 
