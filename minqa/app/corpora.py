@@ -37,7 +37,12 @@ def models_for(index: Path | None, corpus: str | None, models: list[str] | None)
 
 
 def with_index(
-    search: Search, splitter: Encoder, path: Path | None, corpus: str | None, where: str | None, cache: Path
+    search: Search,
+    splitter: Encoder,
+    path: Path | None,
+    corpus: str | None,
+    where: Sequence[str],
+    cache: Path,
 ) -> Search:
     """A search of an index or, without one, of a corpus: its first shard is embedded if it is not there yet.
 
@@ -54,8 +59,9 @@ def with_index(
         if not is_there:
             with search.clock, step("embed corpus"):
                 _write(encoder, opened, path, cache, splitter=splitter, store_tokens=True, shards=[0])
+    condition = where[0] if len(where) == 1 else " and ".join(f"({one})" for one in where)
     with search.clock, step("load"):
-        return replace(search, index=open_index(path, encoder, where=where or "", cache=cache))
+        return replace(search, index=open_index(path, encoder, where=condition, cache=cache))
 
 
 def note_what_is_left(searches: Sequence[Search], path: Path | None, corpus: str | None) -> None:

@@ -73,8 +73,8 @@ also as .gz, .bz2 or .xz, or a data set of the Hugging Face hub, such as wikimed
 [default: Wikipedia leads]"""
 Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
 Index = Annotated[Path | None, option(path, "DIR", "A folder that index made, instead of --corpus.")]
-WHERE = "Only passages whose article meets a condition on columns of the corpus: 'year >= 1990'."
-Where = Annotated[str | None, option(text, "CONDITION", WHERE)]
+WHERE = """Only what meets a condition on columns of the corpus, as 'year > 1990 and lang == "en"'."""
+Where = Annotated[list[str] | None, option(text, "CONDITION", WHERE)]
 K = Annotated[int, option(positive, "K", "How many passages.", "-k")]
 ANSWERS = "How many distinct answers to show."
 Answers = Annotated[int, option(positive, "N", ANSWERS)]

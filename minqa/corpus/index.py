@@ -265,8 +265,8 @@ def open_index(path: str | Path, encoder: Encoder, *, where: str = "", cache: Pa
     rows: Sequence[Any] = rows_where(where, disk.filled) if where else every
     counted = [(shard, some) for shard, some in zip(disk.filled, rows, strict=True) if len(some)]
     if not counted:
-        searched = f"{path}" if disk.complete else f"{path}, which is not complete,"
-        raise InputError(f"No passage of {searched} meets the condition {where}.")
+        far = "" if disk.complete else " so far"
+        raise InputError(f"No passage that is indexed{far} meets the condition {where}.")
     shards, rows = map(list, zip(*counted, strict=True))
     has_tokens = all(shard.has_tokens for shard in shards)
     tokens = Rows(shards, read_tokens, rows) if has_tokens else None

@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Int
 
 from minqa.corpus.shards import Shard
-from minqa.files.checkpoint import first_line
 from minqa.files.extras import needed
 from minqa.text import InputError
 
@@ -40,29 +39,30 @@ def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, 
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     known = {name for shard in shards for name in shard.columns}
     if missing := sorted(names - known):
-        others = f"there are {', '.join(sorted(known))}" if known else "there are id, title and text alone"
-        raise InputError(f"There is no column {missing[0]} to compare: {others}.")
-    rows: list[np.ndarray] = []
-    wrong: list[Exception] = []
-    for shard in shards:
-        try:
-            rows.append(_rows(shard, names, expression))
-        except needed("pyarrow", "Reading an index", "corpus").ArrowException as error:
-            rows.append(np.zeros(0, np.int64))
-            wrong.append(error)
-    if len(wrong) == len(shards):
-        raise InputError(f"{condition.strip()} cannot be compared: {first_line(wrong[0])}.")
-    return rows
+        others = (
+            f"there are {', '.join(sorted(known))}" if known else "the corpus has none but title and text"
+        )
+        raise InputError(f"There is no further column {missing[0]}: {others}; a text stands in quotes.")
+    rows = [_rows(shard, names, expression) for shard in shards]
+    if all(some is None for some in rows):
+        raise InputError(
+            f"The condition {condition.strip()} compares a number with text, which has no order."
+        )
+    return [np.zeros(0, np.int64) if some is None else some for some in rows]
 
 
-def _rows(shard: Shard, names: set[str], expression: Any) -> Int[np.ndarray, " row"]:
+def _rows(shard: Shard, names: set[str], expression: Any) -> Int[np.ndarray, " row"] | None:
+    """None if a number would be compared with text."""
     pyarrow = needed("pyarrow", "Reading an index", "corpus")
     known = [name for name in shard.columns if name in names]
     table = shard.read(lambda file: file.read(columns=["start", *known]))
     for name in names - {*known}:
         table = table.append_column(name, pyarrow.nulls(shard.passages))
     numbers = pyarrow.array(range(shard.passages), pyarrow.int64())
-    return table.append_column("minqa row", numbers).filter(expression)["minqa row"].to_numpy()
+    try:
+        return table.append_column("minqa row", numbers).filter(expression)["minqa row"].to_numpy()
+    except pyarrow.ArrowException:
+        return None
 
 
 def _expression(node: ast.expr) -> Any:

@@ -518,6 +518,16 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
+def test_only_what_meets_every_condition_is_searched(run, bert_folder, tmp_path):
+    (tmp_path / "a.csv").write_text("text,year,lang\na war,1914,en\nthe war,1939,de\nwho,1990,en\nwar,,en\n")
+    asked = ("ask", "war", "--model", bert_folder, "--corpus", tmp_path / "a.csv", "--json")
+    status, output, _ = run(*asked, "--where", "year < 1950", "--where", 'lang == "en" or lang == "fr"')
+    [result] = json.loads(output)["results"]
+    assert status == 0 and (result["text"], result["extra"]) == ("a war", {"year": 1914, "lang": "en"})
+    assert_sentence(run(*asked, "--where", "year = 3"), "The condition year = 3 cannot be read: write one as")
+    assert_sentence(run(*asked, "--where", "lang == de"), "There is no further column de")
+
+
 def test_help_answers_with_neither_jax_nor_rich():
     code = """if True:
         import sys
