@@ -14,7 +14,7 @@ from minqa.corpus.writer import ALL_SHARDS
 
 
 class Writer:
-    """A worker, which writes every so-manieth shard."""
+    """A worker, which writes every n-th shard, n being the number of workers."""
 
     def __init__(self, corpus: str, folder: str, workers: int):
         self.encoder, self.corpus = minqa.load(), minqa.open_corpus(corpus, note=print)

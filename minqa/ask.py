@@ -93,8 +93,8 @@ def ask(
     with step("embed query"):
         queries = [vectors for [vectors] in embed_each(views, [question], role="query")]
     with step("match"):
-        found = match(queries[0].pooled, index.vectors, k=max(k, rerank), similarity=encoder.pooling.compare)
-        similarities, rows = (array.tolist() for array in jax.device_get(found))
+        hits = match(queries[0].pooled, index.vectors, k=max(k, rerank), similarity=encoder.pooling.compare)
+        similarities, rows = (array.tolist() for array in jax.device_get(hits))
     passages = [index.passages[row] for row in rows]
     texts = [passage.text.rstrip() for passage in passages]
     with step("read vectors" if stored else "embed passages"):

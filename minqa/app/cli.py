@@ -137,9 +137,7 @@ def ask(
     for search in searches if asks_once else ():
         check_question(search.encoder, question)  # before a corpus is embedded for it
     splitter = searches[0].encoder
-    searches = [
-        corpora.with_index(search, splitter, index, corpus, where or (), cache) for search in searches
-    ]
+    searches = [corpora.with_index(search, splitter, index, corpus, where, cache) for search in searches]
     for typed in [question] if asks_once else work.typed("Question: "):
         try:
             replies = [search.ask(typed, k, rerank) for search in searches]
@@ -332,9 +330,7 @@ def show_app(
     models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
     searches = work.load_models(models, shipped=True)
     splitter = searches[0].encoder
-    searches = [
-        corpora.with_index(search, splitter, index, corpus, where or (), cache) for search in searches
-    ]
+    searches = [corpora.with_index(search, splitter, index, corpus, where, cache) for search in searches]
     address = serve(Page(searches, host, root_path or ""), port)
     try:
         print(f"The page is at {address}; Ctrl-C stops it.", flush=True)

@@ -41,25 +41,26 @@ def with_index(
     splitter: Encoder,
     path: Path | None,
     corpus: str | None,
-    where: Sequence[str],
+    where: Sequence[str] | None,
     cache: Path,
 ) -> Search:
     """A search of an index or, without one, of a corpus: its first shard is embedded if it is not there yet.
 
-    All models search the same passages, which the tokens of one of them, the splitter, make.
+    All models search the same passages, which the tokens of one of them, the splitter, make; those that meet
+    all conditions of `where`.
     """
     encoder = search.encoder
     if not path:
         opened = open_corpus(corpus, note=note)
         path = _cached(cache, opened, encoder, splitter)
         try:
-            is_there = bool(DiskIndex(path).filled)
+            is_indexed = bool(DiskIndex(path).filled)
         except InputError:  # not yet, or it is broken
-            is_there = False
-        if not is_there:
+            is_indexed = False
+        if not is_indexed:
             with search.clock, step("embed corpus"):
                 _write(encoder, opened, path, cache, splitter=splitter, store_tokens=True, shards=[0])
-    condition = where[0] if len(where) == 1 else " and ".join(f"({one})" for one in where)
+    condition = " and ".join(f"({condition})" for condition in where or ())
     with search.clock, step("load"):
         return replace(search, index=open_index(path, encoder, where=condition, cache=cache))
 

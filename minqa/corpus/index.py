@@ -75,7 +75,7 @@ class VectorStore(Sequence[np.ndarray]):
 
     def __init__(self, shards: Sequence[Shard], rows: Sequence[Any]) -> None:
         self.shards, self.rows = shards, rows
-        self.copies: dict[int, np.ndarray] = {}  # of shards whose rows do not all count
+        self.selected: dict[int, np.ndarray] = {}  # copies, from shards whose rows do not all count
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -84,9 +84,9 @@ class VectorStore(Sequence[np.ndarray]):
         shard, rows = self.shards[number], self.rows[number]
         if len(rows) == shard.passages:
             return shard.vectors
-        if number not in self.copies:
-            self.copies[number] = shard.vectors[rows]
-        return self.copies[number]
+        if number not in self.selected:
+            self.selected[number] = shard.vectors[rows]
+        return self.selected[number]
 
 
 class DiskIndex:
@@ -263,7 +263,7 @@ def open_index(path: str | Path, encoder: Encoder, *, where: str = "", cache: Pa
         raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
     every = [range(shard.passages) for shard in disk.filled]
     rows: Sequence[Any] = rows_where(where, disk.filled) if where else every
-    counted = [(shard, some) for shard, some in zip(disk.filled, rows, strict=True) if len(some)]
+    counted = [(shard, kept) for shard, kept in zip(disk.filled, rows, strict=True) if len(kept)]
     if not counted:
         far = "" if disk.complete else " so far"
         raise InputError(f"No passage that is indexed{far} meets the condition {where}.")

@@ -116,6 +116,7 @@ class Shard:
         return [table[column][row % PASSAGES_PER_GROUP].as_py() for column in columns]
 
     def passage(self, row: int) -> Passage:
+        """The passage of a row. Raises InputError if the file has changed or is broken."""
         extra = zip(self.columns, self.row(row, self.columns), strict=True)
         known = tuple((name, value) for name, value in extra if value is not None)
         own = self.row(row, PASSAGE_COLUMNS)

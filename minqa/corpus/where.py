@@ -44,15 +44,13 @@ def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, 
         )
         raise InputError(f"There is no further column {missing[0]}: {others}; a text stands in quotes.")
     rows = [_rows(shard, names, expression) for shard in shards]
-    if all(some is None for some in rows):
-        raise InputError(
-            f"The condition {condition.strip()} compares a number with text, which has no order."
-        )
-    return [np.zeros(0, np.int64) if some is None else some for some in rows]
+    if all(matching is None for matching in rows):
+        raise InputError(f"{condition.strip()} compares what cannot be compared, such as a number with text.")
+    return [np.zeros(0, np.int64) if matching is None else matching for matching in rows]
 
 
 def _rows(shard: Shard, names: set[str], expression: Any) -> Int[np.ndarray, " row"] | None:
-    """None if a number would be compared with text."""
+    """The rows of a shard that meet a condition; None if its columns cannot be compared so."""
     pyarrow = needed("pyarrow", "Reading an index", "corpus")
     known = [name for name in shard.columns if name in names]
     table = shard.read(lambda file: file.read(columns=["start", *known]))
