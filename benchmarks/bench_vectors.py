@@ -119,7 +119,8 @@ def bench_best_spans(compare, shape):
 
 @jax.jit
 def answer(head, batch):
-    start, end, none = head(batch)
+    with jax.default_matmul_precision("highest"):
+        start, end, none = head(batch)
     return minqa.best_spans(start, end, batch.mask, k=2, max_length=MAX_SPAN_WORDS, no_answer=none)
 
 

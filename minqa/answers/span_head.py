@@ -252,7 +252,8 @@ def save_span_head(head: SpanHead, **facts: str) -> bytes:
 
 @partial(jax.jit, static_argnames=("k", "max_length"))
 def _read(head: SpanHead, batch: QuestionPassageBatch, *, k, max_length):
-    start, end, none = head(batch)
+    with jax.default_matmul_precision("highest"):  # as `run_model` asks for
+        start, end, none = head(batch)
     return best_spans(start, end, batch.mask, k=k, max_length=max_length, no_answer=none), none
 
 
