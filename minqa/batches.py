@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from minqa.devices import by_device, lay_out, local_mesh
+from minqa.devices import by_device, lay_out
 from minqa.tokens import TextTokenizer, Tokens
 
 # Tokens of a row that texts share, unless one is longer: each is compared with all of its row, so that wider
@@ -63,7 +63,7 @@ def by_text(
     None. As a text is done, its number and its result are yielded: its windows' states, joined, and its
     pooled vector. The rows of a batch lie over all devices of the mesh; None is those of this process.
     """
-    mesh = mesh or local_mesh()
+    mesh = mesh or Mesh(np.array(jax.local_devices()), ("batch",))
     batches, waiting = cut(model, tokenizer, tokens, mesh.size), deque[Any]()
     parts: dict[int, dict[int, tuple]] = {}
     while (batch := next(batches, None)) or waiting:
@@ -94,13 +94,10 @@ def cut(
     rows, start = [*pack(tokens, several)], 0
     while (left := len(rows) - start) > 0:
         longest = sum(window.length for window in rows[start])
-        if several:
-            width = max(padded_length(longest, steps=1), MIN_ROW_TOKENS)
-            number = devices * max(1, budget // width) if left > 1 else 1
-        else:
-            width = min(padded_length(longest, steps=4), tokenizer.max_tokens)
-            share = min(budget // width, left // devices)  # of a device, in powers of two
-            number = devices * 2 ** (share.bit_length() - 1) if share else 1
+        width = padded_length(longest, steps=4, least=MIN_ROW_TOKENS if several else 16)
+        width = width if several else min(width, tokenizer.max_tokens)
+        share = min(max(1, budget // width), padded_length(-(-left // devices), steps=1, least=2))
+        number = devices * share if left > 1 else 1
         yield rows[start : start + number], (number, width)
         start += number
 
@@ -116,7 +113,7 @@ def pack(tokens: Sequence[Tokens], several: bool) -> Iterator[list[Window]]:
     left = sorted(Window(length, i, j) for i, j, length in windows)
     while left:
         row = [left.pop()]
-        room = max(ROW_TOKENS, padded_length(row[0].length, steps=1)) - row[0].length
+        room = max(ROW_TOKENS, padded_length(row[0].length, steps=4, least=MIN_ROW_TOKENS)) - row[0].length
         while several and len(row) < MAX_SEGMENTS and (fitting := bisect_right(left, (room + 1,))):
             row.append(left.pop(fitting - 1))
             room -= row[-1].length

@@ -1,10 +1,9 @@
-"""Devices: all of this process as a mesh, and sizes that depend on their kind."""
+"""Devices: sizes that depend on their kind, and arrays laid over several of them."""
 
 from collections import deque
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _recent: deque[tuple[Any, Mesh, Any]] = deque(maxlen=4)  # models that ran last, with their copies
@@ -13,11 +12,6 @@ _recent: deque[tuple[Any, Mesh, Any]] = deque(maxlen=4)  # models that ran last,
 def by_device(*, cpu: int, accelerator: int) -> int:
     """The size for JAX's backend: a CPU wants what stays in its caches, an accelerator to be filled."""
     return cpu if jax.default_backend() == "cpu" else accelerator
-
-
-def local_mesh() -> Mesh:
-    """All devices of this process in a line."""
-    return Mesh(np.array(jax.local_devices()), ("batch",))
 
 
 def lay_out(model: Any, batch: Any, mesh: Mesh) -> tuple[Any, Any]:

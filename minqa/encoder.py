@@ -79,7 +79,7 @@ class Encoder:
 
     def __post_init__(self) -> None:
         for name, prompt in self.prompts.items():
-            [tokens] = self._tokens([f"{prompt} a"], "", "query" if name == "query" else "passage")
+            [tokens] = self.tokenizer([f"{prompt} a"], role="query" if name == "query" else "passage")
             if len(tokens.windows) > 1:
                 most = f"at most {self.tokenizer.max_tokens} tokens are read at once"
                 raise InputError(f"The prompt {name} of {self.name} leaves no room for a text: {most}.")
@@ -120,10 +120,7 @@ class Encoder:
             words = [text] if isinstance(text, str) else text
             if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
                 raise InputError(f"Text {number} is {text!r}, but a text is a string or a list of words.")
-        return self._tokens(texts, self.prompt(role), role)
-
-    def _tokens(self, texts: Sequence[Text], prompt: str, role: Role | None) -> list[Tokens]:
-        return self.tokenizer(texts, prompt, role) if self.is_late else self.tokenizer(texts, prompt)
+        return self.tokenizer(texts, self.prompt(role), role)
 
     def prompt(self, role: Role | None) -> str:
         """What is read before a text in this role, as sentence-transformers chooses it."""

@@ -22,10 +22,6 @@ class InputError(ValueError):
     """Input that cannot be used; its message is one sentence: what is wrong, where, what to do."""
 
 
-class InputWarning(UserWarning):
-    """Something about an input that its owner should know; its message is one sentence."""
-
-
 class Passage(NamedTuple):
     """A text that can be found: the part of an article that begins at its character `start`.
 

@@ -20,7 +20,8 @@ from minqa.embedding import encode
 from minqa.tokens import tokens_of_words
 
 PLATFORMS = ("cuda", "tpu", "rocm")
-PRODUCT = r"stablehlo\.(dot_general|convolution).*f32"  # which accelerators compute in fewer bits unless asked
+# Accelerators compute these in fewer bits unless asked.
+PRODUCT = r"stablehlo\.(dot_general|convolution).*f32"
 
 
 @pytest.fixture(autouse=True)
@@ -164,7 +165,9 @@ def test_the_span_head_lowers():
     head = jax.eval_shape(lambda: minqa.SpanHead(24, hidden=8, rngs=nnx.Rngs(0)))
     mask, words = array(3, 23, dtype=bool), array(3, 5, dtype=bool)
     spelling, echoed, comparable = array(3, 23, 4), array(3, 23), array(3, 5, 23, dtype=bool)
-    batch = span_head.QuestionPassageBatch(array(3, 5, 24), words, array(3, 23, 24), mask, spelling, echoed, comparable)
+    batch = span_head.QuestionPassageBatch(
+        array(3, 5, 24), words, array(3, 23, 24), mask, spelling, echoed, comparable
+    )
     spans = lower(lambda head, batch: span_head._read(head, batch, k=6, max_length=9), head, batch)
     assert spans == [(3, 6), (3, 6), (3, 6), (3,), (3,)]
 

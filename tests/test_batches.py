@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import minqa
 from minqa.batches import MAX_SEGMENTS, Batch, by_text, cut, pack, pad, padded_length
+from minqa.bert import Bert
 
 LENGTHS = st.lists(st.integers(0, 130), max_size=40)
 
@@ -55,10 +56,10 @@ def test_batches_hold_every_window_once_in_few_shapes(tiny, lengths, packs):
         assert pooled is None
     devices = len(jax.local_devices())
     if packs:
-        assert shapes <= {(1, 64), (1, 128), (1, 256), (2 * devices, 256)}
+        assert shapes <= {(1, 64), (1, 128), (1, 192), (1, 256), (2 * devices, 256)}
     else:
-        most = {16: 32, 32: 16, 48: 8, 64: 8}
-        powers = {width: [devices * 2**i for i in range(9) if 2**i <= most[width]] for width in most}
+        most = {16: 32, 32: 16, 48: 10, 64: 8}
+        powers = {width: [devices * min(2**i, most[width]) for i in range(1, 6)] for width in most}
         assert all(rows == 1 or rows in powers[width] for rows, width in shapes)
 
 
@@ -85,8 +86,20 @@ def test_a_text_longer_than_a_row_has_a_wider_one(tiny):
     finally:
         wide.backend.enable_truncation(64)
     rows = [*pack(tokens, True)]
-    assert [[window.text for window in row] for row in rows] == [[0, 1, 2]]
-    assert [shape for _, shape in cut(Unused(True), wide, tokens, 1)] == [(1, 512)]
+    assert [[window.text for window in row] for row in rows] == [[0, 2], [1]]
+    assert [shape for _, shape in cut(Unused(True), wide, tokens, 1)] == [(1, 384), (1, 128)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "shapes"),
+    [(20, 1, [32]), (20, 2, [32]), (20, 3, [24]), (84, 1, [64, 32]), (1, 2, [1])],
+)
+def test_few_rows_are_no_whole_batch_of_an_accelerator(tiny, monkeypatch, rows, devices, shapes):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(Unused, "BATCH_TOKENS", Bert.BATCH_TOKENS)
+    tokens = tiny.tokenize(["a " * 62] * 4 * rows)  # four in a row
+    batches = [shape for _, shape in cut(Unused(True), tiny.tokenizer, tokens, devices)]
+    assert batches == [(number, 256) for number in shapes]
 
 
 def ids_of(length):

@@ -15,7 +15,7 @@ from flax import nnx
 
 import minqa
 from minqa.batches import as_batch
-from minqa.bert import Bert, BertConfig, Embeddings
+from minqa.bert import ACTIVATIONS, Bert, BertConfig, Embeddings
 from minqa.files.loading import DEMO_MODEL, model_folder
 
 
@@ -64,8 +64,7 @@ def test_the_tolerance_tells_the_exact_gelu_from_its_approximation(tmp_path, mon
     folder = make_bert_folder(tmp_path)
     ids, mask, types = draw_batch(np.random.default_rng(0), 3, 9, 90)
     hidden, _ = run_oracle(oracle(folder), ids, mask, types)
-    gelu = jax.nn.gelu
-    monkeypatch.setattr(jax.nn, "gelu", lambda x, approximate: gelu(x, approximate=True))
+    monkeypatch.setitem(ACTIVATIONS, "gelu", jax.nn.gelu)
     jax.clear_caches()
     ours = np.asarray(minqa.load(folder).model(ids, mask, types).hidden)
     jax.clear_caches()

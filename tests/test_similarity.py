@@ -91,6 +91,22 @@ def test_match_equals_numpy_on_many_vectors(set_block, block):
     np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("k", [1, 10, 400])
+def test_of_many_equals_the_first_are_found(set_block, monkeypatch, backend, k):
+    """Whole numbers have many equal products, in blocks that a processor and an accelerator would take."""
+    set_block(4096)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(similarity, "SIMILARITIES_AT_ONCE", 1)
+    monkeypatch.setattr(similarity, "BLOCK_SIMILARITIES", 64 * 5000)
+    rng = np.random.default_rng(0)
+    queries, passages = (rng.integers(-2, 3, (n, 6)).astype(np.float32) for n in (5, 12_001))
+    scores, rows = match(queries, passages, k=k, similarity=SIMILARITIES["dot"])
+    expected_scores, expected_rows = reference(queries, passages, k, "dot")
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_array_equal(scores, expected_scores)
+
+
 def test_memory_does_not_grow_with_queries_times_passages():
     """The compiled program's temporaries stay near one block of scores, though all would be 40 GB."""
     shapes = (jax.ShapeDtypeStruct((n, 16), jnp.float32) for n in (10_000, 1_000_000))

@@ -21,11 +21,12 @@ from minqa.ask import Index, ask
 from minqa.clock import Clock, step
 from minqa.corpus.storage import write_file
 from minqa.encoder import Encoder, Weights
+from minqa.files.colbert import InputWarning
 from minqa.files.compiled import cache as keep_compiled
 from minqa.files.extras import check_accelerator
 from minqa.files.loading import DEMO_MODEL, load
 from minqa.inside.compare import Reply, read
-from minqa.text import InputError, InputWarning, Passage
+from minqa.text import InputError, Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.figure import check_format, picture
 from minqa.views.terminal import faint, print_view

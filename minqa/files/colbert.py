@@ -15,10 +15,14 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from minqa.files.checkpoint import Check, Settings, checked, one_of, only, read_settings
-from minqa.text import InputError, InputWarning
+from minqa.text import InputError
 from minqa.tokens import TextTokenizer, Tokens
 
 QUERY_TOKENS = 32  # if a folder does not say how many
+
+
+class InputWarning(UserWarning):
+    """Something about a folder that its owner should know; its message is one sentence."""
 
 
 @dataclass(frozen=True)

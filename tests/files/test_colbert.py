@@ -12,8 +12,9 @@ from conftest import edit_json, indexed, pylate_folder, rewrite, stanford_folder
 
 import minqa
 from minqa.ask import Results, ask
+from minqa.files.colbert import InputWarning
 from minqa.inside.compare import Reply, read
-from minqa.text import InputWarning, Passage
+from minqa.text import Passage
 from minqa.views.answers import notes
 
 SETTINGS = "config_sentence_transformers.json"
