@@ -21,6 +21,13 @@ DROPPED_TAGS = frozenset(
     "templatedata templatestyles timeline".split()
 )
 LITERAL_TAGS = frozenset("nowiki pre source syntaxhighlight".split())
+# What MediaWiki takes out before it reads anything else, up to the first end. Most of it are references, whose
+# templates would be half of the parser's work. HTML's own tags, which may nest, are left to the parser.
+_TAKEN_OUT = re.compile(
+    rf"<!--.*?-->|<({'|'.join(sorted(DROPPED_TAGS - {'del', 'table'} | LITERAL_TAGS | {'math'}))})(?=[\s/>])"
+    r"(?:[^<>]*/>|[^<>]*>.*?</\1\s*>)",
+    re.DOTALL | re.IGNORECASE,
+)
 # Prefixes of links to the same article in other languages, which a page lists at its side.
 _LANGUAGES = {re.split("[._@]", name)[0] for name in locale.locale_alias} | {
     *"arz ceb min simple sh war".split()
@@ -48,7 +55,7 @@ def plain(article: Article, files: Collection[str] = FILE_NAMESPACES) -> Article
         files: the wiki's names of the namespaces of files and categories; links to these are dropped.
     """
     wikitext = needed("mwparserfromhell", "Reading a MediaWiki dump", "corpus")
-    text = _VARIANT.sub(_variant, article.text)
+    text = _VARIANT.sub(_variant, _TAKEN_OUT.sub(_without, article.text))
     if (start := text.find("<!--", text.rfind("-->") + 1)) >= 0:  # a comment that never ends
         text = text[:start]
     try:
@@ -131,6 +138,11 @@ def _tag_text(node: Any, files: Collection[str]) -> str:
         raised = text.strip().translate(_SUPERSCRIPTS)
         return raised if re.fullmatch("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]*", raised) else f"^({text})"
     return "\n" if tag == "br" else text
+
+
+def _without(match: re.Match) -> str:
+    """Nothing of a comment, a gap for a tag that is dropped, and the others as they are."""
+    return "" if match[1] is None else _GAP if match[1].lower() in DROPPED_TAGS else match[0]
 
 
 def _variant(match: re.Match) -> str:
