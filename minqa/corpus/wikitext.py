@@ -21,7 +21,7 @@ DROPPED_TAGS = frozenset(
     "templatedata templatestyles timeline".split()
 )
 LITERAL_TAGS = frozenset("nowiki pre source syntaxhighlight".split())
-# What MediaWiki takes out before it reads anything else, up to the first end. Most of it are references, whose
+# What MediaWiki takes out before it reads anything else, up to the first end. Most are references, whose
 # templates would be half of the parser's work. HTML's own tags, which may nest, are left to the parser.
 _TAKEN_OUT = re.compile(
     rf"<!--.*?-->|<({'|'.join(sorted(DROPPED_TAGS - {'del', 'table'} | LITERAL_TAGS | {'math'}))})(?=[\s/>])"
