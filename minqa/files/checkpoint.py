@@ -18,6 +18,8 @@ Value = TypeVar("Value")
 Shape = tuple[int, ...]
 # An error names so many complaints, and how many more there are.
 COMPLAINTS_NAMED = 3
+# What a setting of a type is called.
+KINDS = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object", list: "a list"}
 
 
 class Settings(NamedTuple):
@@ -30,8 +32,7 @@ class Settings(NamedTuple):
         """The setting; None if it is absent or null. Raises InputError if it is of another type."""
         value = self.values.get(key)
         if value is not None and type(value) is not kind:
-            names = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object"}
-            raise InputError(f"{self.place}: {key} is {value!r}, but {names[kind]} is needed.")
+            raise InputError(f"{self.place}: {key} is {value!r}, but {KINDS[kind]} is needed.")
         return value
 
 
@@ -65,7 +66,7 @@ def first_line(error: BaseException) -> str:
 class Check(NamedTuple):
     """What a setting must be: its key ("a.b" is b in a), whether a value will do, what to say if it will not.
 
-    An absent setting means the default; ... if it must be there.
+    An absent setting means the default, which will do; ... if it must be there.
     """
 
     key: str
@@ -74,18 +75,18 @@ class Check(NamedTuple):
     default: Any = ...
 
 
-def whole(key: str, low: int = 1, high: int = 2**63) -> Check:
-    bounds = f"from {low} to {high}" if high < 2**63 else f"above {low - 1}"
-    return Check(
-        key, lambda value: type(value) is int and low <= value <= high, f"must be a whole number {bounds}"
-    )
+def typed(key: str, kind: type, default: Any = ...) -> Check:
+    return Check(key, lambda value: type(value) is kind, f"must be {KINDS[kind]}", default)
+
+
+def whole(key: str, low: int = 1, high: int = 2**63, default: Any = ...) -> Check:
+    needed = f"must be a whole number {f'from {low} to {high}' if high < 2**63 else f'above {low - 1}'}"
+    return Check(key, lambda value: type(value) is int and low <= value <= high, needed, default)
 
 
 def number(key: str, low: float, high: float, default: Any = ...) -> Check:
-    def valid(value):
-        return type(value) in (int, float) and low <= value < high
-
-    return Check(key, valid, f"must be a number from {low:g} to below {high:g}", default)
+    needed = f"must be a number from {low:g} to below {high:g}"
+    return Check(key, lambda value: type(value) in (int, float) and low <= value < high, needed, default)
 
 
 def only(key: str, value: Any, *same: Any) -> Check:
@@ -106,7 +107,7 @@ def checked(settings: Settings, checks: Mapping[str, Check], kind: str) -> dict[
         values[name] = value
         if value is ...:
             complaints.append(f"{check.key} is missing")
-        elif not check.valid(value):
+        elif value is not check.default and not check.valid(value):
             complaints.append(f"{check.key} is {value!r}, but {check.needed}")
     if complaints:
         raise InputError(

@@ -117,11 +117,3 @@ def read_dense(folders: Sequence[Path], inputs: int) -> tuple[list[DenseConfig],
         tensors |= {f"dense.{i}.{name}": tensor for name, tensor in read_tensors(folder).items()}
         inputs = outputs
     return layers, tensors
-
-
-def stanford_dense(tensors: dict[str, Any], inputs: int) -> tuple[list[DenseConfig], dict[str, Any]]:
-    """The same of the one layer in a checkpoint of ColBERT's authors, which is taken out of `tensors`."""
-    if "linear.weight" not in tensors:
-        return [DenseConfig(inputs, 1)], {}  # whose tensor will be missed
-    linear = tensors.pop("linear.weight")
-    return [DenseConfig(inputs, (*linear.shape, 1)[0] or 1)], {"dense.0.linear.weight": linear}

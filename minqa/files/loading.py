@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import Settings, first_line, load_parameters, read_json, read_settings
 from minqa.files.colbert import read_late
-from minqa.files.dense import DenseBert, read_dense, stanford_dense, tensor_names
+from minqa.files.dense import DenseBert, DenseConfig, read_dense, tensor_names
 from minqa.files.extras import package_folder
 from minqa.files.tokenizer import load_tokenizer
 from minqa.files.weights import open_hdf5, read_tensors
@@ -97,9 +96,10 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
         raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
     config, tokenizer = read_bert(transformer)
     prompts, pooling = settings.get("prompts", dict) or {}, Pooling(normalize=True)
+    prompts = {role: Settings(settings.place, prompts).get(role, str) or "" for role in prompts}
     if late:
         most = config.max_position_embeddings - config.first_position
-        tokenizer, prompts = read_late(folder, transformer, modules, tokenizer, most)
+        tokenizer, prompts = read_late(folder, transformer, modules, prompts, tokenizer, most)
     else:
         pooling = _pooling(settings, modules)
     default = settings.get("default_prompt_name", str) or ""
@@ -108,9 +108,12 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     make: Any = partial(Bert, config)
     names, tensors = bert.TENSORS[config.model_type], {**read_tensors(transformer)}
     dense, more = read_dense(modules.get("Dense", ()), config.hidden_size * len(pooling.modes))
-    if late:  # some folders of PyLate's hold the authors' layer too
-        own = stanford_dense(tensors, config.hidden_size)
-        dense, more = (dense, more) if modules else own
+    # ColBERT's authors keep their one layer with BERT; so do some folders of PyLate's, which do not use it.
+    linear = tensors.pop("linear.weight", None) if late else None
+    if late and not modules:
+        outputs = 1 if linear is None else max([1, *linear.shape[:1]])
+        dense = [DenseConfig(config.hidden_size, outputs)]
+        more = {} if linear is None else {"dense.0.linear.weight": linear}
     if late or dense:
         make, names = partial(DenseBert, config, dense, late), tensor_names(config)
     model = load_parameters(
@@ -122,7 +125,6 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
         unused=bert.UNUSED_TENSORS,
         dtype=dtype,
     )
-    prompts = {role: Settings(settings.place, prompts).get(role, str) or "" for role in prompts}
     return Encoder(model, tokenizer, pooling, prompts, default, name)
 
 
@@ -170,10 +172,8 @@ def _pooling(settings: Settings, modules: Mapping[str, Sequence[Path]]) -> Pooli
     if similarity not in SIMILARITIES or (dim is not None and dim < 1):
         wanted = f"similarity_fn_name must be {', '.join(SIMILARITIES)}, and truncate_dim above 0"
         raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
-    pooling = Pooling(truncate_dim=dim, similarity=similarity)
-    if not modules:
-        return pooling
-    settings = read_settings(modules["Pooling"][0] / "config.json")
+    file = modules["Pooling"][0] / "config.json" if modules else None
+    settings = read_settings(file) if file else Settings(settings.place, {})
     flags = [key for key in settings.values if key.startswith("pooling_mode_") and settings.get(key, bool)]
     known = [mode for flag, mode in POOLING_MODES.items() if flag in flags]
     unknown = [flag for flag in flags if flag not in POOLING_MODES]
@@ -185,12 +185,7 @@ def _pooling(settings: Settings, modules: Mapping[str, Sequence[Path]]) -> Pooli
             f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {supported}."
         )
     include_prompt = settings.get("include_prompt", bool) is not False
-    return replace(
-        pooling,
-        modes=tuple(modes or ["mean"]),
-        normalize="Normalize" in modules,
-        include_prompt=include_prompt,
-    )
+    return Pooling(tuple(modes or ["mean"]), "Normalize" in modules, include_prompt, dim, similarity)
 
 
 def model_folder(source: str | Path) -> Path:

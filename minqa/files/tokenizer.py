@@ -124,9 +124,9 @@ def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
     else:  # two files that transformers wrote before version 4.34
         said |= read_settings(folder / "special_tokens_map.json", optional=True).values
         added = {**known, **read_settings(folder / "added_tokens.json", optional=True).values}
-    roles = {key: _content(value) for key, value in said.items() if key.endswith("_token")}
+    roles = {key: content(value) for key, value in said.items() if key.endswith("_token")}
     lists = [said.get(key) or () for key in ("extra_special_tokens", "additional_special_tokens")]
-    special = [*roles.values(), *map(_content, chain(*lists))]
+    special = [*roles.values(), *map(content, chain(*lists))]
     if added != known or not all(token in known for token in special if isinstance(token, str)):
         return False
     if settings.get("tokenizer_class", str) in ("PreTrainedTokenizerFast", "TokenizersBackend"):
@@ -146,6 +146,6 @@ def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
     )
 
 
-def _content(token: Any) -> Any:
+def content(token: Any) -> Any:
     """A token's text; some are written down with flags."""
     return token["content"] if isinstance(token, dict) else token
