@@ -82,7 +82,8 @@ def _project(dense, x):
     return (x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12))[None]
 
 
-# How checkpoints name these parameters; those of BERT as ever.
+# How files name a layer's `DenseConfig`, in its order, and its parameters; those of BERT as ever.
+LAYER_SETTINGS = ("in_features", "out_features", "activation_function", "bias", "use_residual")
 LAYER_TENSORS = {"kernel": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
 
 

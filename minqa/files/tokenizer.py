@@ -133,10 +133,8 @@ def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
         return True
     # What BERT's tokenizer makes of its settings.
     cls, sep, unknown = (roles.get(f"{role}_token") or f"[{role.upper()}]" for role in ("cls", "sep", "unk"))
-    lowercase, chinese = (
-        settings.get(key, bool) is not False for key in ("do_lower_case", "tokenize_chinese_chars")
-    )
-    ours = backend.normalizer
+    ours, flags = backend.normalizer, ("do_lower_case", "tokenize_chinese_chars")
+    lowercase, chinese = (settings.get(flag, bool) is not False for flag in flags)
     return (
         isinstance(ours, normalizers.BertNormalizer)
         and (ours.clean_text, ours.lowercase, ours.handle_chinese_chars) == (True, lowercase, chinese)
