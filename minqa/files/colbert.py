@@ -7,7 +7,6 @@ import string
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
 from minqa.files.checkpoint import Settings, checked, one_of, only, read_settings, typed, whole
-from minqa.files.tokenizer import content
+from minqa.files.tokenizer import content, truncated
 from minqa.text import InputError
 from minqa.tokens import TextTokenizer, Tokens
 
@@ -44,21 +43,12 @@ class LateTokenizer(TextTokenizer):
     """A ColBERT's; a text of no role is read as a passage."""
 
     readings: tuple[Reading, ...]  # of queries, and of passages
-    kind: type[TextTokenizer] = TextTokenizer  # what finds tokens and words
+    plain: TextTokenizer  # what finds tokens and words
 
     def __call__(self, texts, prompt="", role=None) -> list[Tokens]:
-        number = 0 if role == "query" else 1
-        reading, tokenizer = self.readings[number], self._of[number]
+        reading = self.readings[0 if role == "query" else 1]
+        tokenizer = truncated(self.plain, reading.max_tokens)
         return [self._read_as(reading, tokens) for tokens in tokenizer(texts, reading.marker + prompt)]
-
-    @cached_property
-    def _of(self) -> list[TextTokenizer]:
-        tokenizers = []
-        for reading in self.readings:
-            backend = Tokenizer.from_str(self.backend.to_str())
-            _truncate(backend, reading.max_tokens)
-            tokenizers.append(self.kind(backend, reading.max_tokens))
-        return tokenizers
 
     def _read_as(self, reading: Reading, tokens: Tokens) -> Tokens:
         fill = max(0, reading.filled - len(tokens))
@@ -79,10 +69,6 @@ class LateTokenizer(TextTokenizer):
             attended=(np.arange(len(ids)) < len(tokens)) | reading.attended,
             specials=tuple((self.backend.id_to_token(i) or "") if i >= 0 else "" for i in special),
         )
-
-
-def _truncate(backend: Tokenizer, most: int) -> None:
-    backend.enable_truncation(most, direction=(backend.truncation or {})["direction"])
 
 
 # Settings as PyLate or sentence-transformers name them. A text takes [CLS], a marker, a token and [SEP].
@@ -168,14 +154,14 @@ def read_late(
     tasks = said["skiplist_tasks"] or ["document"]
 
     longest, filled, limit = (min(length, max_positions) for length in (longest, filled, limit))
-    _truncate(backend, limit)
+    plain = truncated(tokenizer, limit)
     mean = values.get("similarity_fn_name") == "meanmaxsim"
     query, passage = (
         Reading(markers.get(role, ""), length, skipped * (role in tasks))
         for role, length in (("query", longest), ("document", limit))
     )
     query = replace(query, filled=filled, filler=filler, attended=bool(attended), mean=mean)
-    return LateTokenizer(backend, limit, (query, passage), type(tokenizer)), prompts
+    return LateTokenizer(plain.backend, limit, (query, passage), plain), prompts
 
 
 def _number(token: str, backend: Tokenizer, place: Path) -> int:
