@@ -107,17 +107,13 @@ def merged(spans: Sequence[Sequence[Span]]) -> list[Answer]:
     "Albert Einstein". Case, punctuation and a leading article do not count.
     """
     every = [(span.probability or 0.0, place, span) for place, found in enumerate(spans) for span in found]
-    groups: dict[str, list[tuple[float, int, Span]]] = {}  # by the words of the likeliest span
-    for candidate in sorted(every, key=lambda candidate: -candidate[0]):
-        own = words(candidate[2].text)
-        same = next((known for known in groups if own in known or known in own), own)
-        groups.setdefault(same, []).append(candidate)
-    answers = [
-        Answer(span.text, sum(probability for probability, *_ in group), place, span)
-        for group in groups.values()
-        for _, place, span in group[:1]
-    ]
-    return sorted(answers, key=lambda answer: -answer.probability)
+    answers: dict[str, Answer] = {}  # by the words of the likeliest span
+    for probability, place, span in sorted(every, key=lambda candidate: -candidate[0]):
+        own = words(span.text)
+        same = next((known for known in answers if own in known or known in own), own)
+        answer = answers.get(same, Answer(span.text, 0.0, place, span))
+        answers[same] = replace(answer, probability=answer.probability + probability)
+    return sorted(answers.values(), key=lambda answer: -answer.probability)
 
 
 def words(text: str) -> str:

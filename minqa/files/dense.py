@@ -106,10 +106,8 @@ def read_dense(folders: Sequence[Path], inputs: int) -> tuple[list[DenseConfig],
         given, outputs = (settings.get(f"{way}_features", int) or 0 for way in ("in", "out"))
         activation = (settings.get("activation_function", str) or "torch.nn.Tanh").rpartition(".")[2]
         if given != inputs or outputs < 1:
-            sizes = f"in_features is {given} and out_features {outputs}"
-            raise InputError(
-                f"{settings.place}: {sizes}, but {inputs} numbers come in, and some must go out."
-            )
+            sizes = f"in_features is {given} and out_features {outputs}, but {inputs} numbers come in"
+            raise InputError(f"{settings.place}: {sizes}, and some must go out.")
         if activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise InputError(f"{settings.place}: activation_function is {activation}; supported are {known}.")

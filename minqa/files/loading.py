@@ -75,10 +75,9 @@ def load_elmo(
     """
     options, weights = Path(options), Path(weights)
     config = elmo.read_elmo_config(read_settings(options))
+    make = partial(Elmo, config)
     with open_hdf5(weights) as tensors:
-        model = load_parameters(
-            partial(Elmo, config), tensors, elmo.TENSORS, settings=options.name, dtype=dtype
-        )
+        model = load_parameters(make, tensors, elmo.TENSORS, settings=options.name, dtype=dtype)
     return Encoder(model, elmo.CharacterTokenizer.make(config.characters_per_word), name=name or weights.name)
 
 
@@ -152,9 +151,7 @@ def _modules(folder: Path) -> tuple[Path, dict[str, list[Path]]]:
     place = folder / "modules.json"
     if not place.is_file():
         return folder, {}
-    modules = [
-        Settings(place, module if isinstance(module, dict) else {}) for module in read_json(place, list)
-    ]
+    modules = [Settings(place, item if isinstance(item, dict) else {}) for item in read_json(place, list)]
     kinds = [(module.get("type", str) or "nothing").rpartition(".")[2] for module in modules]
     if not re.fullmatch(CHAINS, " ".join(kinds)):
         supported = "Transformer, Pooling, any Dense and Normalize; for a ColBERT Transformer, Dense and, as "
@@ -176,14 +173,13 @@ def _pooling(settings: Settings, modules: Mapping[str, Sequence[Path]]) -> Pooli
     settings = read_settings(file) if file else Settings(settings.place, {})
     flags = [key for key in settings.values if key.startswith("pooling_mode_") and settings.get(key, bool)]
     known = [mode for flag, mode in POOLING_MODES.items() if flag in flags]
-    unknown = [flag for flag in flags if flag not in POOLING_MODES]
-    modes = settings.values.get("pooling_mode") or [*known, *unknown]
+    modes = settings.values.get("pooling_mode") or known + [
+        flag for flag in flags if flag not in POOLING_MODES
+    ]
     modes = modes if isinstance(modes, list) else [modes]
     if not all(mode in POOLING_MODES.values() for mode in modes):
-        supported = ", ".join(POOLING_MODES.values())
-        raise InputError(
-            f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {supported}."
-        )
+        used, supported = ", ".join(map(str, modes)), ", ".join(POOLING_MODES.values())
+        raise InputError(f"{settings.place} pools by {used}; supported are {supported}.")
     include_prompt = settings.get("include_prompt", bool) is not False
     return Pooling(tuple(modes or ["mean"]), "Normalize" in modules, include_prompt, dim, similarity)
 
