@@ -110,9 +110,8 @@ def checked(settings: Settings, checks: Mapping[str, Check], kind: str) -> dict[
         elif value is not check.default and not check.valid(value):
             complaints.append(f"{check.key} is {value!r}, but {check.needed}")
     if complaints:
-        raise InputError(
-            f"{settings.place} describes no {kind} that minqa can represent: {'; '.join(complaints)}."
-        )
+        model = f"{settings.place} describes no {kind} that minqa can represent"
+        raise InputError(f"{model}: {'; '.join(complaints)}.")
     return values
 
 

@@ -127,7 +127,7 @@ def read_late(
         values |= read_settings(file, optional=True).values
     said = checked(Settings(files[0], values), CHECKS if modules else STANFORD_CHECKS, "ColBERT")
 
-    markers, prompts = dict[str, str](), {**prompts}
+    markers, prompts = dict.fromkeys(usual, ""), {**prompts}
     for role, marker in usual.items():
         if prefix := said[f"{role}_prefix"] or marker:
             prefix = prefix if modules else f"{prefix} "
@@ -156,11 +156,9 @@ def read_late(
     longest, filled, limit = (min(length, max_positions) for length in (longest, filled, limit))
     plain = truncated(tokenizer, limit)
     mean = values.get("similarity_fn_name") == "meanmaxsim"
-    query, passage = (
-        Reading(markers.get(role, ""), length, skipped * (role in tasks))
-        for role, length in (("query", longest), ("document", limit))
-    )
-    query = replace(query, filled=filled, filler=filler, attended=bool(attended), mean=mean)
+    in_query, in_passage = (skipped * (role in tasks) for role in usual)
+    query = Reading(markers["query"], longest, in_query, filled, filler, bool(attended), mean)
+    passage = Reading(markers["document"], limit, in_passage)
     return LateTokenizer(plain.backend, limit, (query, passage), plain), prompts
 
 

@@ -171,11 +171,11 @@ def _pooling(settings: Settings, modules: Mapping[str, Sequence[Path]]) -> Pooli
         raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
     file = modules["Pooling"][0] / "config.json" if modules else None
     settings = read_settings(file) if file else Settings(settings.place, {})
-    flags = [key for key in settings.values if key.startswith("pooling_mode_") and settings.get(key, bool)]
-    known = [mode for flag, mode in POOLING_MODES.items() if flag in flags]
-    modes = settings.values.get("pooling_mode") or known + [
-        flag for flag in flags if flag not in POOLING_MODES
-    ]
+    keys = dict.fromkeys(
+        [*POOLING_MODES, *settings.values]
+    )  # those that are known come first, in their order
+    flags = [key for key in keys if key.startswith("pooling_mode_") and settings.get(key, bool)]
+    modes = settings.values.get("pooling_mode") or [POOLING_MODES.get(flag, flag) for flag in flags]
     modes = modes if isinstance(modes, list) else [modes]
     if not all(mode in POOLING_MODES.values() for mode in modes):
         used, supported = ", ".join(map(str, modes)), ", ".join(POOLING_MODES.values())

@@ -48,9 +48,8 @@ def save(encoder: Encoder, folder: str | Path) -> None:
                     for key, tensor in content.items():
                         file[key] = tensor.astype(np.float32)  # HDF5 knows no bfloat16
             else:
-                path.write_text(
-                    content if isinstance(content, str) else json.dumps(content, indent=1), "utf-8"
-                )
+                text = content if isinstance(content, str) else json.dumps(content, indent=1)
+                path.write_text(text, "utf-8")
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror or error}).") from error
 

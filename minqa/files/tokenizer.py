@@ -64,6 +64,8 @@ def load_tokenizer(
 ) -> TextTokenizer:
     """The tokenizer of a model folder, which gives the ids that transformers' AutoTokenizer gives.
 
+    It is `tokenizer.json`, if the other files say the same; else what transformers makes of them all.
+
     Args:
         folder: holds one of `FILES`, and may hold `tokenizer_config.json`.
         max_tokens: longest input, special tokens included; None takes the tokenizer's own limit.
@@ -80,7 +82,14 @@ def load_tokenizer(
     if present == [FILES[-1]]:
         needed("sentencepiece", f"The {FILES[-1]} in {folder}")
     try:
-        backend = _read_backend(folder, settings)
+        has_json = (folder / "tokenizer.json").is_file()
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json")) if has_json else None
+        if backend is None or not _is_all(backend, folder, settings):
+            from transformers import (
+                AutoTokenizer,
+            )  # takes over a second, which most folders need not wait for
+
+            backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     except Exception as error:  # tokenizers raises bare Exception for a broken file
         raise InputError(f"The tokenizer in {folder} cannot be read: {first_line(error)}.") from error
     unknown, vocabulary = getattr(backend.model, "unk_token", None), backend.get_vocab(False)
@@ -108,20 +117,6 @@ def truncated(tokenizer: TextTokenizer, max_tokens: int, **how: Any) -> TextToke
     backend = Tokenizer.from_str(tokenizer.backend.to_str())
     backend.enable_truncation(max_tokens, **{"direction": (backend.truncation or {})["direction"], **how})
     return replace(tokenizer, backend=backend, max_tokens=max_tokens)
-
-
-def _read_backend(folder: Path, settings: Settings) -> Tokenizer:
-    """`tokenizer.json`, if the other files say the same; else what transformers makes of them all.
-
-    Importing transformers takes over a second, which most folders need not wait for.
-    """
-    if (folder / "tokenizer.json").is_file():
-        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        if _is_all(backend, folder, settings):
-            return backend
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
 
 
 def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
