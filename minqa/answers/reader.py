@@ -18,8 +18,8 @@ from minqa.bert import Bert, BertConfig, Linear
 from minqa.embedding import Vectors
 from minqa.encoder import fingerprint
 from minqa.files import bert
-from minqa.files.checkpoint import AS_IS, Names, load_parameters
-from minqa.files.loading import model_folder, read_bert
+from minqa.files.checkpoint import AS_IS, Names
+from minqa.files.loading import load_bert_parameters, model_folder, read_bert
 from minqa.files.tokenizer import truncated
 from minqa.files.weights import read_tensors
 from minqa.spans import MAX_SPAN_WORDS, Span
@@ -91,12 +91,11 @@ def load_reader(
     config, tokenizer = read_bert(folder, max_tokens=window)
     if config.type_vocab_size == 1 and any(tokenizer.backend.encode("", "a").type_ids):
         raise InputError("This BERT cannot tell a question from a passage: its type_vocab_size is 1, not 2.")
-    model = load_parameters(
+    model = load_bert_parameters(
         partial(BertForQuestionAnswering, config),
         read_tensors(folder),
         tensors(config),
         settings=f"a BERT for question answering, as {source} should be",
-        older_names=bert.OLDER_NAMES,
         unused=bert.UNUSED_TENSORS.replace("qa_outputs|", ""),
         dtype=dtype,
     )

@@ -203,12 +203,12 @@ def dump(model: Any, names: Names | None = None) -> dict[str, np.ndarray]:
 
 def _tensor(path: tuple, names: Names | None) -> tuple[str, Layout]:
     """The name and the layout of the tensor that holds a parameter, given the parameter's path."""
-    # An nnx.Param's `value` ends the path.
-    parts = [part.idx if isinstance(part, jax.tree_util.SequenceKey) else part.name for part in path[:-1]]
+    # Without its end, an nnx.Param's `value`.
+    place = jax.tree_util.keystr(path[:-1], simple=True, separator=".")
     if names is None:
-        return ".".join(map(str, parts)), AS_IS
-    name, layout = names[".".join(part for part in parts if isinstance(part, str))]
-    return name.format(*(part for part in parts if isinstance(part, int))), layout
+        return place, AS_IS
+    name, layout = names[re.sub(r"\.\d+", "", place)]
+    return name.format(*re.findall(r"\.(\d+)", place)), layout
 
 
 def _refuse(complaints: list[str], settings: str) -> None:

@@ -35,6 +35,7 @@ POOLING_MODES = {
 }
 # What sentence-transformers may chain. What pools nothing is a ColBERT: PyLate's, or a MultiVectorEncoder.
 CHAINS = "Transformer( Pooling( Dense)*( Normalize)?|( Dense)+|( Dense)* MultiVectorMask Normalize)"
+load_bert_parameters = partial(load_parameters, older_names=bert.OLDER_NAMES, unused=bert.UNUSED_TENSORS)
 
 
 def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Encoder:
@@ -115,15 +116,7 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
         more = {} if linear is None else {"dense.0.linear.weight": linear}
     if late or dense:
         make, names = partial(DenseBert, config, dense, late), tensor_names(config)
-    model = load_parameters(
-        make,
-        tensors | more,
-        names,
-        settings="config.json",
-        older_names=bert.OLDER_NAMES,
-        unused=bert.UNUSED_TENSORS,
-        dtype=dtype,
-    )
+    model = load_bert_parameters(make, tensors | more, names, settings="config.json", dtype=dtype)
     return Encoder(model, tokenizer, pooling, prompts, default, name)
 
 
