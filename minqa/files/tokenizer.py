@@ -82,12 +82,10 @@ def load_tokenizer(
     if present == [FILES[-1]]:
         needed("sentencepiece", f"The {FILES[-1]} in {folder}")
     try:
-        has_json = (folder / "tokenizer.json").is_file()
-        backend = Tokenizer.from_file(str(folder / "tokenizer.json")) if has_json else None
+        backend = Tokenizer.from_file(str(folder / FILES[0])) if FILES[0] in present else None
         if backend is None or not _is_all(backend, folder, settings):
-            from transformers import (
-                AutoTokenizer,
-            )  # takes over a second, which most folders need not wait for
+            # Importing it takes over a second, which most folders need not wait for.
+            from transformers import AutoTokenizer
 
             backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     except Exception as error:  # tokenizers raises bare Exception for a broken file
