@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from minqa.embedding import Vectors
 from minqa.spans import Span
 
 # The spans of each passage that are compared.
@@ -98,6 +99,26 @@ def overall(
 
     best = [next(filter(is_plausible, found[:1]), None) for found in compared]
     return Overall(best, answers, no_answer, given)
+
+
+class FindsSpans:
+    """An `Answerer` that finds spans in each passage, whose `overall` is weighed by its `trust`."""
+
+    trust = Trust()
+
+    def spans(self, question: Vectors, passages: Sequence[Vectors]) -> list[list[Span]]:
+        """The `SPANS_PER_PASSAGE` best of each passage, best first, with their margins."""
+        raise NotImplementedError
+
+    def answers(
+        self,
+        question: Vectors,
+        passages: Sequence[Vectors],
+        scores: Sequence[float],
+        cosines: Sequence[float],
+    ) -> Overall:
+        """See `Answerer`."""
+        return overall(self.spans(question, passages), scores, cosines, self.trust)
 
 
 def merged(spans: Sequence[Sequence[Span]]) -> list[Answer]:

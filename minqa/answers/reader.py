@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from minqa.answers.overall import SPANS_PER_PASSAGE
-from minqa.answers.spans import Answerer, Scores, as_spans, best_spans
+from minqa.answers.overall import SPANS_PER_PASSAGE, FindsSpans
+from minqa.answers.spans import Scores, as_spans, best_spans
 from minqa.batches import Batch, by_text, pad_all, padded_length, run_model
 from minqa.bert import Bert, BertConfig, Linear
 from minqa.embedding import Vectors
-from minqa.encoder import fingerprint
+from minqa.encoder import Encoder, fingerprint
 from minqa.files import bert
 from minqa.files.checkpoint import AS_IS, Names
 from minqa.files.loading import load_bert_parameters, model_folder, read_bert
@@ -58,16 +59,20 @@ class BertForQuestionAnswering(nnx.Module):
 
 
 @dataclass(frozen=True)
-class Reader(Answerer):
-    """A model that finds answers in text, and goes with every encoder."""
+class Reader(FindsSpans):
+    """A model that finds answers in text; an `Answerer`."""
 
     name: str  # to be shown
     model: BertForQuestionAnswering
     tokenizer: TextTokenizer  # its `max_tokens` is the length of a window
+    layer: ClassVar[int | None] = None  # it reads text
 
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint(self.model, self.tokenizer, self.model.encoder.config)
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """A reader goes with every encoder."""
 
     def spans(self, question: Vectors, passages: Sequence[Vectors]) -> list[list[Span]]:
         texts = [passage.tokens.text for passage in passages]

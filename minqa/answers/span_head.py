@@ -19,8 +19,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float
 from safetensors.numpy import save
 
-from minqa.answers.overall import SPANS_PER_PASSAGE, Trust
-from minqa.answers.spans import Answerer, NoAnswer, Scores, as_spans, best_spans
+from minqa.answers.overall import SPANS_PER_PASSAGE, FindsSpans, Trust
+from minqa.answers.spans import NoAnswer, Scores, as_spans, best_spans
 from minqa.batches import pad_all, padded_length
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder
@@ -68,7 +68,7 @@ def pair(questions: Sequence[Vectors], passages: Sequence[Vectors]) -> QuestionP
     )
 
 
-class SpanHead(Answerer, nnx.Module):
+class SpanHead(FindsSpans, nnx.Module):
     """A network of one recurrent layer that reads the words' vectors, what a heat map shows, and spelling.
 
     Args:

@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from functools import cached_property, partial
-from typing import NamedTuple, TypeAlias
+from functools import partial
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from minqa.answers.overall import Overall, Trust, overall
+from minqa.answers.overall import Overall
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder
 from minqa.spans import MAX_SPAN_WORDS, Span
@@ -22,24 +22,19 @@ Mask: TypeAlias = Bool[Array | np.ndarray, "batch token"]
 NoAnswer: TypeAlias = Float[Array | np.ndarray, " batch"]
 
 
-class Answerer:
-    """Finds answers in passages; one of your own extends this by `spans`, or has the same attributes."""
+@runtime_checkable
+class Answerer(Protocol):
+    """Finds answers in passages."""
 
-    name: str  # to be shown
-    layer: int | None = None  # of the encoder, whose vectors it reads; None if it reads the texts
-    trust = Trust()  # how passages answer together: see `overall`
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """A hash of all that its answers depend on."""
-        raise NotImplementedError
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def layer(self) -> int | None: ...  # the encoder's layer that it reads; None if it reads the texts
 
     def check_encoder(self, encoder: Encoder) -> None:
         """Raise InputError if it cannot read this encoder's vectors."""
-
-    def spans(self, question: Vectors, passages: Sequence[Vectors]) -> list[list[Span]]:
-        """The `SPANS_PER_PASSAGE` best of each passage, best first, with their margins."""
-        raise NotImplementedError
 
     def answers(
         self,
@@ -52,7 +47,6 @@ class Answerer:
 
         `scores` are the passages' MaxSim, `cosines` those of their pooled vectors; `overall` weighs both.
         """
-        return overall(self.spans(question, passages), scores, cosines, self.trust)
 
 
 class BestSpans(NamedTuple):
