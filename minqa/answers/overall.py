@@ -110,13 +110,7 @@ class FindsSpans:
         """The `SPANS_PER_PASSAGE` best of each passage, best first, with their margins."""
         raise NotImplementedError
 
-    def answers(
-        self,
-        question: Vectors,
-        passages: Sequence[Vectors],
-        scores: Sequence[float],
-        cosines: Sequence[float],
-    ) -> Overall:
+    def answers(self, question, passages, scores, cosines) -> Overall:
         """See `Answerer`."""
         return overall(self.spans(question, passages), scores, cosines, self.trust)
 
