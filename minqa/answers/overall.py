@@ -110,13 +110,7 @@ class FindsSpans:
         """The `SPANS_PER_PASSAGE` best of each passage, best first, with their margins."""
         raise NotImplementedError
 
-    def answers(
-        self,
-        question: Vectors,
-        passages: Sequence[Vectors],
-        scores: Sequence[float],
-        cosines: Sequence[float],
-    ) -> Overall:
+    def answers(self, question, passages, scores, cosines) -> Overall:
         """See `Answerer`."""
         return overall(self.spans(question, passages), scores, cosines, self.trust)
 
@@ -128,17 +122,13 @@ def merged(spans: Sequence[Sequence[Span]]) -> list[Answer]:
     "Albert Einstein". Case, punctuation and a leading article do not count.
     """
     every = [(span.probability or 0.0, place, span) for place, found in enumerate(spans) for span in found]
-    groups: dict[str, list[tuple[float, int, Span]]] = {}  # by the words of the likeliest span
-    for candidate in sorted(every, key=lambda candidate: -candidate[0]):
-        own = words(candidate[2].text)
-        same = next((known for known in groups if own in known or known in own), own)
-        groups.setdefault(same, []).append(candidate)
-    answers = [
-        Answer(span.text, sum(probability for probability, *_ in group), place, span)
-        for group in groups.values()
-        for _, place, span in group[:1]
-    ]
-    return sorted(answers, key=lambda answer: -answer.probability)
+    answers: dict[str, Answer] = {}  # by the words of the likeliest span
+    for probability, place, span in sorted(every, key=lambda candidate: -candidate[0]):
+        own = words(span.text)
+        same = next((known for known in answers if own in known or known in own), own)
+        answer = answers.get(same, Answer(span.text, 0.0, place, span))
+        answers[same] = replace(answer, probability=answer.probability + probability)
+    return sorted(answers.values(), key=lambda answer: -answer.probability)
 
 
 def words(text: str) -> str:

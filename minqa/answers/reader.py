@@ -1,8 +1,8 @@
 """A question-answering checkpoint: question and passage, read together → answers."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
-from tokenizers import Tokenizer
 
 from minqa.answers.overall import SPANS_PER_PASSAGE, FindsSpans
 from minqa.answers.spans import Scores, as_spans, best_spans
@@ -20,8 +19,9 @@ from minqa.bert import Bert, BertConfig, Linear
 from minqa.embedding import Vectors
 from minqa.encoder import Encoder, fingerprint
 from minqa.files import bert
-from minqa.files.checkpoint import AS_IS, Names, load_parameters
-from minqa.files.loading import model_folder, read_bert
+from minqa.files.checkpoint import AS_IS, Names
+from minqa.files.loading import load_bert_parameters, model_folder, read_bert
+from minqa.files.tokenizer import truncated
 from minqa.files.weights import read_tensors
 from minqa.spans import MAX_SPAN_WORDS, Span
 from minqa.text import InputError, well_formed
@@ -96,12 +96,11 @@ def load_reader(
     config, tokenizer = read_bert(folder, max_tokens=window)
     if config.type_vocab_size == 1 and any(tokenizer.backend.encode("", "a").type_ids):
         raise InputError("This BERT cannot tell a question from a passage: its type_vocab_size is 1, not 2.")
-    model = load_parameters(
+    model = load_bert_parameters(
         partial(BertForQuestionAnswering, config),
         read_tensors(folder),
         tensors(config),
         settings=f"a BERT for question answering, as {source} should be",
-        older_names=bert.OLDER_NAMES,
         unused=bert.UNUSED_TENSORS.replace("qa_outputs|", ""),
         dtype=dtype,
     )
@@ -140,7 +139,11 @@ def answer(
         return []
     length = padded_length(max(map(len, texts)), steps=1)
     logits, none = [np.zeros(0)] * len(texts), np.zeros(len(texts), np.float32)
-    for row, (scores, _) in by_text(reader.model, reader.tokenizer, texts, _logits):
+
+    def run(model: BertForQuestionAnswering, batch: Batch) -> tuple[Float[Array, "2 batch token"], None]:
+        return jnp.stack(run_model(model, batch)).astype(jnp.float32), None
+
+    for row, (scores, _) in by_text(reader.model, reader.tokenizer, texts, run):
         logits[row] = scores  # (2, token)
         cls = np.cumsum([0, *texts[row].windows[:-1]])  # where each window begins
         none[row] = scores[:, cls].sum(0).min()
@@ -168,19 +171,7 @@ def read_pairs(
     if taken >= most:
         limit = f"at most {most} tokens are read at once, and it leaves none for the passage"
         raise InputError(f"The question is too long: {limit}.")
-    reads = _for_pairs(tokenizer, min(overlap, (most - taken) // 2))
+    stride = min(overlap, (most - taken) // 2)
+    reads = truncated(tokenizer, most, direction="right", stride=stride, strategy="only_second")
     pairs = reads.backend.encode_batch([(question, passage) for passage in passages])
     return [reads.read(*text, sequence=1) for text in zip(passages, pairs, strict=True)]
-
-
-@lru_cache(8)
-def _for_pairs(tokenizer: TextTokenizer, stride: int) -> TextTokenizer:
-    """The tokenizer with a truncation of its own, which is part of its state; a copy takes 15 ms."""
-    backend = Tokenizer.from_str(tokenizer.backend.to_str())
-    backend.enable_truncation(tokenizer.max_tokens, stride=stride, strategy="only_second")
-    return replace(tokenizer, backend=backend)
-
-
-def _logits(model: BertForQuestionAnswering, batch: Batch) -> tuple[Float[Array, "2 batch token"], None]:
-    logits = run_model(model, batch)
-    return jnp.stack(logits).astype(jnp.float32), None

@@ -56,17 +56,15 @@ def pair(questions: Sequence[Vectors], passages: Sequence[Vectors]) -> QuestionP
     """The n-th question with the n-th passage, padded to few lengths."""
     rows = padded_length(max(len(text.words) for text in questions), steps=1)
     words = max(PASSAGE_WORDS, padded_length(max(len(text.words) for text in passages), least=32))
-    tokens = [
-        (question.tokens, passage.tokens) for question, passage in zip(questions, passages, strict=True)
-    ]
+    pairs = [(one.tokens, other.tokens) for one, other in zip(questions, passages, strict=True)]
     return QuestionPassageBatch(
         question=pad_all([text.words for text in questions], rows),
         question_mask=pad_all([np.ones(len(text.words), bool) for text in questions], rows),
         passage=pad_all([text.words for text in passages], words),
         mask=pad_all([np.ones(len(text.words), bool) for text in passages], words),
         spelling=pad_all([_spelling(text.tokens) for text in passages], words),
-        echoed=pad_all([_echoed(*texts) for texts in tokens], words),
-        comparable=pad_all([comparable(*texts) for texts in tokens], rows, words),
+        echoed=pad_all([_echoed(*texts) for texts in pairs], words),
+        comparable=pad_all([comparable(*texts) for texts in pairs], rows, words),
     )
 
 

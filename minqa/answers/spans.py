@@ -165,7 +165,6 @@ def _by_words(
     number, length = scores.shape
     last = jnp.pad(word, (0, length - 1), mode="edge")
     more = jnp.stack([last[i : i + number] for i in range(length)], axis=-1) - word[:, None]
+    place = word[:, None], more.clip(0, length - 1)
     # Spans that leave a window are -inf, wherever they are put.
-    return (
-        jnp.full_like(scores, -jnp.inf).at[word[:, None], more.clip(0, length - 1)].max(scores, mode="drop")
-    )
+    return jnp.full_like(scores, -jnp.inf).at[place].max(scores, mode="drop")

@@ -45,7 +45,7 @@ _CHECKS = {field.name: whole(field.name) for field in fields(BertConfig) if fiel
     "pruned_heads": only("pruned_heads", {}),
 }
 # RoBERTa's table of positions begins with those up to the padding's id, which no token has.
-_PADDING = {"padding": whole("pad_token_id", 0)._replace(default=1)}
+_PADDING = {"padding": whole("pad_token_id", 0, default=1)}
 _DISTILBERT_KEYS = dict(
     hidden_size="dim", num_hidden_layers="n_layers", num_attention_heads="n_heads", hidden_act="activation",
     intermediate_size="hidden_dim", hidden_dropout_prob="dropout",

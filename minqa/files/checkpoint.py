@@ -18,6 +18,8 @@ Value = TypeVar("Value")
 Shape = tuple[int, ...]
 # An error names so many complaints, and how many more there are.
 COMPLAINTS_NAMED = 3
+# What a setting of a type is called.
+KINDS = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object", list: "a list"}
 
 
 class Settings(NamedTuple):
@@ -30,8 +32,7 @@ class Settings(NamedTuple):
         """The setting; None if it is absent or null. Raises InputError if it is of another type."""
         value = self.values.get(key)
         if value is not None and type(value) is not kind:
-            names = {str: "a string", int: "a whole number", bool: "true or false", dict: "an object"}
-            raise InputError(f"{self.place}: {key} is {value!r}, but {names[kind]} is needed.")
+            raise InputError(f"{self.place}: {key} is {value!r}, but {KINDS[kind]} is needed.")
         return value
 
 
@@ -65,7 +66,7 @@ def first_line(error: BaseException) -> str:
 class Check(NamedTuple):
     """What a setting must be: its key ("a.b" is b in a), whether a value will do, what to say if it will not.
 
-    An absent setting means the default; ... if it must be there.
+    An absent setting means the default, which will do; ... if it must be there.
     """
 
     key: str
@@ -74,18 +75,18 @@ class Check(NamedTuple):
     default: Any = ...
 
 
-def whole(key: str, low: int = 1, high: int = 2**63) -> Check:
-    bounds = f"from {low} to {high}" if high < 2**63 else f"above {low - 1}"
-    return Check(
-        key, lambda value: type(value) is int and low <= value <= high, f"must be a whole number {bounds}"
-    )
+def typed(key: str, kind: type, default: Any = ...) -> Check:
+    return Check(key, lambda value: type(value) is kind, f"must be {KINDS[kind]}", default)
+
+
+def whole(key: str, low: int = 1, high: int = 2**63, default: Any = ...) -> Check:
+    needed = f"must be a whole number {f'from {low} to {high}' if high < 2**63 else f'above {low - 1}'}"
+    return Check(key, lambda value: type(value) is int and low <= value <= high, needed, default)
 
 
 def number(key: str, low: float, high: float, default: Any = ...) -> Check:
-    def valid(value):
-        return type(value) in (int, float) and low <= value < high
-
-    return Check(key, valid, f"must be a number from {low:g} to below {high:g}", default)
+    needed = f"must be a number from {low:g} to below {high:g}"
+    return Check(key, lambda value: type(value) in (int, float) and low <= value < high, needed, default)
 
 
 def only(key: str, value: Any, *same: Any) -> Check:
@@ -106,12 +107,11 @@ def checked(settings: Settings, checks: Mapping[str, Check], kind: str) -> dict[
         values[name] = value
         if value is ...:
             complaints.append(f"{check.key} is missing")
-        elif not check.valid(value):
+        elif value is not check.default and not check.valid(value):
             complaints.append(f"{check.key} is {value!r}, but {check.needed}")
     if complaints:
-        raise InputError(
-            f"{settings.place} describes no {kind} that minqa can represent: {'; '.join(complaints)}."
-        )
+        model = f"{settings.place} describes no {kind} that minqa can represent"
+        raise InputError(f"{model}: {'; '.join(complaints)}.")
     return values
 
 
@@ -203,12 +203,12 @@ def dump(model: Any, names: Names | None = None) -> dict[str, np.ndarray]:
 
 def _tensor(path: tuple, names: Names | None) -> tuple[str, Layout]:
     """The name and the layout of the tensor that holds a parameter, given the parameter's path."""
-    # An nnx.Param's `value` ends the path.
-    parts = [part.idx if isinstance(part, jax.tree_util.SequenceKey) else part.name for part in path[:-1]]
+    # Without its end, an nnx.Param's `value`.
+    place = jax.tree_util.keystr(path[:-1], simple=True, separator=".")
     if names is None:
-        return ".".join(map(str, parts)), AS_IS
-    name, layout = names[".".join(part for part in parts if isinstance(part, str))]
-    return name.format(*(part for part in parts if isinstance(part, int))), layout
+        return place, AS_IS
+    name, layout = names[re.sub(r"\.\d+", "", place)]
+    return name.format(*re.findall(r"\.(\d+)", place)), layout
 
 
 def _refuse(complaints: list[str], settings: str) -> None:

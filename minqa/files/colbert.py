@@ -7,14 +7,14 @@ import string
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
 
-from minqa.files.checkpoint import Check, Settings, checked, one_of, only, read_settings
+from minqa.files.checkpoint import Settings, checked, one_of, only, read_settings, typed, whole
+from minqa.files.tokenizer import content, truncated
 from minqa.text import InputError
 from minqa.tokens import TextTokenizer, Tokens
 
@@ -43,21 +43,12 @@ class LateTokenizer(TextTokenizer):
     """A ColBERT's; a text of no role is read as a passage."""
 
     readings: tuple[Reading, ...]  # of queries, and of passages
-    kind: type[TextTokenizer] = TextTokenizer  # what finds tokens and words
+    plain: TextTokenizer  # what finds tokens and words
 
     def __call__(self, texts, prompt="", role=None) -> list[Tokens]:
-        number = 0 if role == "query" else 1
-        reading, tokenizer = self.readings[number], self._of[number]
+        reading = self.readings[0 if role == "query" else 1]
+        tokenizer = truncated(self.plain, reading.max_tokens)
         return [self._read_as(reading, tokens) for tokens in tokenizer(texts, reading.marker + prompt)]
-
-    @cached_property
-    def _of(self) -> list[TextTokenizer]:
-        tokenizers = []
-        for reading in self.readings:
-            backend = Tokenizer.from_str(self.backend.to_str())
-            _truncate(backend, reading.max_tokens)
-            tokenizers.append(self.kind(backend, reading.max_tokens))
-        return tokenizers
 
     def _read_as(self, reading: Reading, tokens: Tokens) -> Tokens:
         fill = max(0, reading.filled - len(tokens))
@@ -80,41 +71,34 @@ class LateTokenizer(TextTokenizer):
         )
 
 
-def _truncate(backend: Tokenizer, most: int) -> None:
-    backend.enable_truncation(most, direction=(backend.truncation or {})["direction"])
-
-
-def _checks(kind: type, needed: str, *keys: str, least: int = 0) -> dict[str, Check]:
-    """Settings that may be absent."""
-
-    def valid(value: Any) -> bool:
-        return value is None or (type(value) is kind and not (isinstance(value, int) and value < least))
-
-    return {key: Check(key, valid, f"must be {needed}", None) for key in keys}
-
-
 # Settings as PyLate or sentence-transformers name them. A text takes [CLS], a marker, a token and [SEP].
+_LENGTHS = ("query_length", "document_length", "query_expansion.length")
+_TYPED = {
+    "do_query_expansion": bool, "attend_to_expansion_tokens": bool, "mask_punctuation": bool,
+    "query_prefix": str, "document_prefix": str, "skiplist_words": list, "skiplist_tasks": list,
+    "query_expansion": dict, "query_expansion.attend": bool, "query_expansion.token": str,
+}  # fmt: skip
 CHECKS = {
-    **_checks(int, "a whole number above 3", "query_length", "document_length", least=4),
-    **_checks(int, "a whole number above 3", "query_expansion.length", least=4),
-    **_checks(bool, "true or false", "do_query_expansion", "attend_to_expansion_tokens", "mask_punctuation"),
-    **_checks(bool, "true or false", "query_expansion.attend"),
-    **_checks(str, "a string", "query_prefix", "document_prefix", "query_expansion.token"),
-    **_checks(list, "a list", "skiplist_words", "skiplist_tasks"),
-    **_checks(dict, "an object", "query_expansion"),
+    **{key: whole(key, low=4, default=None) for key in _LENGTHS},
+    **{key: typed(key, kind, default=None) for key, kind in _TYPED.items()},
     "query_expansion.strategy": one_of("query_expansion.strategy", ("fixed", "min"), "fixed"),
     "keep_only_token_ids": only("keep_only_token_ids", None, []),
 }
 # As ColBERT's authors name them.
-STANFORD = {"query_length": "query_maxlen", "document_length": "doc_maxlen"}
-STANFORD |= {"query_prefix": "query_token_id", "document_prefix": "doc_token_id"}
-STANFORD |= {"attend_to_expansion_tokens": "attend_to_mask_tokens"}
+_STANFORD = {
+    "query_length": "query_maxlen", "query_prefix": "query_token_id",
+    "document_length": "doc_maxlen", "document_prefix": "doc_token_id",
+    "attend_to_expansion_tokens": "attend_to_mask_tokens",
+}  # fmt: skip
+STANFORD_CHECKS = {name: check._replace(key=_STANFORD.get(name, name)) for name, check in CHECKS.items()}
+STANFORD_CHECKS["similarity"] = only("similarity", "cosine", None)
 
 
 def read_late(
     folder: Path,
     transformer: Path,
     modules: Mapping[str, Sequence[Path]],
+    prompts: Mapping[str, str],
     tokenizer: TextTokenizer,
     max_positions: int,
 ) -> tuple[LateTokenizer, dict[str, str]]:
@@ -123,6 +107,7 @@ def read_late(
     Args:
         modules: the places of sentence-transformers' modules, by kind; a folder without a MultiVectorMask is
             PyLate's, and one without any is of ColBERT's authors.
+        prompts: those that the folder has, which may begin with the markers.
         tokenizer: what splits texts into tokens; it learns the markers.
         max_positions: the most tokens that the model can number.
 
@@ -131,24 +116,18 @@ def read_late(
     """
     backend, masks, values = tokenizer.backend, modules.get("MultiVectorMask", ()), dict[str, Any]()
     files = [folder / "config_sentence_transformers.json", transformer / "sentence_bert_config.json"]
-    checks, usual = CHECKS, {"query": "", "document": ""}
+    usual = {"query": "", "document": ""}
     if not modules:
         files, usual = [folder / "artifact.metadata"], {"query": "[unused0]", "document": "[unused1]"}
-        checks = {name: check._replace(key=STANFORD.get(name, name)) for name, check in CHECKS.items()}
-        checks |= {"similarity": only("similarity", "cosine", None)}
         if not files[0].is_file():
-            taken = (
-                f"the markers are {' and '.join(usual.values())}, queries have {QUERY_TOKENS} tokens, and "
-            )
-            taken += f"passages at most {tokenizer.max_tokens}"
-            warnings.warn(f"{folder} holds no artifact.metadata, so {taken}.", InputWarning, stacklevel=4)
+            taken = f"the markers are {' and '.join(usual.values())}, queries have {QUERY_TOKENS} tokens"
+            told = f"{folder} holds no artifact.metadata, so {taken}, and passages at most"
+            warnings.warn(f"{told} {tokenizer.max_tokens}.", InputWarning, stacklevel=4)
     for file in [*files, *(mask / "config.json" for mask in masks)]:
         values |= read_settings(file, optional=True).values
-    said = checked(Settings(files[0], values), checks, "ColBERT")
+    said = checked(Settings(files[0], values), CHECKS if modules else STANFORD_CHECKS, "ColBERT")
 
-    given = Settings(files[0], Settings(files[0], values).get("prompts", dict) or {})
-    prompts = {name: given.get(name, str) or "" for name in given.values}
-    markers = {}
+    markers, prompts = dict.fromkeys(usual, ""), {**prompts}
     for role, marker in usual.items():
         if prefix := said[f"{role}_prefix"] or marker:
             prefix = prefix if modules else f"{prefix} "
@@ -158,15 +137,14 @@ def read_late(
             markers[role] = prefix
             prompts[role] = prompts.get(role, "").removeprefix(prefix)
 
-    longest, most = (said[f"{role}_length"] or tokenizer.max_tokens for role in usual)
+    longest, limit = (said[f"{role}_length"] or tokenizer.max_tokens for role in usual)
     filled, attended = said["query_expansion.length"] or 0, said["query_expansion.attend"]
     if not masks and "query_expansion" not in values and said["do_query_expansion"] is not False:
         filled, attended = said["query_length"] or QUERY_TOKENS, said["attend_to_expansion_tokens"]
     if filled:
         longest = filled if said["query_expansion.strategy"] == "fixed" else max(longest, filled)
     known = read_settings(transformer / "tokenizer_config.json", optional=True).values.get("mask_token")
-    known = known.get("content") if isinstance(known, dict) else known
-    mask = said["query_expansion.token"] or known or "[MASK]"
+    mask = said["query_expansion.token"] or content(known) or "[MASK]"
     filler = _number(mask, backend, files[0]) if filled else 0
 
     words = said["skiplist_words"]
@@ -175,14 +153,13 @@ def read_late(
     skipped = tuple(i for word in words or () if (i := backend.token_to_id(str(word))) is not None)
     tasks = said["skiplist_tasks"] or ["document"]
 
-    longest, filled, most = (min(length, max_positions) for length in (longest, filled, most))
-    _truncate(backend, most)
+    longest, filled, limit = (min(length, max_positions) for length in (longest, filled, limit))
+    plain = truncated(tokenizer, limit)
     mean = values.get("similarity_fn_name") == "meanmaxsim"
-    query = Reading(
-        markers.get("query", ""), longest, skipped * ("query" in tasks), filled, filler, bool(attended), mean
-    )
-    passage = Reading(markers.get("document", ""), most, skipped * ("document" in tasks))
-    return LateTokenizer(backend, most, (query, passage), type(tokenizer)), prompts
+    in_query, in_passage = (skipped * (role in tasks) for role in usual)
+    query = Reading(markers["query"], longest, in_query, filled, filler, bool(attended), mean)
+    passage = Reading(markers["document"], limit, in_passage)
+    return LateTokenizer(plain.backend, limit, (query, passage), plain), prompts
 
 
 def _number(token: str, backend: Tokenizer, place: Path) -> int:

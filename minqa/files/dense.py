@@ -82,7 +82,8 @@ def _project(dense, x):
     return (x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12))[None]
 
 
-# How checkpoints name these parameters; those of BERT as ever.
+# How files name a layer's `DenseConfig`, in its order, and its parameters; those of BERT as ever.
+LAYER_SETTINGS = ("in_features", "out_features", "activation_function", "bias", "use_residual")
 LAYER_TENSORS = {"kernel": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
 
 
@@ -105,10 +106,8 @@ def read_dense(folders: Sequence[Path], inputs: int) -> tuple[list[DenseConfig],
         given, outputs = (settings.get(f"{way}_features", int) or 0 for way in ("in", "out"))
         activation = (settings.get("activation_function", str) or "torch.nn.Tanh").rpartition(".")[2]
         if given != inputs or outputs < 1:
-            sizes = f"in_features is {given} and out_features {outputs}"
-            raise InputError(
-                f"{settings.place}: {sizes}, but {inputs} numbers come in, and some must go out."
-            )
+            sizes = f"in_features is {given} and out_features {outputs}, but {inputs} numbers come in"
+            raise InputError(f"{settings.place}: {sizes}, and some must go out.")
         if activation not in ACTIVATIONS:
             known = ", ".join(ACTIVATIONS)
             raise InputError(f"{settings.place}: activation_function is {activation}; supported are {known}.")
@@ -117,11 +116,3 @@ def read_dense(folders: Sequence[Path], inputs: int) -> tuple[list[DenseConfig],
         tensors |= {f"dense.{i}.{name}": tensor for name, tensor in read_tensors(folder).items()}
         inputs = outputs
     return layers, tensors
-
-
-def stanford_dense(tensors: dict[str, Any], inputs: int) -> tuple[list[DenseConfig], dict[str, Any]]:
-    """The same of the one layer in a checkpoint of ColBERT's authors, which is taken out of `tensors`."""
-    if "linear.weight" not in tensors:
-        return [DenseConfig(inputs, 1)], {}  # whose tensor will be missed
-    linear = tensors.pop("linear.weight")
-    return [DenseConfig(inputs, (*linear.shape, 1)[0] or 1)], {"dense.0.linear.weight": linear}

@@ -10,7 +10,7 @@ from jaxtyping import Int
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from minqa.elmo import CHARACTER_IDS, PADDING, WORD_END, WORD_START, ElmoConfig
-from minqa.files.checkpoint import AS_IS, TRANSPOSED, Check, Layout, Settings, checked, number, only, whole
+from minqa.files.checkpoint import AS_IS, TRANSPOSED, Check, Settings, checked, number, only, typed, whole
 from minqa.text import InputError
 from minqa.tokens import TextTokenizer
 
@@ -29,14 +29,11 @@ def read_elmo_config(options: Settings) -> ElmoConfig:
     return ElmoConfig(**{field.name: values[field.name] for field in fields(ElmoConfig)})
 
 
-def _is_filter(value: Any) -> bool:
-    return (
-        isinstance(value, list) and len(value) == 2 and all(type(size) is int and size > 0 for size in value)
-    )
-
-
 def _are_filters(value: Any) -> bool:
-    return isinstance(value, list) and 0 < len(value) <= 64 and all(map(_is_filter, value))
+    def is_filter(pair: Any) -> bool:
+        return isinstance(pair, list) and [*map(type, pair)] == [int, int] and min(pair) > 0
+
+    return isinstance(value, list) and 0 < len(value) <= 64 and all(map(is_filter, value))
 
 
 # Name here → option. No tensor's shape would check the numbers bounded by 64.
@@ -44,18 +41,14 @@ CHECKS = {
     "characters_per_word": whole("char_cnn.max_characters_per_token", 3, 1000),
     "character_dim": whole("char_cnn.embedding.dim"),
     "filters": Check("char_cnn.filters", _are_filters, "must be a list of up to 64 [width, number]"),
-    "activation": Check(
-        "char_cnn.activation", lambda value: value in ("relu", "tanh"), "must be 'relu' or 'tanh'"
-    ),
+    "activation": Check("char_cnn.activation", ("relu", "tanh").__contains__, "must be 'relu' or 'tanh'"),
     "num_highway_layers": whole("char_cnn.n_highway", high=64),
     "projection_dim": whole("lstm.projection_dim"),
     "lstm_dim": whole("lstm.dim"),
     "num_layers": whole("lstm.n_layers", high=64),
     "cell_clip": number("lstm.cell_clip", 1e-9, 1e38),
     "projection_clip": number("lstm.proj_clip", 1e-9, 1e38),
-    "skip_connections": Check(
-        "lstm.use_skip_connections", lambda value: type(value) is bool, "must be true or false"
-    ),
+    "skip_connections": typed("lstm.use_skip_connections", bool),
     "n_characters": only("char_cnn.n_characters", CHARACTER_IDS),
     "bidirectional": only("bidirectional", True),
 }
@@ -66,9 +59,11 @@ CHECKS = {
 _LSTM = "RNN_{}/RNN/MultiRNNCell/Cell{{}}/LSTMCell"
 # The rows of one matrix are first those for the input, then those for the last output.
 _HALF = lambda shape: (2 * shape[1], shape[0])  # noqa: E731
-_INPUT_ROWS = Layout(_HALF, lambda rows: np.split(rows, 2)[0].T, np.transpose)
-_OUTPUT_ROWS = Layout(_HALF, lambda rows: np.split(rows, 2)[1].T, np.transpose)
-_CONVOLUTION = Layout(lambda shape: (1, *shape), lambda kernel: kernel[0], lambda kernel: kernel[None])
+_INPUT_ROWS = TRANSPOSED._replace(shape=_HALF, read=lambda rows: np.split(rows, 2)[0].T)
+_OUTPUT_ROWS = TRANSPOSED._replace(shape=_HALF, read=lambda rows: np.split(rows, 2)[1].T)
+_CONVOLUTION = AS_IS._replace(
+    shape=lambda shape: (1, *shape), read=lambda kernel: kernel[0], write=lambda kernel: kernel[None]
+)
 TENSORS = {
     "words.characters.embedding": ("char_embed", AS_IS),
     "words.convolutions.kernel": ("CNN/W_cnn_{}", _CONVOLUTION),

@@ -42,11 +42,8 @@ def check_accelerator() -> None:
     import jax
 
     extras = [extra for package, extra in PLUGINS.items() if find_spec(package)]
-    if (
-        extras
-        and jax.default_backend() == "cpu"
-        and not (getattr(jax.config, "jax_platforms", None) or "").startswith("cpu")
-    ):
+    is_meant = (getattr(jax.config, "jax_platforms", None) or "").startswith("cpu")
+    if extras and not is_meant and jax.default_backend() == "cpu":
         raise InputError(
             f"minqa[{', '.join(extras)}] is installed, but JAX finds no such device and would use the CPU: "
             "look for the driver (nvidia-smi, tpu-info), or set JAX_PLATFORMS=cpu if you mean the CPU."

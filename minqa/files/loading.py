@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import Settings, first_line, load_parameters, read_json, read_settings
 from minqa.files.colbert import read_late
-from minqa.files.dense import DenseBert, read_dense, stanford_dense, tensor_names
+from minqa.files.dense import DenseBert, DenseConfig, read_dense, tensor_names
 from minqa.files.extras import package_folder
 from minqa.files.tokenizer import load_tokenizer
 from minqa.files.weights import open_hdf5, read_tensors
@@ -36,6 +35,7 @@ POOLING_MODES = {
 }
 # What sentence-transformers may chain. What pools nothing is a ColBERT: PyLate's, or a MultiVectorEncoder.
 CHAINS = "Transformer( Pooling( Dense)*( Normalize)?|( Dense)+|( Dense)* MultiVectorMask Normalize)"
+load_bert_parameters = partial(load_parameters, older_names=bert.OLDER_NAMES, unused=bert.UNUSED_TENSORS)
 
 
 def load(source: str | Path = DEMO_MODEL, *, dtype: jax.typing.DTypeLike = jnp.float32) -> Encoder:
@@ -76,10 +76,9 @@ def load_elmo(
     """
     options, weights = Path(options), Path(weights)
     config = elmo.read_elmo_config(read_settings(options))
+    make = partial(Elmo, config)
     with open_hdf5(weights) as tensors:
-        model = load_parameters(
-            partial(Elmo, config), tensors, elmo.TENSORS, settings=options.name, dtype=dtype
-        )
+        model = load_parameters(make, tensors, elmo.TENSORS, settings=options.name, dtype=dtype)
     return Encoder(model, elmo.CharacterTokenizer.make(config.characters_per_word), name=name or weights.name)
 
 
@@ -97,9 +96,10 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
         raise InputError(f"{folder} holds a cross-encoder, which gives no vectors: name a model that embeds.")
     config, tokenizer = read_bert(transformer)
     prompts, pooling = settings.get("prompts", dict) or {}, Pooling(normalize=True)
+    prompts = {role: Settings(settings.place, prompts).get(role, str) or "" for role in prompts}
     if late:
         most = config.max_position_embeddings - config.first_position
-        tokenizer, prompts = read_late(folder, transformer, modules, tokenizer, most)
+        tokenizer, prompts = read_late(folder, transformer, modules, prompts, tokenizer, most)
     else:
         pooling = _pooling(settings, modules)
     default = settings.get("default_prompt_name", str) or ""
@@ -108,21 +108,15 @@ def _load_bert(folder: Path, name: str, dtype: jax.typing.DTypeLike) -> Encoder:
     make: Any = partial(Bert, config)
     names, tensors = bert.TENSORS[config.model_type], {**read_tensors(transformer)}
     dense, more = read_dense(modules.get("Dense", ()), config.hidden_size * len(pooling.modes))
-    if late:  # some folders of PyLate's hold the authors' layer too
-        own = stanford_dense(tensors, config.hidden_size)
-        dense, more = (dense, more) if modules else own
+    # ColBERT's authors keep their one layer with BERT; so do some folders of PyLate's, which do not use it.
+    linear = tensors.pop("linear.weight", None) if late else None
+    if late and not modules:
+        outputs = 1 if linear is None else max([1, *linear.shape[:1]])
+        dense = [DenseConfig(config.hidden_size, outputs)]
+        more = {} if linear is None else {"dense.0.linear.weight": linear}
     if late or dense:
         make, names = partial(DenseBert, config, dense, late), tensor_names(config)
-    model = load_parameters(
-        make,
-        tensors | more,
-        names,
-        settings="config.json",
-        older_names=bert.OLDER_NAMES,
-        unused=bert.UNUSED_TENSORS,
-        dtype=dtype,
-    )
-    prompts = {role: Settings(settings.place, prompts).get(role, str) or "" for role in prompts}
+    model = load_bert_parameters(make, tensors | more, names, settings="config.json", dtype=dtype)
     return Encoder(model, tokenizer, pooling, prompts, default, name)
 
 
@@ -150,9 +144,7 @@ def _modules(folder: Path) -> tuple[Path, dict[str, list[Path]]]:
     place = folder / "modules.json"
     if not place.is_file():
         return folder, {}
-    modules = [
-        Settings(place, module if isinstance(module, dict) else {}) for module in read_json(place, list)
-    ]
+    modules = [Settings(place, item if isinstance(item, dict) else {}) for item in read_json(place, list)]
     kinds = [(module.get("type", str) or "nothing").rpartition(".")[2] for module in modules]
     if not re.fullmatch(CHAINS, " ".join(kinds)):
         supported = "Transformer, Pooling, any Dense and Normalize; for a ColBERT Transformer, Dense and, as "
@@ -170,27 +162,19 @@ def _pooling(settings: Settings, modules: Mapping[str, Sequence[Path]]) -> Pooli
     if similarity not in SIMILARITIES or (dim is not None and dim < 1):
         wanted = f"similarity_fn_name must be {', '.join(SIMILARITIES)}, and truncate_dim above 0"
         raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
-    pooling = Pooling(truncate_dim=dim, similarity=similarity)
-    if not modules:
-        return pooling
-    settings = read_settings(modules["Pooling"][0] / "config.json")
-    flags = [key for key in settings.values if key.startswith("pooling_mode_") and settings.get(key, bool)]
-    known = [mode for flag, mode in POOLING_MODES.items() if flag in flags]
-    unknown = [flag for flag in flags if flag not in POOLING_MODES]
-    modes = settings.values.get("pooling_mode") or [*known, *unknown]
+    file = modules["Pooling"][0] / "config.json" if modules else None
+    settings = read_settings(file) if file else Settings(settings.place, {})
+    keys = dict.fromkeys(
+        [*POOLING_MODES, *settings.values]
+    )  # those that are known come first, in their order
+    flags = [key for key in keys if key.startswith("pooling_mode_") and settings.get(key, bool)]
+    modes = settings.values.get("pooling_mode") or [POOLING_MODES.get(flag, flag) for flag in flags]
     modes = modes if isinstance(modes, list) else [modes]
     if not all(mode in POOLING_MODES.values() for mode in modes):
-        supported = ", ".join(POOLING_MODES.values())
-        raise InputError(
-            f"{settings.place} pools by {', '.join(map(str, modes))}; supported are {supported}."
-        )
+        used, supported = ", ".join(map(str, modes)), ", ".join(POOLING_MODES.values())
+        raise InputError(f"{settings.place} pools by {used}; supported are {supported}.")
     include_prompt = settings.get("include_prompt", bool) is not False
-    return replace(
-        pooling,
-        modes=tuple(modes or ["mean"]),
-        normalize="Normalize" in modules,
-        include_prompt=include_prompt,
-    )
+    return Pooling(tuple(modes or ["mean"]), "Normalize" in modules, include_prompt, dim, similarity)
 
 
 def model_folder(source: str | Path) -> Path:

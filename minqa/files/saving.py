@@ -13,7 +13,7 @@ from minqa.elmo import Elmo
 from minqa.encoder import Encoder, Pooling
 from minqa.files import bert, elmo
 from minqa.files.checkpoint import dump
-from minqa.files.dense import LAYER_TENSORS, DenseBert
+from minqa.files.dense import LAYER_SETTINGS, LAYER_TENSORS, DenseBert
 from minqa.text import InputError
 
 MODULES = "sentence_transformers.models"
@@ -36,34 +36,31 @@ def save(encoder: Encoder, folder: str | Path) -> None:
         )
     if isinstance(model, Elmo) and (encoder.prompts or encoder.pooling != Pooling()):
         raise InputError(f"An ELMo's files hold no prompts and no pooling: {encoder.name}'s would be lost.")
+    files = _elmo_files(model) if isinstance(model, Elmo) else _bert_files(encoder, model)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in (
-            _elmo_options(model) if isinstance(model, Elmo) else _bert_settings(encoder, model)
-        ).items():
-            (folder / name).parent.mkdir(exist_ok=True)
-            (folder / name).write_text(json.dumps(content, indent=1), "utf-8")
-        if not isinstance(model, Elmo):
-            encoder.tokenizer.backend.save(str(folder / "tokenizer.json"))
-            for i, layer in enumerate(getattr(model, "dense", ()), 2):
-                tensors = {LAYER_TENSORS[name]: tensor for name, tensor in dump(layer).items()}
-                save_file(tensors, folder / f"{i}_Dense/model.safetensors")
-            plain = model.bert if isinstance(model, DenseBert) else model
-            names = bert.TENSORS[plain.config.model_type]
-            save_file(dump(plain, names), folder / "model.safetensors")
-        else:
-            with h5py.File(folder / "weights.hdf5", "w") as file:
-                for name, tensor in dump(model, elmo.TENSORS).items():
-                    file[name] = tensor.astype(np.float32)  # HDF5 knows no bfloat16
+        for name, content in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix == ".safetensors":
+                save_file(content, path)
+            elif path.suffix == ".hdf5":
+                with h5py.File(path, "w") as file:
+                    for key, tensor in content.items():
+                        file[key] = tensor.astype(np.float32)  # HDF5 knows no bfloat16
+            else:
+                text = content if isinstance(content, str) else json.dumps(content, indent=1)
+                path.write_text(text, "utf-8")
     except OSError as error:
         raise InputError(f"{folder} cannot be written ({error.strerror or error}).") from error
 
 
-def _bert_settings(encoder: Encoder, model: Bert | DenseBert) -> dict[str, Any]:
+def _bert_files(encoder: Encoder, model: Bert | DenseBert) -> dict[str, Any]:
     pooling, limit, backend = encoder.pooling, encoder.tokenizer.max_tokens, encoder.tokenizer.backend
-    config, dense, _ = model.config if isinstance(model, DenseBert) else (model.config, (), False)
-    kinds = ["Transformer", "Pooling", *["Dense"] * len(dense), *["Normalize"] * pooling.normalize]
-    return {
+    plain, dense = (model.bert, model.dense) if isinstance(model, DenseBert) else (model, ())
+    config, kinds = plain.config, ["Transformer", "Pooling", *["Dense"] * len(dense)]
+    files = {
+        "model.safetensors": dump(plain, bert.TENSORS[config.model_type]),
+        "tokenizer.json": backend.to_str(pretty=True),
         "config.json": bert.bert_settings(config),
         "tokenizer_config.json": {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -74,22 +71,12 @@ def _bert_settings(encoder: Encoder, model: Bert | DenseBert) -> dict[str, Any]:
         "sentence_bert_config.json": {"max_seq_length": limit},
         "modules.json": [
             {"idx": i, "name": str(i), "path": f"{i}_{kind}" * (i > 0), "type": f"{MODULES}.{kind}"}
-            for i, kind in enumerate(kinds)
+            for i, kind in enumerate(kinds + ["Normalize"] * pooling.normalize)
         ],
         "1_Pooling/config.json": {
             "pooling_mode": list(pooling.modes),
             "include_prompt": pooling.include_prompt,
             "word_embedding_dimension": config.hidden_size,
-        },
-        **{
-            f"{i}_Dense/config.json": {
-                "in_features": sizes.inputs,
-                "out_features": sizes.outputs,
-                "activation_function": f"torch.nn.{sizes.activation}",
-                "bias": sizes.bias,
-                "use_residual": sizes.residual,
-            }
-            for i, sizes in enumerate(dense, 2)
         },
         "config_sentence_transformers.json": {
             "prompts": dict(encoder.prompts),
@@ -98,9 +85,15 @@ def _bert_settings(encoder: Encoder, model: Bert | DenseBert) -> dict[str, Any]:
             "truncate_dim": pooling.truncate_dim,
         },
     }
+    for i, layer in enumerate(dense, 2):
+        tensors = {LAYER_TENSORS[name]: tensor for name, tensor in dump(layer).items()}
+        files[f"{i}_Dense/model.safetensors"] = tensors
+        sizes = layer.config._replace(activation=f"torch.nn.{layer.config.activation}")
+        files[f"{i}_Dense/config.json"] = dict(zip(LAYER_SETTINGS, sizes, strict=True))
+    return files
 
 
-def _elmo_options(model: Elmo) -> dict[str, Any]:
+def _elmo_files(model: Elmo) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, check in elmo.CHECKS.items():
         *parts, last = check.key.split(".")
@@ -108,4 +101,4 @@ def _elmo_options(model: Elmo) -> dict[str, Any]:
         for part in parts:
             place = place.setdefault(part, {})
         place[last] = getattr(model.config, name, check.default)
-    return {"options.json": options}
+    return {"options.json": options, "weights.hdf5": dump(model, elmo.TENSORS)}

@@ -1,6 +1,7 @@
 """The tokenizer in a model folder."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,8 @@ def load_tokenizer(
 ) -> TextTokenizer:
     """The tokenizer of a model folder, which gives the ids that transformers' AutoTokenizer gives.
 
+    It is `tokenizer.json`, if the other files say the same; else what transformers makes of them all.
+
     Args:
         folder: holds one of `FILES`, and may hold `tokenizer_config.json`.
         max_tokens: longest input, special tokens included; None takes the tokenizer's own limit.
@@ -79,7 +82,12 @@ def load_tokenizer(
     if present == [FILES[-1]]:
         needed("sentencepiece", f"The {FILES[-1]} in {folder}")
     try:
-        backend = _read_backend(folder, settings)
+        backend = Tokenizer.from_file(str(folder / FILES[0])) if FILES[0] in present else None
+        if backend is None or not _is_all(backend, folder, settings):
+            # Importing it takes over a second, which most folders need not wait for.
+            from transformers import AutoTokenizer
+
+            backend = AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     except Exception as error:  # tokenizers raises bare Exception for a broken file
         raise InputError(f"The tokenizer in {folder} cannot be read: {first_line(error)}.") from error
     unknown, vocabulary = getattr(backend.model, "unk_token", None), backend.get_vocab(False)
@@ -101,18 +109,12 @@ def load_tokenizer(
     return (TextTokenizer if has_words else SubwordTokenizer)(backend, limit)
 
 
-def _read_backend(folder: Path, settings: Settings) -> Tokenizer:
-    """`tokenizer.json`, if the other files say the same; else what transformers makes of them all.
-
-    Importing transformers takes over a second, which most folders need not wait for.
-    """
-    if (folder / "tokenizer.json").is_file():
-        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        if _is_all(backend, folder, settings):
-            return backend
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+@lru_cache(16)
+def truncated(tokenizer: TextTokenizer, max_tokens: int, **how: Any) -> TextTokenizer:
+    """The tokenizer with windows of its own, which are part of a backend's state; a copy takes 15 ms."""
+    backend = Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.enable_truncation(max_tokens, **{"direction": (backend.truncation or {})["direction"], **how})
+    return replace(tokenizer, backend=backend, max_tokens=max_tokens)
 
 
 def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
@@ -124,19 +126,17 @@ def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
     else:  # two files that transformers wrote before version 4.34
         said |= read_settings(folder / "special_tokens_map.json", optional=True).values
         added = {**known, **read_settings(folder / "added_tokens.json", optional=True).values}
-    roles = {key: _content(value) for key, value in said.items() if key.endswith("_token")}
+    roles = {key: content(value) for key, value in said.items() if key.endswith("_token")}
     lists = [said.get(key) or () for key in ("extra_special_tokens", "additional_special_tokens")]
-    special = [*roles.values(), *map(_content, chain(*lists))]
+    special = [*roles.values(), *map(content, chain(*lists))]
     if added != known or not all(token in known for token in special if isinstance(token, str)):
         return False
     if settings.get("tokenizer_class", str) in ("PreTrainedTokenizerFast", "TokenizersBackend"):
         return True
     # What BERT's tokenizer makes of its settings.
     cls, sep, unknown = (roles.get(f"{role}_token") or f"[{role.upper()}]" for role in ("cls", "sep", "unk"))
-    lowercase, chinese = (
-        settings.get(key, bool) is not False for key in ("do_lower_case", "tokenize_chinese_chars")
-    )
-    ours = backend.normalizer
+    ours, flags = backend.normalizer, ("do_lower_case", "tokenize_chinese_chars")
+    lowercase, chinese = (settings.get(flag, bool) is not False for flag in flags)
     return (
         isinstance(ours, normalizers.BertNormalizer)
         and (ours.clean_text, ours.lowercase, ours.handle_chinese_chars) == (True, lowercase, chinese)
@@ -146,6 +146,6 @@ def _is_all(backend: Tokenizer, folder: Path, settings: Settings) -> bool:
     )
 
 
-def _content(token: Any) -> Any:
+def content(token: Any) -> Any:
     """A token's text; some are written down with flags."""
     return token["content"] if isinstance(token, dict) else token

@@ -63,13 +63,10 @@ def _read_shards(index: Path) -> dict[str, Any]:
     for shard in sorted({index.with_name(Path(str(shard)).name) for shard in names.values()}):
         if not shard.is_file():
             raise InputError(f"{shard.parent} holds no {shard.name}, which {index.name} names.")
-        tensors |= {
-            name: tensor for name, tensor in _read_file(shard).items() if names.get(name) == shard.name
-        }
-    if missing := sorted(names.keys() - tensors.keys()):
-        raise InputError(
-            f"{index} names tensors that no shard holds: {', '.join(missing[:COMPLAINTS_NAMED])}."
-        )
+        held = _read_file(shard)
+        tensors |= {name: held[name] for name in held if names.get(name) == shard.name}
+    if missing := sorted(names.keys() - tensors.keys())[:COMPLAINTS_NAMED]:
+        raise InputError(f"{index} names tensors that no shard holds: {', '.join(missing)}.")
     return tensors
 
 
