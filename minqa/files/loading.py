@@ -164,9 +164,7 @@ def _pooling(settings: Settings, modules: Mapping[str, Sequence[Path]]) -> Pooli
         raise InputError(f"{settings.place}: {wanted}, not {similarity!r} and {dim}.")
     file = modules["Pooling"][0] / "config.json" if modules else None
     settings = read_settings(file) if file else Settings(settings.place, {})
-    keys = dict.fromkeys(
-        [*POOLING_MODES, *settings.values]
-    )  # those that are known come first, in their order
+    keys = dict.fromkeys([*POOLING_MODES, *settings.values])  # the known ones first, in their order
     flags = [key for key in keys if key.startswith("pooling_mode_") and settings.get(key, bool)]
     modes = settings.values.get("pooling_mode") or [POOLING_MODES.get(flag, flag) for flag in flags]
     modes = modes if isinstance(modes, list) else [modes]
