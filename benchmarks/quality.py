@@ -29,7 +29,8 @@ import minqa
 import minqa.text
 from examples.squad import calibration_error, is_right, read_squad
 from minqa.answers.overall import Answer
-from minqa.app.corpora import with_index
+from minqa.app.corpora import with_indexes
+from minqa.app.options import Source
 from minqa.app.progress import note
 from minqa.app.work import load_models, set_up
 from minqa.ask import RERANK, RERANK_STORED, Results
@@ -183,7 +184,7 @@ def questions_tables(options) -> None:
     [search] = load_models([options.model], shipped=True)
     if not search.answerer:
         raise InputError(f"No span head is installed for {search.encoder.name}.")
-    search = with_index(search, search.encoder, options.index, options.corpus, cache)
+    [search] = with_indexes([search], Source(options.corpus, options.index), cache)
     found = [search.ask(one.question, 3, None).results for one in progress(questions, "questions")]
     head = ("question", "first passage", "score", "answer", "%", "")
     table(f"{len(search.index.passages):,} passages", head, map(verdict, questions, found))
