@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version as version_of
@@ -16,22 +15,22 @@ import typer
 from typer import Context, Option
 
 from minqa.app import options as opt
-from minqa.app.progress import ctrl_c, note, progress
+from minqa.app.progress import ctrl_c, note
 from minqa.text import InputError
 
 # JAX takes over a second to import, so what a command needs is imported when it runs: --help and a typing
 # error answer at once.
 
 # Modules of the extra `app`, and what needs them.
-EXTRA = {name: f"The command line needs {name}" for name in ("platformdirs", "rich")}
-EXTRA |= {name: f"The page needs {name}" for name in ("starlette", "uvicorn")}
+NEEDED_BY = dict.fromkeys(("platformdirs", "rich"), "The command line")
+NEEDED_BY |= dict.fromkeys(("starlette", "uvicorn"), "The page")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 1 for unusable input, 2 for odd options, 130 for Ctrl-C."""
     if "_MINQA_COMPLETE" in os.environ:  # a shell asks what it could complete
         app(prog_name="minqa")
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     sys.stderr = sys.stderr or io.StringIO()  # it is closed
     try:
         if sys.stdout is None:
@@ -73,8 +72,8 @@ def sentence_of(error: Exception) -> str:
         command = context.command_path if context else "minqa"
         return f"{error.format_message().rstrip('.?')}: `{command} --help` says more."
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if package in EXTRA:
-        return f"{EXTRA[package]}: install it with `uv sync --extra app`."
+    if package in NEEDED_BY:
+        return f"{NEEDED_BY[package]} needs {package}: install it with `uv sync --extra app`."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'Standard output'} cannot be read or written ({error.strerror})."
     cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -105,9 +104,7 @@ def ask(
     rerank: opt.Rerank = None,
     *,
     source: opt.Source,
-    model: opt.Models = None,
     how: opt.How,
-    cache: opt.Cache = None,
     output: opt.Output,
 ) -> None:
     """Answer a question from the passages that echo it, and show where they do.
@@ -122,13 +119,12 @@ def ask(
     if asks_once:
         work.require(query=question)
     work.check_output(output)
-    models, cache = corpora.models_for(source, model), work.set_up(cache)
-    searches = work.load_models(models, how, shipped=True)
+    searches = corpora.load_to_search(source, how)
     if answers > 1 and not all(search.answerer for search in searches):
         note("Not every model here has something that looks for answers: name it with --reader.")
     for search in searches if asks_once else ():
         check_question(search.encoder, question)  # before a corpus is embedded for it
-    searches = corpora.with_indexes(searches, source, cache)
+    searches = corpora.with_indexes(searches, source, how.folder)
     for typed in [question] if asks_once else work.typed("Question: "):
         try:
             replies = [search.ask(typed, k, rerank) for search in searches]
@@ -154,15 +150,10 @@ def index(
     cache: opt.Cache = None,
 ) -> None:
     """Embed a whole corpus, for ask to search. If it is stopped, the same command continues."""
-    from minqa.app import corpora, work
+    from minqa.app import corpora
 
-    if out and len(model or []) > 1:
-        raise InputError("--out is one model's folder: name one --model.")
-    if out:
-        work.check_folder(out)
-    cache = work.set_up(cache)
-    searches = work.load_models(model, opt.How(query_prompt, passage_prompt))
-    corpora.index_corpus(searches, corpus, out, cache, indexing)
+    how = opt.How(model, query_prompt, passage_prompt, cache=cache)
+    corpora.index_corpus(corpus, out, how, indexing)
 
 
 @app.command()
@@ -177,24 +168,16 @@ def index_info(index: opt.IndexFolder) -> None:
 @app.command("heat", help="Show where one text echoes another.")
 @opt.grouped
 def heat(
-    context: Context,
-    query: opt.Query,
-    passage: opt.PassageText,
-    *,
-    model: opt.Models = None,
-    how: opt.How,
-    cache: opt.Cache = None,
-    output: opt.Output,
+    context: Context, query: opt.Query, passage: opt.PassageText, *, how: opt.How, output: opt.Output
 ) -> None:
     from minqa.app import corpora, work
 
     work.require(query=query, passage=passage)
-    if context.info_name == "compare" and len(model or []) < 2:
+    if context.info_name == "compare" and len(how.model or []) < 2:
         several = "name two models or more, each with --model"
         raise InputError(f"There is nothing to compare: {several}; all-MiniLM-L6-v2 is installed.")
     work.check_output(output)
-    cache = work.set_up(cache)
-    searches = [corpora.with_statistics(search, cache) for search in work.load_models(model, how)]
+    searches = [corpora.with_statistics(search, how.folder) for search in work.load_models(how)]
     work.show_answers(query, [search.read(query, passage) for search in searches], searches, output)
 
 
@@ -214,7 +197,8 @@ def look_at_two(
     from minqa.views import look
 
     work.require(query=query, passage=passage)
-    search = corpora.with_statistics(work.load_to_look(query, model, cache, output), work.set_up(cache))
+    how = opt.How(model, cache=cache)
+    search = corpora.with_statistics(work.load_to_look(query, how, output), how.folder)
     view = look.aligned if context.info_name == "align" else look.influence
     work.show(view(search.encoder, query, passage), query, [{"model": search.encoder.name}], output)
 
@@ -236,13 +220,13 @@ def heads(
     from minqa.app import work
     from minqa.views import look
 
-    if not flip and (from_word is not None or to):
+    if not flip and (from_word or to):
         raise InputError("--from and --to belong to --flip: name the other text with it.")
-    if flip and (from_word is None or not to):
+    if flip and not (from_word and to):
         raise InputError("--flip needs the word that attends, --from, and two that it may attend to, --to.")
     opt.name_one("look at", head=head, flip=flip)
-    encoder = work.load_to_look(text, model, cache, output).encoder
-    if flip and from_word is not None and to:
+    encoder = work.load_to_look(text, opt.How(model, cache=cache), output).encoder
+    if flip and from_word and to:
         view = look.flipped(encoder, text, flip, from_word, to)
     else:
         view = look.heads(encoder, text, head)
@@ -268,17 +252,14 @@ def units(
     from minqa.views import look
 
     opt.name_one("look at", unit=unit, feature=feature, factors=factors)
-    encoder = work.load_to_look(text, model, cache, output).encoder
+    encoder = work.load_to_look(text, opt.How(model, cache=cache), output).encoder
     if factors:
         view = look.shaded_by_factors(encoder, text, factors, kind)
     elif unit:
         view = look.shaded_by_units(encoder, text, unit, kind)
     else:
-        texts = corpora.first_texts(encoder, corpus)
-        with progress("Reading passages", len(texts)) as advance:
-            listing, best = look.search_units(encoder, texts, feature or "position", kind, advance)
-        view = look.shaded_by_units(encoder, text, best, kind)
-        view = look.Stack(text, [listing, *view.views])
+        listing, best = corpora.search_units(encoder, corpus, feature or "position", kind)
+        view = look.Stack(text, [listing, *look.shaded_by_units(encoder, text, best, kind).views])
     work.show(view, text, [{"model": encoder.name}], output)
 
 
@@ -295,11 +276,11 @@ def show_app(
 ) -> None:
     """Show a page to ask, compare and look inside with, until Ctrl-C."""
     note("Loading the models and what is searched; the page's address follows.")
-    from minqa.app import corpora, work
+    from minqa.app import corpora
     from minqa.app.browser import LOOPBACK, Page, serve, warm_up
 
-    models, cache = corpora.models_for(source, model), work.set_up(cache)
-    searches = corpora.with_indexes(work.load_models(models, shipped=True), source, cache)
+    how = opt.How(model, cache=cache)
+    searches = corpora.with_indexes(corpora.load_to_search(source, how), source, how.folder)
     address = serve(Page(searches, host, root_path or ""), port)
     try:
         print(f"The page is at {address}; Ctrl-C stops it.", flush=True)

@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from minqa.app.options import Indexing, Source, name_one
+from minqa.app.options import How, Indexing, Source, name_one
 from minqa.app.progress import note, progress
-from minqa.app.work import Search
+from minqa.app.work import Search, check_folder, load_models
 from minqa.clock import step
 from minqa.corpus.articles import Corpus
 from minqa.corpus.index import DiskIndex, open_index
@@ -21,20 +21,21 @@ from minqa.corpus.writer import write_index
 from minqa.encoder import Encoder
 from minqa.files.loading import DEMO_MODEL
 from minqa.text import InputError
+from minqa.views import look
 from minqa.views.look import PASSAGES_READ_FOR_UNITS
 from minqa.views.text import printable
+from minqa.views.view import Listing
 
 
-def models_for(source: Source, models: list[str] | None) -> list[str] | None:
+def load_to_search(source: Source, how: How) -> list[Search]:
     """The models to search with; an index brings its own, if that is here: nothing is fetched for it."""
     name_one("search", index=source.index, corpus=source.corpus)
-    if source.index and not models:
-        name = DiskIndex(source.index).model
+    if source.index and not how.model:
+        how = replace(how, model=[name := DiskIndex(source.index).model])
         if name != DEMO_MODEL and not Path(name).is_dir():
             made = f"{source.index} was made with the model {name}"
             raise InputError(f"{made}, which is not here: name it with --model.")
-        return [name]
-    return models
+    return load_models(how, shipped=True)
 
 
 def with_indexes(searches: Sequence[Search], source: Source, cache: Path) -> list[Search]:
@@ -73,16 +74,19 @@ def note_what_is_left(searches: Sequence[Search], source: Source) -> None:
             note(f"{searched}, and these are not all: {rest}.")
 
 
-def index_corpus(
-    searches: Sequence[Search], source: str | None, folder: Path | None, cache: Path, indexing: Indexing
-) -> None:
+def index_corpus(name: str | None, folder: Path | None, how: How, indexing: Indexing) -> None:
     """Embed a whole corpus, or some of its shards, for each model."""
-    how = {name: value for name, value in vars(indexing).items() if value is not None}
-    corpus = open_corpus(source, note=None if how.pop("strict") else note)
+    if folder and len(how.model or []) > 1:
+        raise InputError("--out is one model's folder: name one --model.")
+    if folder:
+        check_folder(folder)
+    searches = load_models(how)
+    options = {name: value for name, value in vars(indexing).items() if value is not None}
+    corpus = open_corpus(name, note=None if options.pop("strict") else note)
     for search in searches:
         splitter = searches[0].encoder
-        path = folder or _cached(cache, corpus, search.encoder, splitter)
-        disk = _write(search.encoder, corpus, path, cache, splitter=splitter, **how)
+        path = folder or _cached(how.folder, corpus, search.encoder, splitter)
+        disk = _write(search.encoder, corpus, path, how.folder, splitter=splitter, **options)
         articles = sum(shard.articles for shard in disk.shards)
         print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {disk.path}.")
 
@@ -111,12 +115,13 @@ def with_statistics(search: Search, cache: Path) -> Search:
     return replace(search, encoder=replace(search.encoder, statistics=statistics))
 
 
-def first_texts(encoder: Encoder, corpus: str | None) -> list[str]:
-    """The passages in which units are looked for."""
-    return [
-        passage.text
-        for passage in first_passages(encoder, open_corpus(corpus, note=note), PASSAGES_READ_FOR_UNITS)
-    ]
+def search_units(
+    encoder: Encoder, corpus: str | None, feature: str, kind: str | None
+) -> tuple[Listing, list[tuple[int, int]]]:
+    """The units that follow a feature in the first passages of a corpus: a list, and the best."""
+    passages = first_passages(encoder, open_corpus(corpus, note=note), PASSAGES_READ_FOR_UNITS)
+    with progress("Reading passages", len(passages)) as advance:
+        return look.search_units(encoder, [passage.text for passage in passages], feature, kind, advance)
 
 
 def _write(encoder: Encoder, corpus: Corpus, path: Path, cache: Path, **how: Any) -> DiskIndex:

@@ -135,16 +135,22 @@ WEIGHTS = "How much words of the query count: all alike, or by how rare they are
 
 @dataclass(frozen=True)
 class How:
-    """How texts are read and compared."""
+    """By which models, and how, texts are read and compared."""
 
+    model: Models = None
     query_prompt: QueryPrompt = None
     passage_prompt: PassagePrompt = None
     reader: Annotated[str | None, option(source, "MODEL", READER)] = None
     layer: Annotated[int, option(number, "N", LAYER)] = -1
     weights: Annotated[Literal["none", "idf"], Option(help=WEIGHTS)] = "idf"
+    cache: Cache = None
 
+    @property
+    def folder(self) -> Path:
+        """The cache folder."""
+        import platformdirs
 
-DEFAULTS = How()
+        return self.cache or platformdirs.user_cache_path("minqa")
 
 
 OUT = """The index's folder, for ask --index; a further corpus is added after what is there. [default: in the

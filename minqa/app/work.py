@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import platformdirs
 from rich.console import Console, Group
 
 from minqa.answers.reader import load_reader
 from minqa.answers.span_head import load_span_head
 from minqa.answers.spans import Answerer
-from minqa.app.options import DEFAULTS, How, Output
+from minqa.app.options import How, Output
 from minqa.app.progress import note
 from minqa.ask import Index, ask
 from minqa.clock import Clock, step
@@ -39,19 +38,14 @@ NOTHING = Index((), ())
 MAX_DEVICES = 8
 
 
-def set_up(folder: Path | None) -> Path:
-    """Make every core a device, so that batches run side by side; return the cache folder.
-
-    JAX keeps compiled code there, if it can be written; see `keep_compiled`.
-    """
+def set_up(folder: Path) -> None:
+    """Make every core a device, so that batches run side by side, and keep compiled code in the folder."""
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # JAX runs already, as in a notebook
             jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MAX_DEVICES))
     check_accelerator()
-    folder = folder or platformdirs.user_cache_path("minqa")
     with suppress(OSError):  # whoever needs to write will say so
         keep_compiled(folder / "compiled")
-    return folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,13 +71,14 @@ class Search:
         return Reply(self.encoder, results, self.answerer)
 
 
-def load_models(names: Sequence[str] | None, how: How = DEFAULTS, *, shipped: bool = False) -> list[Search]:
+def load_models(how: How, *, shipped: bool = False) -> list[Search]:
     """Each model, before any work begins, with its reader or, if `shipped`, the head for it.
 
     A prompt takes the place of the model's own.
     """
+    set_up(how.folder)
     searches, given = [], {"query": how.query_prompt, "document": how.passage_prompt}
-    for name in names or [DEMO_MODEL]:
+    for name in how.model or [DEMO_MODEL]:
         with Clock() as clock, step("load"), warnings.catch_warnings(record=True) as warned:
             encoder = load(name)
             prompts = {**encoder.prompts, **{name: prompt for name, prompt in given.items() if prompt}}
@@ -104,14 +99,13 @@ def load_models(names: Sequence[str] | None, how: How = DEFAULTS, *, shipped: bo
     return [replace(search, answerer=fit) for search, fit in zip(searches, fits, strict=True)]
 
 
-def load_to_look(text: str, models: Sequence[str] | None, cache: Path | None, output: Output) -> Search:
+def load_to_look(text: str, how: How, output: Output) -> Search:
     """The one model that is looked into."""
     require(text=text)
-    if len(models or []) > 1:
+    if len(how.model or []) > 1:
         raise InputError("One model is looked into at a time: name one --model.")
     check_output(output)
-    set_up(cache)
-    return load_models(models)[0]
+    return load_models(how)[0]
 
 
 def require(**texts: str) -> None:
