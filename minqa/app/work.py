@@ -25,7 +25,7 @@ from minqa.files.colbert import InputWarning
 from minqa.files.compiled import cache as keep_compiled
 from minqa.files.extras import check_accelerator
 from minqa.files.loading import DEMO_MODEL, load
-from minqa.inside.compare import Reply, read
+from minqa.inside.compare import Reply, compare, read
 from minqa.text import InputError, Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.figure import check_format, picture
@@ -170,7 +170,9 @@ def show_answers(
         if searched := len(search.index.passages):
             models[-1] |= {"searched": searched, "complete": search.index.complete}
         sentences += notes(reply, passages_too=not searched)
-    show(Answers.of(question, replies, max_answers), question, models, output, sentences)
+    names, results = [model["model"] for model in models], [reply.results for reply in replies]
+    view = Answers(names, compare(question, replies), results, max_answers)
+    show(view, question, models, output, sentences)
 
 
 def write_output(path: Path, content: bytes | None) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import unicodedata
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -59,6 +60,17 @@ def json_number(value: Number | Float[np.ndarray, "..."], digits: int = 6) -> An
     """A number, or nested lists of an array's numbers, for JSON: rounded, and None where it is not finite."""
     rounded = np.round(np.asarray(value, float), digits)
     return np.where(np.isfinite(rounded), rounded.astype(object), np.array(None)).tolist()
+
+
+def plain(value: Any) -> Any:
+    """Dataclasses, dictionaries and lists of them and of numbers, for JSON; see `json_number`."""
+    if is_dataclass(value):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [plain(part) for part in value]
+    return json_number(value) if isinstance(value, float | np.floating | np.ndarray) else value
 
 
 def title_of(passage: Passage, copies: int = 1) -> str:
