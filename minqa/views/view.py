@@ -53,9 +53,9 @@ class View:
         return draw(self.panels(), settings)
 
     def _repr_html_(self) -> str:
-        from minqa.views.html import in_notebook
+        from minqa.views.html import notebook
 
-        return in_notebook(self.html())
+        return notebook(self)
 
 
 @dataclass(frozen=True)
