@@ -4,13 +4,12 @@ import asyncio
 import os
 import socket
 import threading
-from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from errno import EADDRINUSE
-from hashlib import sha256
 from importlib.resources import files
 from ipaddress import ip_address
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -25,7 +24,7 @@ from minqa.app.work import Search
 from minqa.encoder import WEIGHTS
 from minqa.inside.features import FEATURES
 from minqa.text import InputError
-from minqa.views.html import ENVIRONMENT, SCRIPT, STYLE
+from minqa.views.html import ENVIRONMENT, SCRIPT, STYLE, source_of
 
 QUESTIONS = [
     "Who developed the theory of relativity?",
@@ -34,7 +33,6 @@ QUESTIONS = [
     "Who was the first president of the United States?",
     "Where do penguins live?",
 ]
-WIDE = "The animal didn't cross the street because it was too wide."
 SETTINGS = {"k", "answers", "layer", "weights", "rerank", "influence", "model"}  # which are folded away
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 FIRST_PORT = 7860
@@ -42,27 +40,15 @@ FIRST_PORT = 7860
 MAX_WAITING = 64
 MAX_WAITING_OF_ONE = 16
 
-_page, _style, _script = (
-    files("minqa.app").joinpath(name).read_text("utf-8") for name in ("page.html", "app.css", "app.js")
-)
+_style, _script = (files("minqa.app").joinpath(f"app.{kind}").read_text("utf-8") for kind in ("css", "js"))
 _style, _script = STYLE + _style, SCRIPT + _script
-_template = ENVIRONMENT.from_string(
-    _page,
-    {
-        "style": _style,
-        "script": _script,
-        "questions": QUESTIONS,
-        "TABS": TABS,
-        "wide": WIDE,
-        "WEIGHTS": WEIGHTS,
-        "FEATURES": [*FEATURES],
-        "MAX_CHARACTERS": MAX_CHARACTERS,
-    },
-)
+_known: dict[str, Any] = dict(style=_style, script=_script, questions=QUESTIONS, FEATURES=[*FEATURES])
+_known |= dict(TABS=TABS, WEIGHTS=WEIGHTS, MAX_CHARACTERS=MAX_CHARACTERS)
+_template = ENVIRONMENT.get_template("app/page.html", globals=_known)
 HEADERS = {
     # The page asks no other host for anything, no script but its own runs, and no other page may frame it.
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    f"script-src 'sha256-{b64encode(sha256(_script.encode()).digest()).decode()}'; form-action 'self'; "
+    f"script-src {source_of(_script)}; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",

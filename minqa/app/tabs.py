@@ -6,7 +6,6 @@ import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.resources import files
 from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
@@ -32,10 +31,7 @@ TIRED = "The animal didn't cross the street because it was too tired."
 NUMBERS = 'In 1915 Albert Einstein (a physicist) published it; "3 others" agreed. They met in Berlin.'
 Shown: TypeAlias = dict[str, Any]  # what tab.html shows
 
-_template = ENVIRONMENT.from_string(
-    files("minqa.app").joinpath("tab.html").read_text("utf-8"),
-    {"address": "", "error": "", "views": (), "notes": ()},
-)
+_template = ENVIRONMENT.get_template("app/tab.html")
 
 
 @dataclass(frozen=True)

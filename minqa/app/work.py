@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from rich.console import Console, Group
+from rich.console import Group
 
 from minqa.answers.reader import load_reader
 from minqa.answers.span_head import load_span_head
@@ -152,8 +152,7 @@ def show(
         if len(models) > 1:
             steps = [(model["model"], sum(model["seconds"].values())) for model in models]
         times = " · ".join(f"{name} {format_duration(seconds)}" for name, seconds in steps)
-        marks = not Console().color_system
-        print_view(Group(view.terminal(marks=marks), *map(faint, filter(None, [*settings, times]))))
+        print_view(Group(view, *map(faint, filter(None, [*settings, times]))))
     for sentence in sentences:
         note(sentence)
 

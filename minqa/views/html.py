@@ -18,15 +18,13 @@ from minqa.spans import Span, heat_sentence, heat_span
 from minqa.text import Passage
 from minqa.tokens import Tokens
 from minqa.views.colours import SHADES, SHARES, query_heat, similarity_scale
-from minqa.views.text import format_activation, format_score, json_number, one_line, phrase_parts, printable
+from minqa.views.text import as_json, format_activation, format_score, one_line, phrase_parts, printable
 
 if TYPE_CHECKING:
     from minqa.views.view import View  # which needs rich
 
 jinja2 = needed("jinja2", "HTML", "app")
-TEMPLATES, STYLE, SCRIPT = (
-    files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
-)
+STYLE, SCRIPT = (files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
 # A matrix of more cells makes a page slow.
 MAX_CELLS = 20_000
 # Of a longer text, a page holds the pictures of all heads, but not their numbers.
@@ -35,8 +33,12 @@ MAX_PARTS = 48
 
 def document(heading: str, body: str, settings: Sequence[str]) -> str:
     """A whole page around a view's HTML; `settings` are lines at its end that say how it was made."""
-    script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode()  # no other script may run
-    return str(TEMPLATE.document(heading, body, settings, STYLE, SCRIPT, script_hash))
+    return str(TEMPLATE.document(heading, body, settings, STYLE, SCRIPT, source_of(SCRIPT)))
+
+
+def source_of(script: str) -> str:
+    """What a content security policy calls a script, so that no other may run."""
+    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
 def notebook(shown: "HeatMap | View") -> str:
@@ -78,6 +80,7 @@ def squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
 
 
 ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("minqa", ""),
     autoescape=True,
     # Strings are made printable, then escaped; Markup, which is HTML already, is a type of its own.
     finalize=lambda value: printable(value) if type(value) is str else value,
@@ -85,12 +88,10 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.globals |= dict(
-    marked=marked, phrase_parts=phrase_parts, json_number=json_number, squares=squares
-)
+ENVIRONMENT.globals |= dict(marked=marked, phrase_parts=phrase_parts, as_json=as_json, squares=squares)
 ENVIRONMENT.globals |= dict(similarity_scale=similarity_scale, query_heat=query_heat)
 ENVIRONMENT.globals |= dict(SHADES=SHADES, SHARES=SHARES, MAX_CELLS=MAX_CELLS, MAX_PARTS=MAX_PARTS)
 ENVIRONMENT.filters |= dict(score=format_score, activation=format_activation, one_line=one_line)
 ENVIRONMENT.filters |= dict(is_finite=math.isfinite)
 # The macros of page.html, among them one for each kind of view.
-TEMPLATE: Any = ENVIRONMENT.from_string(TEMPLATES).module
+TEMPLATE: Any = ENVIRONMENT.get_template("views/page.html").module

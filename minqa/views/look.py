@@ -97,8 +97,10 @@ def search_units(
     if feature not in FEATURES:
         raise InputError(f"There is no feature {feature}: there are {', '.join(FEATURES)}.")
     best = find_units(encoder, texts, FEATURES[feature], kind=kind, progress=progress)
-    numbers = [map(_with_sign, (unit.correlation, unit.held_out)) for unit in best]
-    rows = [(f"{unit.layer}.{unit.number}", *signed) for unit, signed in zip(best, numbers, strict=True)]
+    rows = [
+        (f"{unit.layer}.{unit.number}", _with_sign(unit.correlation), _with_sign(unit.held_out))
+        for unit in best
+    ]
     columns = ("layer.unit", "correlation", "on texts held out")
     listing = Listing(f"{best[0].kind} units that follow the feature {feature}", columns, rows)
     return listing, [(unit.layer, unit.number) for unit in best[:UNITS_SHADED]]
