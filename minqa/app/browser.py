@@ -26,13 +26,6 @@ from minqa.inside.features import FEATURES
 from minqa.text import InputError
 from minqa.views.html import ENVIRONMENT, SCRIPT, STYLE, source_of
 
-QUESTIONS = [
-    "Who developed the theory of relativity?",
-    "What is the capital of Egypt?",
-    "When did World War II end?",
-    "Who was the first president of the United States?",
-    "Where do penguins live?",
-]
 SETTINGS = {"k", "answers", "layer", "weights", "rerank", "influence", "model"}  # which are folded away
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 FIRST_PORT = 7860
@@ -42,8 +35,8 @@ MAX_WAITING_OF_ONE = 16
 
 _style, _script = (files("minqa.app").joinpath(f"app.{kind}").read_text("utf-8") for kind in ("css", "js"))
 _style, _script = STYLE + _style, SCRIPT + _script
-_known: dict[str, Any] = dict(style=_style, script=_script, questions=QUESTIONS, FEATURES=[*FEATURES])
-_known |= dict(TABS=TABS, WEIGHTS=WEIGHTS, MAX_CHARACTERS=MAX_CHARACTERS)
+_known: dict[str, Any] = dict(style=_style, script=_script, MAX_CHARACTERS=MAX_CHARACTERS)
+_known |= dict(TABS=TABS, WEIGHTS=WEIGHTS, FEATURES=[*FEATURES])
 _template = ENVIRONMENT.get_template("app/page.html", globals=_known)
 HEADERS = {
     # The page asks no other host for anything, no script but its own runs, and no other page may frame it.
@@ -139,7 +132,7 @@ class Page:
 def warm_up(searches: Sequence[Search]) -> None:
     """Compile what the first visitor would wait for when asking."""
     for values in ({}, {"layer": 0}, {"influence": True}):
-        Tabs(searches).show({"q": QUESTIONS[0], **values})
+        Tabs(searches).show({"q": "Who developed the theory of relativity?", **values})
 
 
 def serve(page: Page, port: int | None) -> str:
@@ -155,9 +148,8 @@ def serve(page: Page, port: int | None) -> str:
             break
         except (OSError, OverflowError, ValueError, TypeError) as error:  # a name may be none, in many ways
             if port or getattr(error, "errno", None) != EADDRINUSE:
-                at = f"{page.host}, port {port}" if port else page.host
-                how = "name another --host or --port"
-                raise InputError(f"The page cannot listen at {at}: {how}.") from None
+                at = f"at {page.host}, port {port}" if port else f"at {page.host}"
+                raise InputError(f"The page cannot listen {at}: name another --host or --port.") from None
     config = uvicorn.Config(page.app, log_level="warning", lifespan="off", http="h11", ws="none")
     server = uvicorn.Server(config)
     threading.Thread(target=server.run, args=[[listening]], daemon=True).start()

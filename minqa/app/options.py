@@ -119,8 +119,7 @@ class Source:
 
 
 K = Annotated[int, option(positive, "K", "How many passages.", "-k")]
-ANSWERS = "How many distinct answers to show."
-Answers = Annotated[int, option(positive, "N", ANSWERS)]
+Answers = Annotated[int, option(positive, "N", "How many distinct answers to show.")]
 RERANK = """How many passages, the nearest by their pooled vectors, to order word by word, at least -k; 0
 leaves them in that order. [default: 100, or 50 if token vectors are not stored]"""
 Rerank = Annotated[int | None, option(count, "N", RERANK)]

@@ -103,11 +103,9 @@ class Tabs:
         """What the fields begin with where that is not the state's default, given the tab and the model."""
         encoder, first = self.encoder(parameters), parameters.get("model") or self.names[0]
         other = next((name for name in self.names if name != first), "")
-        values = {"model": self.names[0], "other": other, "layer": 1}
-        if (tab := parameters.get("tab", State.tab)) == "ask":
-            values["layer"] = encoder.num_layers
-        kind = getattr(encoder.model, "UNITS", ("",))[0]
-        return values | {"text": NUMBERS if tab == "units" else TIRED, "kind": kind}
+        tab, kinds = parameters.get("tab", State.tab), getattr(encoder.model, "UNITS", ("",))
+        layer, text = encoder.num_layers if tab == "ask" else 1, NUMBERS if tab == "units" else TIRED
+        return {"model": self.names[0], "other": other, "layer": layer, "text": text, "kind": kinds[0]}
 
     def moved(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What an address says, and what a form says that its fields did not begin with.
@@ -127,22 +125,20 @@ class Tabs:
 
     def show(self, parameters: Mapping[str, Any]) -> str:
         """The tab that an address, or its controls, ask for; an error is a sentence on the page."""
-        given = self.moved(parameters)
+        given, shown = self.moved(parameters), Shown()
         try:
-            state, address = State.of(self.initial(parameters) | given), State.of(given).address
-        except InputError as error:
-            return error_html(str(error))
-        try:
+            state = State.of(self.initial(parameters) | given)
+            shown["address"] = State.of(given).address
             if state.tab not in TABS:
                 raise InputError(f"There is no tab {state.tab}: there are {', '.join(TABS)}.")
-            shown = getattr(self, state.tab)(state)
+            shown |= getattr(self, state.tab)(state)
         except InputError as error:
-            shown = {"error": str(error)}
+            shown["error"] = str(error)
         except Exception as error:  # a fault of ours: the terminal has the details
             traceback.print_exc(file=sys.stderr)
             kind = type(error).__name__
-            shown = {"error": f"This went wrong inside minqa ({kind}); the terminal says more."}
-        return _template.render(address=address, **shown)
+            shown["error"] = f"This went wrong inside minqa ({kind}); the terminal says more."
+        return _template.render(shown)
 
     def ask(self, state: State) -> Shown:
         return self._answers(state, [state.model])
