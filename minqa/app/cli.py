@@ -140,7 +140,7 @@ def ask(
 @app.command()
 @opt.grouped
 def index(
-    corpus: opt.IndexedCorpus = None,
+    corpus: opt.Indexed = None,
     out: opt.Out = None,
     *,
     indexing: opt.Indexing,

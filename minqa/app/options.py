@@ -91,9 +91,7 @@ Query = Annotated[str, Argument(metavar="QUERY", help="The text to look for.")]
 PassageText = Annotated[str, Argument(metavar="PASSAGE", help="The text to find it in.")]
 Text = Annotated[str, Argument(metavar="TEXT", help="What the model reads.")]
 IndexFolder = Annotated[Path, Argument(metavar="DIR", parser=path, help="A folder that index made.")]
-IndexedCorpus = Annotated[
-    str | None, Argument(metavar="CORPUS", parser=source, help="As ask --corpus takes it.")
-]
+Indexed = Annotated[str | None, Argument(metavar="CORPUS", parser=source, help="As ask --corpus takes it.")]
 
 MODEL = """Folder or Hugging Face hub id of a BERT or a relative, a ColBERT or an ELMo; several are compared.
 [default: all-MiniLM-L6-v2, installed]"""
