@@ -29,9 +29,10 @@ import minqa
 import minqa.text
 from examples.squad import calibration_error, is_right, read_squad
 from minqa.answers.overall import Answer
-from minqa.app.corpora import with_index
+from minqa.app.corpora import with_indexes
+from minqa.app.options import How, Source
 from minqa.app.progress import note
-from minqa.app.work import load_models, set_up
+from minqa.app.work import load_models
 from minqa.ask import RERANK, RERANK_STORED, Results
 from minqa.embedding import as_vectors, hidden_states
 from minqa.encoder import CENTRINGS, WEIGHTS
@@ -179,11 +180,11 @@ def together(questions: Sequence[Expected], found: Sequence[Results]) -> Iterato
 
 
 def questions_tables(options) -> None:
-    questions, cache = read_questions(options.questions), set_up(None)
-    [search] = load_models([options.model], shipped=True)
+    questions, how = read_questions(options.questions), How([options.model])
+    [search] = load_models(how, shipped=True)
     if not search.answerer:
         raise InputError(f"No span head is installed for {search.encoder.name}.")
-    search = with_index(search, search.encoder, options.index, options.corpus, cache)
+    [search] = with_indexes([search], Source(options.corpus, options.index), how.folder)
     found = [search.ask(one.question, 3, None).results for one in progress(questions, "questions")]
     head = ("question", "first passage", "score", "answer", "%", "")
     table(f"{len(search.index.passages):,} passages", head, map(verdict, questions, found))

@@ -4,18 +4,16 @@ import asyncio
 import os
 import socket
 import threading
-from base64 import b64encode
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from hashlib import sha256
+from errno import EADDRINUSE
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
+from anyio import CancelScope, CapacityLimiter, create_task_group, to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -26,16 +24,8 @@ from minqa.app.work import Search
 from minqa.encoder import WEIGHTS
 from minqa.inside.features import FEATURES
 from minqa.text import InputError
-from minqa.views.html import ENVIRONMENT, SCRIPT, STYLE
+from minqa.views.html import ENVIRONMENT, SCRIPT, STYLE, source_of
 
-QUESTIONS = [
-    "Who developed the theory of relativity?",
-    "What is the capital of Egypt?",
-    "When did World War II end?",
-    "Who was the first president of the United States?",
-    "Where do penguins live?",
-]
-WIDE = "The animal didn't cross the street because it was too wide."
 SETTINGS = {"k", "answers", "layer", "weights", "rerank", "influence", "model"}  # which are folded away
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 FIRST_PORT = 7860
@@ -43,27 +33,15 @@ FIRST_PORT = 7860
 MAX_WAITING = 64
 MAX_WAITING_OF_ONE = 16
 
-_page, _style, _script = (
-    files("minqa.app").joinpath(name).read_text("utf-8") for name in ("page.html", "app.css", "app.js")
-)
+_style, _script = (files("minqa.app").joinpath(f"app.{kind}").read_text("utf-8") for kind in ("css", "js"))
 _style, _script = STYLE + _style, SCRIPT + _script
-_template = ENVIRONMENT.from_string(
-    _page,
-    {
-        "style": _style,
-        "script": _script,
-        "questions": QUESTIONS,
-        "TABS": TABS,
-        "wide": WIDE,
-        "WEIGHTS": WEIGHTS,
-        "FEATURES": [*FEATURES],
-        "MAX_CHARACTERS": MAX_CHARACTERS,
-    },
-)
+_known: dict[str, Any] = dict(style=_style, script=_script, MAX_CHARACTERS=MAX_CHARACTERS)
+_known |= dict(TABS=TABS, WEIGHTS=WEIGHTS, FEATURES=[*FEATURES])
+_template = ENVIRONMENT.get_template("app/page.html", globals=_known)
 HEADERS = {
     # The page asks no other host for anything, no script but its own runs, and no other page may frame it.
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
-    f"script-src 'sha256-{b64encode(sha256(_script.encode()).digest()).decode()}'; form-action 'self'; "
+    f"script-src {source_of(_script)}; form-action 'self'; "
     "base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -85,7 +63,7 @@ class Page:
         if host not in LOOPBACK:
             self.own_names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
         cores = os.cpu_count() or 1
-        self.queue = ThreadPoolExecutor(cores)
+        self.cores = CapacityLimiter(cores)
         # Nobody stands in the queue more often than that, so that another's turn comes soon.
         self.shares: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(cores))
         self.waiting: Counter[str] = Counter()  # requests of each visitor
@@ -105,15 +83,14 @@ class Page:
             shown = error_html("Too many visitors ask at once: try again soon.")
         else:
             self.waiting[visitor] += 1
-            turn = asyncio.ensure_future(self.turn(visitor, parameters))
-            gone = asyncio.ensure_future(_gone(request))
             try:
-                await asyncio.wait({turn, gone}, return_when=asyncio.FIRST_COMPLETED)
-                turn.cancel()  # if the visitor has gone
-                with suppress(asyncio.CancelledError):
-                    status, shown = 200, await turn
+                async with create_task_group() as group:
+                    group.start_soon(_cancel_if_gone, request, group.cancel_scope)
+                    async with self.shares[visitor]:  # what has begun is finished, whoever has gone
+                        shown = await to_thread.run_sync(self.tabs.show, parameters, limiter=self.cores)
+                    status = 200
+                    group.cancel_scope.cancel()
             finally:
-                gone.cancel()
                 self.waiting[visitor] -= 1
                 if not self.waiting[visitor]:
                     del self.waiting[visitor], self.shares[visitor]
@@ -124,8 +101,11 @@ class Page:
         headers, host = request.headers, request.headers.get("host", "")
         origin, foreign = headers.get("origin"), headers.get("sec-fetch-site", "none")
         try:
-            is_own = self.is_own(host)
+            name = urlsplit(f"//{host}").hostname or ""
             asked_by = host if origin is None else urlsplit(origin).netloc
+            is_own = host == self.proxy or name in self.own_names
+            if not is_own and self.host not in LOOPBACK:
+                is_own = bool(ip_address(name))  # which may be one of this machine's
         except ValueError:  # this is no address
             is_own, asked_by = False, ""
         if not is_own:
@@ -134,25 +114,6 @@ class Page:
         if asked_by not in (host, self.proxy or host) or not follows_link:
             return "Another site may not ask the page."
         return ""
-
-    def is_own(self, host: str) -> bool:
-        """Whether a Host header names this server. Raises ValueError if it is no name and no address."""
-        name = urlsplit(f"//{host}").hostname or ""
-        return (
-            host == self.proxy or name in self.own_names or (self.host not in LOOPBACK and _is_address(name))
-        )
-
-    async def turn(self, visitor: str, parameters: dict[str, str]) -> str:
-        """What a tab shows, once it is the visitor's turn; what has begun is finished, whoever has gone."""
-        async with self.shares[visitor]:
-            work = self.queue.submit(self.tabs.show, parameters)
-            done = asyncio.wrap_future(work)
-            try:
-                return await asyncio.shield(done)
-            except asyncio.CancelledError:
-                if not work.cancel():
-                    await done
-                raise
 
     def html(self, parameters: dict[str, str], shown: str) -> str:
         """The whole page around what a tab shows."""
@@ -171,7 +132,7 @@ class Page:
 def warm_up(searches: Sequence[Search]) -> None:
     """Compile what the first visitor would wait for when asking."""
     for values in ({}, {"layer": 0}, {"influence": True}):
-        Tabs(searches).show({"q": QUESTIONS[0], **values})
+        Tabs(searches).show({"q": "Who developed the theory of relativity?", **values})
 
 
 def serve(page: Page, port: int | None) -> str:
@@ -180,34 +141,24 @@ def serve(page: Page, port: int | None) -> str:
     Raises:
         InputError: there is no such address here, or the port is taken.
     """
-    at = f"{page.host}, port {port}" if port else page.host
-    refused = InputError(f"The page cannot listen at {at}: name another --host or --port.")
     family = socket.AF_INET6 if ":" in page.host else socket.AF_INET
-    try:  # before a hundred ports are tried of an address that is not here
-        socket.create_server((page.host, port or 0), family=family).close()
-    except (OSError, OverflowError, ValueError, TypeError):  # a name may be none, in many ways
-        raise refused from None
-    for number in [port] if port else range(FIRST_PORT, FIRST_PORT + 100):
-        with suppress(OSError):
+    for number in [port] if port else [*range(FIRST_PORT, FIRST_PORT + 100), 0]:
+        try:
             listening = socket.create_server((page.host, number), family=family)
             break
-    else:
-        raise refused
-    how: Any = {"log_level": "warning", "lifespan": "off", "http": "h11", "ws": "none"}
-    server = uvicorn.Server(uvicorn.Config(page.app, **how))
+        except (OSError, OverflowError, ValueError, TypeError) as error:  # a name may be none, in many ways
+            if port or getattr(error, "errno", None) != EADDRINUSE:
+                at = f"at {page.host}, port {port}" if port else f"at {page.host}"
+                raise InputError(f"The page cannot listen {at}: name another --host or --port.") from None
+    config = uvicorn.Config(page.app, log_level="warning", lifespan="off", http="h11", ws="none")
+    server = uvicorn.Server(config)
     threading.Thread(target=server.run, args=[[listening]], daemon=True).start()
     host = f"[{page.host}]" if family == socket.AF_INET6 else page.host
     return f"http://{host}:{listening.getsockname()[1]}/"
 
 
-async def _gone(request: Request) -> None:
+async def _cancel_if_gone(request: Request, scope: CancelScope) -> None:
     """Wait until the visitor has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _is_address(name: str) -> bool:
-    try:
-        return bool(ip_address(name))
-    except ValueError:
-        return False
+    scope.cancel()

@@ -5,7 +5,6 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version as version_of
@@ -16,22 +15,22 @@ import typer
 from typer import Context, Option
 
 from minqa.app import options as opt
-from minqa.app.progress import ctrl_c, note, progress
+from minqa.app.progress import ctrl_c, note
 from minqa.text import InputError
 
 # JAX takes over a second to import, so what a command needs is imported when it runs: --help and a typing
 # error answer at once.
 
 # Modules of the extra `app`, and what needs them.
-EXTRA = {name: f"The command line needs {name}" for name in ("platformdirs", "rich")}
-EXTRA |= {name: f"The page needs {name}" for name in ("starlette", "uvicorn")}
+NEEDED_BY = dict.fromkeys(("platformdirs", "rich"), "The command line")
+NEEDED_BY |= dict.fromkeys(("starlette", "uvicorn"), "The page")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status is 1 for unusable input, 2 for odd options, 130 for Ctrl-C."""
     if "_MINQA_COMPLETE" in os.environ:  # a shell asks what it could complete
         app(prog_name="minqa")
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     sys.stderr = sys.stderr or io.StringIO()  # it is closed
     try:
         if sys.stdout is None:
@@ -73,8 +72,8 @@ def sentence_of(error: Exception) -> str:
         command = context.command_path if context else "minqa"
         return f"{error.format_message().rstrip('.?')}: `{command} --help` says more."
     package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
-    if package in EXTRA:
-        return f"{EXTRA[package]}: install it with `uv sync --extra app`."
+    if package in NEEDED_BY:
+        return f"{NEEDED_BY[package]} needs {package}: install it with `uv sync --extra app`."
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'Standard output'} cannot be read or written ({error.strerror})."
     cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -97,24 +96,16 @@ def show_version(
 
 
 @app.command()
+@opt.grouped
 def ask(
     words: opt.Words = None,
     k: opt.K = 3,
     answers: opt.Answers = 1,
     rerank: opt.Rerank = None,
-    corpus: opt.Corpus = None,
-    index: opt.Index = None,
-    where: opt.Where = None,
-    model: opt.Models = None,
-    query_prompt: opt.QueryPrompt = None,
-    passage_prompt: opt.PassagePrompt = None,
-    reader: opt.Reader = None,
-    layer: opt.Layer = -1,
-    weights: opt.Weights = "idf",
-    cache: opt.Cache = None,
-    json: opt.Json = False,
-    html: opt.Html = None,
-    png: opt.Png = None,
+    *,
+    source: opt.Source,
+    how: opt.How,
+    output: opt.Output,
 ) -> None:
     """Answer a question from the passages that echo it, and show where they do.
 
@@ -124,62 +115,45 @@ def ask(
     from minqa.ask import check_question
     from minqa.clock import Clock
 
-    question, output = " ".join(words or ()), work.Output(json, html, png)
-    asks_once = bool(words) or not sys.stdin.isatty()
+    question, asks_once = " ".join(words or ()), bool(words) or not sys.stdin.isatty()
     if asks_once:
         work.require(query=question)
-    output.check()
-    models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
-    how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
-    searches = work.load_models(models, layer=layer, weights=weights, shipped=True, **how)
+    work.check_output(output)
+    searches = corpora.load_to_search(source, how)
     if answers > 1 and not all(search.answerer for search in searches):
         note("Not every model here has something that looks for answers: name it with --reader.")
     for search in searches if asks_once else ():
         check_question(search.encoder, question)  # before a corpus is embedded for it
-    splitter = searches[0].encoder
-    searches = [corpora.with_index(search, splitter, index, corpus, where, cache) for search in searches]
+    searches = corpora.with_indexes(searches, source, how.folder)
     for typed in [question] if asks_once else work.typed("Question: "):
         try:
             replies = [search.ask(typed, k, rerank) for search in searches]
-            output.show_answers(typed, replies, searches, answers)
+            work.show_answers(typed, replies, searches, output, answers)
         except InputError as error:
             if asks_once:
                 raise
             note(str(error))
         searches = [replace(search, clock=Clock()) for search in searches]
-    corpora.note_what_is_left(searches, index, corpus)
+    corpora.note_what_is_left(searches, source)
 
 
 @app.command()
+@opt.grouped
 def index(
-    corpus: opt.Source = None,
+    corpus: opt.Indexed = None,
     out: opt.Out = None,
-    max_tokens: opt.MaxTokens = None,
-    articles_per_shard: opt.ArticlesPerShard = None,
-    store_tokens: opt.StoreTokens = False,
-    strict: opt.Strict = False,
-    shards: opt.Shards = None,
+    *,
+    indexing: opt.Indexing,
     query_prompt: opt.QueryPrompt = None,
     passage_prompt: opt.PassagePrompt = None,
     model: opt.Models = None,
     cache: opt.Cache = None,
 ) -> None:
     """Embed a whole corpus, for ask to search. If it is stopped, the same command continues."""
-    from minqa.app import corpora, work
+    from minqa.app import corpora
 
-    if out and len(model or []) > 1:
-        raise InputError("--out is one model's folder: name one --model.")
-    if out:
-        work.check_folder(out)
-    cache = work.set_up(cache)
-    searches = work.load_models(model, query_prompt=query_prompt, passage_prompt=passage_prompt)
-    how: Any = {
-        "max_tokens": max_tokens,
-        "articles_per_shard": articles_per_shard,
-        "store_tokens": store_tokens,
-    }
-    how |= {"shards": shards} if shards is not None else {}
-    corpora.index_corpus(searches, corpus, out, cache, strict=strict, **how)
+    how = opt.How(model, query_prompt, passage_prompt, cache=cache)
+    corpora.index_corpus(corpus, out, how, indexing)
 
 
 @app.command()
@@ -192,90 +166,75 @@ def index_info(index: opt.IndexFolder) -> None:
 
 @app.command("compare", help="Show where two models or more see one text echo another, side by side.")
 @app.command("heat", help="Show where one text echoes another.")
+@opt.grouped
 def heat(
-    context: Context,
-    query: opt.Query,
-    passage: opt.PassageText,
-    model: opt.Models = None,
-    query_prompt: opt.QueryPrompt = None,
-    passage_prompt: opt.PassagePrompt = None,
-    reader: opt.Reader = None,
-    layer: opt.Layer = -1,
-    weights: opt.Weights = "idf",
-    cache: opt.Cache = None,
-    json: opt.Json = False,
-    html: opt.Html = None,
-    png: opt.Png = None,
+    context: Context, query: opt.Query, passage: opt.PassageText, *, how: opt.How, output: opt.Output
 ) -> None:
     from minqa.app import corpora, work
 
     work.require(query=query, passage=passage)
-    if context.info_name == "compare" and len(model or []) < 2:
+    if context.info_name == "compare" and len(how.model or []) < 2:
         several = "name two models or more, each with --model"
         raise InputError(f"There is nothing to compare: {several}; all-MiniLM-L6-v2 is installed.")
-    output, cache = work.Output(json, html, png).check(), work.set_up(cache)
-    how: dict[str, Any] = {"query_prompt": query_prompt, "passage_prompt": passage_prompt, "reader": reader}
-    searches = work.load_models(model, layer=layer, weights=weights, **how)
-    searches = [corpora.with_statistics(search, cache) for search in searches]
-    output.show_answers(query, [search.read(query, passage) for search in searches], searches)
+    work.check_output(output)
+    searches = [corpora.with_statistics(search, how.folder) for search in work.load_models(how)]
+    work.show_answers(query, [search.read(query, passage) for search in searches], searches, output)
 
 
 @app.command("align", help="Pair the words of two texts that say the same.")
 @look.command("influence", help="Shade two texts by how much each word moves their score.")
+@opt.grouped
 def look_at_two(
     context: Context,
     query: opt.Query,
     passage: opt.PassageText,
+    *,
     model: opt.Models = None,
     cache: opt.Cache = None,
-    json: opt.Json = False,
-    html: opt.Html = None,
-    png: opt.Png = None,
+    output: opt.Output,
 ) -> None:
     from minqa.app import corpora, work
     from minqa.views import look
 
     work.require(query=query, passage=passage)
-    output = work.Output(json, html, png)
-    encoder = work.load_to_look(query, model, cache, output)
-    encoder = corpora.with_statistics(work.Search(encoder), work.set_up(cache)).encoder
+    how = opt.How(model, cache=cache)
+    search = corpora.with_statistics(work.load_to_look(query, how, output), how.folder)
     view = look.aligned if context.info_name == "align" else look.influence
-    output.show(view(encoder, query, passage), query, [{"model": encoder.name}])
+    work.show(view(search.encoder, query, passage), query, [{"model": search.encoder.name}], output)
 
 
 @look.command()
+@opt.grouped
 def heads(
     text: opt.Text,
     head: opt.Head = None,
     flip: opt.Flip = None,
     from_word: opt.FromWord = None,
     to: opt.ToWords = None,
+    *,
     model: opt.Models = None,
     cache: opt.Cache = None,
-    json: opt.Json = False,
-    html: opt.Html = None,
-    png: opt.Png = None,
+    output: opt.Output,
 ) -> None:
     """Show what heads of attention do in a text."""
     from minqa.app import work
     from minqa.views import look
 
-    if not flip and (from_word is not None or to):
+    if not flip and (from_word or to):
         raise InputError("--from and --to belong to --flip: name the other text with it.")
-    if flip and (from_word is None or not to):
+    if flip and not (from_word and to):
         raise InputError("--flip needs the word that attends, --from, and two that it may attend to, --to.")
-    if flip and head:
-        raise InputError("--head and --flip are two things to look at: name one.")
-    output = work.Output(json, html, png)
-    encoder = work.load_to_look(text, model, cache, output)
-    if flip and from_word is not None and to:
+    opt.name_one("look at", head=head, flip=flip)
+    encoder = work.load_to_look(text, opt.How(model, cache=cache), output).encoder
+    if flip and from_word and to:
         view = look.flipped(encoder, text, flip, from_word, to)
     else:
         view = look.heads(encoder, text, head)
-    output.show(view, text, [{"model": encoder.name}])
+    work.show(view, text, [{"model": encoder.name}], output)
 
 
 @look.command()
+@opt.grouped
 def units(
     text: opt.Text,
     unit: opt.Units = None,
@@ -283,59 +242,50 @@ def units(
     factors: opt.Factors = None,
     kind: opt.Kind = None,
     corpus: opt.Corpus = None,
+    *,
     model: opt.Models = None,
     cache: opt.Cache = None,
-    json: opt.Json = False,
-    html: opt.Html = None,
-    png: opt.Png = None,
+    output: opt.Output,
 ) -> None:
     """Shade a text by units of a model."""
     from minqa.app import corpora, work
     from minqa.views import look
 
-    chosen = [name for name, value in (("unit", unit), ("feature", feature), ("factors", factors)) if value]
-    if len(chosen) > 1:
-        raise InputError(f"--{chosen[0]} and --{chosen[1]} are two things to look at: name one.")
-    output = work.Output(json, html, png)
-    encoder = work.load_to_look(text, model, cache, output)
+    opt.name_one("look at", unit=unit, feature=feature, factors=factors)
+    encoder = work.load_to_look(text, opt.How(model, cache=cache), output).encoder
     if factors:
         view = look.shaded_by_factors(encoder, text, factors, kind)
     elif unit:
         view = look.shaded_by_units(encoder, text, unit, kind)
     else:
-        texts = corpora.first_texts(encoder, corpus)
-        with progress("Reading passages", len(texts)) as advance:
-            listing, best = look.search_units(encoder, texts, feature or "position", kind, advance)
-        view = look.shaded_by_units(encoder, text, best, kind)
-        view = look.Stack(text, [listing, *view.views])
-    output.show(view, text, [{"model": encoder.name}])
+        listing, best = corpora.search_units(encoder, corpus, feature or "position", kind)
+        view = look.Stack(text, [listing, *look.shaded_by_units(encoder, text, best, kind).views])
+    work.show(view, text, [{"model": encoder.name}], output)
 
 
 @app.command("app")
+@opt.grouped
 def show_app(
     model: opt.Models = None,
     cache: opt.Cache = None,
-    corpus: opt.Corpus = None,
-    index: opt.Index = None,
-    where: opt.Where = None,
+    *,
+    source: opt.Source,
     host: opt.Host = "127.0.0.1",
     port: opt.Port = None,
     root_path: opt.RootPath = None,
 ) -> None:
     """Show a page to ask, compare and look inside with, until Ctrl-C."""
     note("Loading the models and what is searched; the page's address follows.")
-    from minqa.app import corpora, work
-    from minqa.app.browser import Page, serve, warm_up
+    from minqa.app import corpora
+    from minqa.app.browser import LOOPBACK, Page, serve, warm_up
 
-    models, cache = corpora.models_for(index, corpus, model), work.set_up(cache)
-    searches = work.load_models(models, shipped=True)
-    splitter = searches[0].encoder
-    searches = [corpora.with_index(search, splitter, index, corpus, where, cache) for search in searches]
+    how = opt.How(model, cache=cache)
+    searches = corpora.with_indexes(corpora.load_to_search(source, how), source, how.folder)
     address = serve(Page(searches, host, root_path or ""), port)
     try:
         print(f"The page is at {address}; Ctrl-C stops it.", flush=True)
         threading.Thread(target=warm_up, args=[searches], daemon=True).start()
-        if host not in ("127.0.0.1", "localhost", "::1"):
+        if host not in LOOPBACK:
             note(f"Everyone who can reach this machine at {host} can use the page: it asks no password.")
         threading.Event().wait()
     except KeyboardInterrupt:

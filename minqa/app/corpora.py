@@ -2,12 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minqa.app.options import How, Indexing, Source, name_one
 from minqa.app.progress import note, progress
-from minqa.app.work import Search
+from minqa.app.work import Search, check_folder, load_models
 from minqa.clock import step
 from minqa.corpus.articles import Corpus
 from minqa.corpus.index import DiskIndex, open_index
@@ -19,76 +21,72 @@ from minqa.corpus.writer import write_index
 from minqa.encoder import Encoder
 from minqa.files.loading import DEMO_MODEL
 from minqa.text import InputError
+from minqa.views import look
 from minqa.views.look import PASSAGES_READ_FOR_UNITS
 from minqa.views.text import printable
+from minqa.views.view import Listing
 
 
-def models_for(index: Path | None, corpus: str | None, models: list[str] | None) -> list[str] | None:
+def load_to_search(source: Source, how: How) -> list[Search]:
     """The models to search with; an index brings its own, if that is here: nothing is fetched for it."""
-    if index and corpus:
-        raise InputError("--index and --corpus are two things to search: name one.")
-    if index and not models:
-        name = DiskIndex(index).model
+    name_one("search", index=source.index, corpus=source.corpus)
+    if source.index and not how.model:
+        how = replace(how, model=[name := DiskIndex(source.index).model])
         if name != DEMO_MODEL and not Path(name).is_dir():
-            made = f"{index} was made with the model {name}"
+            made = f"{source.index} was made with the model {name}"
             raise InputError(f"{made}, which is not here: name it with --model.")
-        return [name]
-    return models
+    return load_models(how, shipped=True)
 
 
-def with_index(
-    search: Search,
-    splitter: Encoder,
-    path: Path | None,
-    corpus: str | None,
-    where: Sequence[str] | None,
-    cache: Path,
-) -> Search:
-    """A search of an index or, without one, of a corpus: its first shard is embedded if it is not there yet.
+def with_indexes(searches: Sequence[Search], source: Source, cache: Path) -> list[Search]:
+    """Searches of an index or, without one, of a corpus: its first shard is embedded if it is not there yet.
 
-    All models search the same passages, which the tokens of one of them, the splitter, make; those that meet
-    all conditions of `where`.
+    All models search the same passages, which the tokens of the first make; those that meet all conditions.
     """
-    encoder = search.encoder
-    if not path:
-        opened = open_corpus(corpus, note=note)
-        path = _cached(cache, opened, encoder, splitter)
-        try:
-            is_indexed = bool(DiskIndex(path).filled)
-        except InputError:  # not yet, or it is broken
-            is_indexed = False
-        if not is_indexed:
-            with search.clock, step("embed corpus"):
-                _write(encoder, opened, path, cache, splitter=splitter, store_tokens=True, shards=[0])
-    condition = " and ".join(f"({condition})" for condition in where or ())
-    with search.clock, step("load"):
-        return replace(search, index=open_index(path, encoder, where=condition, cache=cache))
+    condition, indexed = " and ".join(f"({condition})" for condition in source.where or ()), []
+    for search in searches:
+        path = source.index or _embedded(search, searches[0].encoder, source.corpus, cache)
+        with search.clock, step("load"):
+            index = open_index(path, search.encoder, where=condition, cache=cache)
+        indexed.append(replace(search, index=index))
+    return indexed
 
 
-def note_what_is_left(searches: Sequence[Search], path: Path | None, corpus: str | None) -> None:
+def _embedded(search: Search, splitter: Encoder, name: str | None, cache: Path) -> Path:
+    """The cache's index of a corpus, of its first shard at least."""
+    corpus = open_corpus(name, note=note)
+    path = _cached(cache, corpus, search.encoder, splitter)
+    with suppress(InputError):  # not yet, or it is broken
+        if DiskIndex(path).filled:
+            return path
+    with search.clock, step("embed corpus"):
+        _write(search.encoder, corpus, path, cache, splitter=splitter, store_tokens=True, shards=[0])
+    return path
+
+
+def note_what_is_left(searches: Sequence[Search], source: Source) -> None:
     """Say how a corpus is searched whole, where it is not."""
     for search in searches:
         if not search.index.complete:
-            where = f" CORPUS --out {path}" if path else f" {corpus or ''}".rstrip()
+            where = f" CORPUS --out {source.index}" if source.index else f" {source.corpus or ''}".rstrip()
             searched = f"{search.encoder.name} searched {len(search.index.passages):,} passages"
             rest = f"`uv run minqa index{where}`, with the same --model, embeds the rest"
             note(f"{searched}, and these are not all: {rest}.")
 
 
-def index_corpus(
-    searches: Sequence[Search],
-    source: str | None,
-    folder: Path | None,
-    cache: Path,
-    *,
-    strict: bool,
-    **how: Any,
-) -> None:
+def index_corpus(name: str | None, folder: Path | None, how: How, indexing: Indexing) -> None:
     """Embed a whole corpus, or some of its shards, for each model."""
-    corpus, splitter = open_corpus(source, note=None if strict else note), searches[0].encoder
+    if folder and len(how.model or []) > 1:
+        raise InputError("--out is one model's folder: name one --model.")
+    if folder:
+        check_folder(folder)
+    searches = load_models(how)
+    options = {name: value for name, value in vars(indexing).items() if value is not None}
+    corpus = open_corpus(name, note=None if options.pop("strict") else note)
     for search in searches:
-        path = folder or _cached(cache, corpus, search.encoder, splitter)
-        disk = _write(search.encoder, corpus, path, cache, splitter=splitter, **how)
+        splitter = searches[0].encoder
+        path = folder or _cached(how.folder, corpus, search.encoder, splitter)
+        disk = _write(search.encoder, corpus, path, how.folder, splitter=splitter, **options)
         articles = sum(shard.articles for shard in disk.shards)
         print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {disk.path}.")
 
@@ -117,12 +115,13 @@ def with_statistics(search: Search, cache: Path) -> Search:
     return replace(search, encoder=replace(search.encoder, statistics=statistics))
 
 
-def first_texts(encoder: Encoder, corpus: str | None) -> list[str]:
-    """The passages in which units are looked for."""
-    return [
-        passage.text
-        for passage in first_passages(encoder, open_corpus(corpus, note=note), PASSAGES_READ_FOR_UNITS)
-    ]
+def search_units(
+    encoder: Encoder, corpus: str | None, feature: str, kind: str | None
+) -> tuple[Listing, list[tuple[int, int]]]:
+    """The units that follow a feature in the first passages of a corpus: a list, and the best."""
+    passages = first_passages(encoder, open_corpus(corpus, note=note), PASSAGES_READ_FOR_UNITS)
+    with progress("Reading passages", len(passages)) as advance:
+        return look.search_units(encoder, [passage.text for passage in passages], feature, kind, advance)
 
 
 def _write(encoder: Encoder, corpus: Corpus, path: Path, cache: Path, **how: Any) -> DiskIndex:

@@ -1,15 +1,18 @@
-"""What the commands take: the types of options, and each option once."""
+"""What the commands take: the types of options, and each option or group of options once."""
 
 import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, is_dataclass
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from typer import Argument, BadParameter, Option
 
-from minqa.text import well_formed
+from minqa.text import InputError, well_formed
 
 
 def matching(pattern: str, convert: Callable[[Any], Any], wanted: str) -> Callable[[Any], Any]:
@@ -53,6 +56,34 @@ def option(parser: Callable[[str], Any], metavar: str, help: str, *names: str) -
     return Option(*names, parser=parser, metavar=metavar, help=help)
 
 
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as Typer takes it: a parameter that is a dataclass stands for an option per field."""
+    options, groups = list[Parameter](), dict[str, Any]()
+    for name, parameter in signature(command).parameters.items():
+        if is_dataclass(parameter.annotation):
+            groups[name] = parameter.annotation
+            options += signature(groups[name]).parameters.values()
+        else:
+            options.append(parameter)
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field: given.pop(field) for field in signature(group).parameters})
+        command(**given)
+
+    keyword_only = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in options]
+    vars(run)["__signature__"] = Signature(keyword_only)
+    return run
+
+
+def name_one(verb: str, **options: object) -> None:
+    """Raise InputError if two of these options, by their names, are given."""
+    given = [name for name, value in options.items() if value]
+    if len(given) > 1:
+        raise InputError(f"--{given[0]} and --{given[1]} are two things to {verb}: name one.")
+
+
 Words = Annotated[
     list[str] | None, Argument(metavar="QUERY...", help="What to look for; quotes are not needed.")
 ]
@@ -60,7 +91,7 @@ Query = Annotated[str, Argument(metavar="QUERY", help="The text to look for.")]
 PassageText = Annotated[str, Argument(metavar="PASSAGE", help="The text to find it in.")]
 Text = Annotated[str, Argument(metavar="TEXT", help="What the model reads.")]
 IndexFolder = Annotated[Path, Argument(metavar="DIR", parser=path, help="A folder that index made.")]
-Source = Annotated[str | None, Argument(metavar="CORPUS", parser=source, help="As ask --corpus takes it.")]
+Indexed = Annotated[str | None, Argument(metavar="CORPUS", parser=source, help="As ask --corpus takes it.")]
 
 MODEL = """Folder or Hugging Face hub id of a BERT or a relative, a ColBERT or an ELMo; several are compared.
 [default: all-MiniLM-L6-v2, installed]"""
@@ -72,12 +103,21 @@ or .tsv with text and title, text (an article per paragraph, or per line if no l
 also as .gz, .bz2 or .xz, or a data set of the Hugging Face hub, such as wikimedia/wikipedia:20231101.en.
 [default: Wikipedia leads]"""
 Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
-Index = Annotated[Path | None, option(path, "DIR", "A folder that index made, instead of --corpus.")]
+INDEX = "A folder that index made, instead of --corpus."
 WHERE = """Only what meets a condition on columns of the corpus, as 'year > 1990 and lang == "en"'."""
-Where = Annotated[list[str] | None, option(text, "CONDITION", WHERE)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is searched."""
+
+    corpus: Corpus = None
+    index: Annotated[Path | None, option(path, "DIR", INDEX)] = None
+    where: Annotated[list[str] | None, option(text, "CONDITION", WHERE)] = None
+
+
 K = Annotated[int, option(positive, "K", "How many passages.", "-k")]
-ANSWERS = "How many distinct answers to show."
-Answers = Annotated[int, option(positive, "N", ANSWERS)]
+Answers = Annotated[int, option(positive, "N", "How many distinct answers to show.")]
 RERANK = """How many passages, the nearest by their pooled vectors, to order word by word, at least -k; 0
 leaves them in that order. [default: 100, or 50 if token vectors are not stored]"""
 Rerank = Annotated[int | None, option(count, "N", RERANK)]
@@ -86,25 +126,51 @@ QueryPrompt = Annotated[str | None, option(text, "TEXT", PROMPT.format("query"))
 PassagePrompt = Annotated[str | None, option(text, "TEXT", PROMPT.format("passage"))]
 READER = """What finds the answers: folder or hub id of a BERT for question answering, or the file of a span
 head. [default: heat marks a phrase, but ask has a head for the default model]"""
-Reader = Annotated[str | None, option(source, "MODEL", READER)]
-Layer = Annotated[int, option(number, "N", "The layer to compare; 0: embeddings, -1: the last.")]
+LAYER = "The layer to compare; 0: embeddings, -1: the last."
 WEIGHTS = "How much words of the query count: all alike, or by how rare they are; a ColBERT sums over tokens."
-Weights = Annotated[Literal["none", "idf"], Option(help=WEIGHTS)]
+
+
+@dataclass(frozen=True)
+class How:
+    """By which models, and how, texts are read and compared."""
+
+    model: Models = None
+    query_prompt: QueryPrompt = None
+    passage_prompt: PassagePrompt = None
+    reader: Annotated[str | None, option(source, "MODEL", READER)] = None
+    layer: Annotated[int, option(number, "N", LAYER)] = -1
+    weights: Annotated[Literal["none", "idf"], Option(help=WEIGHTS)] = "idf"
+    cache: Cache = None
+
+    @property
+    def folder(self) -> Path:
+        """The cache folder."""
+        import platformdirs
+
+        return self.cache or platformdirs.user_cache_path("minqa")
+
 
 OUT = """The index's folder, for ask --index; a further corpus is added after what is there. [default: in the
 cache folder, where ask --corpus finds it]"""
 Out = Annotated[Path | None, option(path, "DIR", OUT)]
 MAX_TOKENS = "Most tokens of a passage, in whole sentences. [default: 128]"
-MaxTokens = Annotated[int | None, option(positive, "N", MAX_TOKENS)]
 SHARD = "Keep what is done after every N articles. [default: 1,024]"
-ArticlesPerShard = Annotated[int | None, option(positive, "N", SHARD, "--shard")]
 STORE = "Keep the vectors of all tokens too, so that ask is faster; 40 MB for 1,000 Wikipedia leads."
 STRICT = "Stop at an article that cannot be read, instead of telling it and leaving it out."
-Strict = Annotated[bool, Option("--strict", help=STRICT)]
-StoreTokens = Annotated[bool, Option("--store-tokens", help=STORE)]
 SHARDS = """Only the shards of these numbers, where several processes share the work: 0:500, or 1::4 for every
 fourth from 1. [default: all]"""
-Shards = Annotated[Any, option(shard_numbers, "START:STOP", SHARDS)]
+
+
+@dataclass(frozen=True)
+class Indexing:
+    """How a corpus is embedded."""
+
+    max_tokens: Annotated[int | None, option(positive, "N", MAX_TOKENS)] = None
+    articles_per_shard: Annotated[int | None, option(positive, "N", SHARD, "--shard")] = None
+    store_tokens: Annotated[bool, Option("--store-tokens", help=STORE)] = False
+    strict: Annotated[bool, Option("--strict", help=STRICT)] = False
+    shards: Annotated[Any, option(shard_numbers, "START:STOP", SHARDS)] = None
+
 
 Head = Annotated[Any, option(unit_number, "L.H", "One head: its layer, from 1, and number.")]
 FLIP = "A text that differs in a word: which heads does --from attend to another of --to with?"
@@ -131,6 +197,11 @@ Port = Annotated[int | None, option(positive, "PORT", "[default: the first free 
 ROOT = "Where a reverse proxy shows the page, such as https://example.org/minqa."
 RootPath = Annotated[str | None, option(text, "ADDRESS", ROOT)]
 
-Json = Annotated[bool, Option("--json", help="Print JSON; minqa schema describes it.")]
-Html = Annotated[Path | None, option(path, "FILE", "Write a page to look at, point and click.")]
-Png = Annotated[Path | None, option(path, "FILE", "Draw it, as PNG, SVG or PDF.")]
+
+@dataclass(frozen=True)
+class Output:
+    """In which forms a result is shown, other than the terminal's."""
+
+    json: Annotated[bool, Option("--json", help="Print JSON; minqa schema describes it.")] = False
+    html: Annotated[Path | None, option(path, "FILE", "Write a page to look at, point and click.")] = None
+    png: Annotated[Path | None, option(path, "FILE", "Draw it, as PNG, SVG or PDF.")] = None

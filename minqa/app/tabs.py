@@ -3,11 +3,10 @@
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 from minqa.app.work import Search
@@ -18,8 +17,9 @@ from minqa.inside.compare import Reply, compare
 from minqa.text import InputError, well_formed
 from minqa.views import look
 from minqa.views.answers import Answers, described, notes
-from minqa.views.text import format_duration, printable
-from minqa.views.view import Listing
+from minqa.views.html import ENVIRONMENT
+from minqa.views.text import format_duration
+from minqa.views.view import Listing, View
 
 TABS = ("ask", "compare", "heads", "units")
 # If the token vectors of a layer are not stored, so many candidates can be embedded within a second.
@@ -27,9 +27,11 @@ MAX_PASSAGES_EMBEDDED = 30
 MAX_NUMBER = 10**9 - 1
 # The longest question and text that the page takes.
 MAX_CHARACTERS = 2000
-EMPTY = '<p class="empty">Type a question, or click one of the examples.</p>'
 TIRED = "The animal didn't cross the street because it was too tired."
 NUMBERS = 'In 1915 Albert Einstein (a physicist) published it; "3 others" agreed. They met in Berlin.'
+Shown: TypeAlias = dict[str, Any]  # what tab.html shows
+
+_template = ENVIRONMENT.get_template("app/tab.html")
 
 
 @dataclass(frozen=True)
@@ -62,16 +64,15 @@ class State:
     def of(cls, parameters: Mapping[str, Any]) -> "State":
         """The state in an address, or in controls. Raises InputError if what should be a number is none."""
         values: dict[str, Any] = {}
-        for field in fields(cls):
-            if (value := parameters.get(field.name)) is not None:
-                kind: Callable = type(field.default)
-                try:
-                    values[field.name] = value in (True, "1") if kind is bool else kind(value)
-                except (ValueError, TypeError, OverflowError):
-                    values[field.name] = None
-                if values[field.name] is None or (kind is int and abs(values[field.name]) > MAX_NUMBER):
-                    what = f"{field.name}={value}, but {field.name} is a whole number"
-                    raise InputError(f"The address says {what} of at most nine digits.")
+        for name, default in vars(cls()).items():
+            value = parameters.get(name, default)
+            try:
+                values[name] = value in (True, "1") if default is False else type(default)(value)
+                if default is not False and isinstance(default, int) and abs(values[name]) > MAX_NUMBER:
+                    raise OverflowError
+            except (ValueError, TypeError, OverflowError):
+                what = f"{name}={value}, but {name} is a whole number"
+                raise InputError(f"The address says {what} of at most nine digits.") from None
         return cls(**values)
 
     @property
@@ -102,11 +103,9 @@ class Tabs:
         """What the fields begin with where that is not the state's default, given the tab and the model."""
         encoder, first = self.encoder(parameters), parameters.get("model") or self.names[0]
         other = next((name for name in self.names if name != first), "")
-        values = {"model": self.names[0], "other": other, "layer": 1}
-        if (tab := parameters.get("tab", State.tab)) == "ask":
-            values["layer"] = encoder.num_layers
-        kind = getattr(encoder.model, "UNITS", ("",))[0]
-        return values | {"text": NUMBERS if tab == "units" else TIRED, "kind": kind}
+        tab, kinds = parameters.get("tab", State.tab), getattr(encoder.model, "UNITS", ("",))
+        layer, text = encoder.num_layers if tab == "ask" else 1, NUMBERS if tab == "units" else TIRED
+        return {"model": self.names[0], "other": other, "layer": layer, "text": text, "kind": kinds[0]}
 
     def moved(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """What an address says, and what a form says that its fields did not begin with.
@@ -126,70 +125,68 @@ class Tabs:
 
     def show(self, parameters: Mapping[str, Any]) -> str:
         """The tab that an address, or its controls, ask for; an error is a sentence on the page."""
-        given = self.moved(parameters)
+        given, shown = self.moved(parameters), Shown()
         try:
-            state, address = State.of(self.initial(parameters) | given), State.of(given).address
-        except InputError as error:
-            return error_html(str(error))
-        try:
+            state = State.of(self.initial(parameters) | given)
+            shown["address"] = State.of(given).address
             if state.tab not in TABS:
                 raise InputError(f"There is no tab {state.tab}: there are {', '.join(TABS)}.")
-            shown = getattr(self, state.tab)(state)
+            shown |= getattr(self, state.tab)(state)
         except InputError as error:
-            shown = error_html(str(error))
+            shown["error"] = str(error)
         except Exception as error:  # a fault of ours: the terminal has the details
             traceback.print_exc(file=sys.stderr)
             kind = type(error).__name__
-            shown = error_html(f"This went wrong inside minqa ({kind}); the terminal says more.")
-        return f'<div class="tab" data-address="{safe(address)}">{shown}</div>'
+            shown["error"] = f"This went wrong inside minqa ({kind}); the terminal says more."
+        return _template.render(shown)
 
-    def ask(self, state: State) -> str:
+    def ask(self, state: State) -> Shown:
         return self._answers(state, [state.model])
 
-    def compare(self, state: State) -> str:
+    def compare(self, state: State) -> Shown:
         if len(self.names) < 2:
             more = f"--model {self.names[0]} --model path/or/hub-id"
             raise InputError(f"One model is loaded: to compare, start the page with `minqa app {more}`.")
         return self._answers(replace(state, layer=-1), [state.model, state.other])
 
-    def _answers(self, state: State, names: Sequence[str]) -> str:
+    def _answers(self, state: State, names: Sequence[str]) -> Shown:
         """What the models of these names find, and below it how."""
         if not state.q.strip():
-            return EMPTY
-        searches = [self.search(name) for name in names]
-        clock = Clock()
+            return {}
+        searches, clock = [self.search(name) for name in names], Clock()
         replies = [_ask(search, state, clock) for search in searches]
         with clock:
             results = [reply.results for reply in replies]
             view = Answers(names, compare(state.q, replies), results, state.answers)
         texts = [one.passage.text for one in view.comparisons if state.influence]
         more = [_influence(replies[0].encoder, state.q, text) for text in texts]
-        shown = view.html(word=state.word, opened=state.map.split("."), more=more)
         passages = f"{len(searches[0].index.passages):,} passages, {_rerank(searches[0], state)} read closely"
-        lines = [f"{passages}, {format_duration(sum(clock.seconds.values()))}"]
-        for reply in replies:
-            shown += "".join(f'<p class="note">{safe(sentence)}</p>' for sentence in notes(reply))
-            lines.append(described(reply.encoder, reply.answerer))
-        return shown + _foot(lines)
+        seconds = format_duration(sum(clock.seconds.values()))
+        settings = [described(reply.encoder, reply.answerer) for reply in replies]
+        return {
+            "views": [view.html(word=state.word, opened=state.map.split("."), more=more)],
+            "notes": [sentence for reply in replies for sentence in notes(reply)],
+            "foot": [f"{passages}, {seconds}", *settings],
+        }
 
-    def heads(self, state: State) -> str:
+    def heads(self, state: State) -> Shown:
         encoder, text = self.search(state.model).encoder, _checked(state.text)
         if state.changed.strip():
             words = (state.first, state.second)
             view = look.flipped(encoder, text, _checked(state.changed), state.source, words)
         else:
             view = look.heads(encoder, text, (state.layer, state.head), grid=True)
-        return view.html() + _foot([encoder.name])
+        return {"views": [view.html()], "foot": [encoder.name]}
 
-    def units(self, state: State) -> str:
+    def units(self, state: State) -> Shown:
         search, text, kind = self.search(state.model), _checked(state.text), state.kind or None
-        found, chosen = "", [(state.layer, state.unit)]
+        views, chosen = list[View](), [(state.layer, state.unit)]
         if state.unit < 0:
             with self._units_lock:
                 listing, chosen = _search_units(search, state.feature, kind)
-            found = listing.html()
-        view = look.shaded_by_units(search.encoder, text, chosen, kind)
-        return found + view.html() + _foot([search.encoder.name])
+            views.append(listing)
+        views.append(look.shaded_by_units(search.encoder, text, chosen, kind))
+        return {"views": [view.html() for view in views], "foot": [search.encoder.name]}
 
     def search(self, name: str) -> Search:
         """The search with the model of this name."""
@@ -206,14 +203,9 @@ def _search_units(search: Search, feature: str, kind: str | None) -> tuple[Listi
     return look.search_units(search.encoder, [passages[row].text for row in rows], feature, kind)
 
 
-def safe(text: str) -> str:
-    """Text of any origin as HTML that shows it."""
-    return escape(printable(text))
-
-
 def error_html(sentence: str) -> str:
     """An error as the page shows it."""
-    return f'<p class="error" role="alert">{safe(sentence)}</p>'
+    return _template.render(error=sentence)
 
 
 def _checked(text: str, what: str = "text") -> str:
@@ -248,7 +240,3 @@ def _influence(encoder: Encoder, query: str, passage: str) -> str:
         return look.influence(encoder, query, passage).html()
     except InputError as error:  # about this passage alone
         return error_html(str(error))
-
-
-def _foot(lines: Sequence[str]) -> str:
-    return f'<p class="foot">{"<br>".join(map(safe, lines))}</p>'

@@ -7,25 +7,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import platformdirs
-from rich.console import Console, Group
+from rich.console import Group
 
 from minqa.answers.reader import load_reader
 from minqa.answers.span_head import load_span_head
 from minqa.answers.spans import Answerer
+from minqa.app.options import How, Output
 from minqa.app.progress import note
 from minqa.ask import Index, ask
 from minqa.clock import Clock, step
 from minqa.corpus.storage import write_file
-from minqa.encoder import Encoder, Weights
+from minqa.encoder import Encoder
 from minqa.files.colbert import InputWarning
 from minqa.files.compiled import cache as keep_compiled
 from minqa.files.extras import check_accelerator
 from minqa.files.loading import DEMO_MODEL, load
-from minqa.inside.compare import Reply, read
+from minqa.inside.compare import Reply, compare, read
 from minqa.text import InputError, Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.figure import check_format, picture
@@ -38,19 +38,14 @@ NOTHING = Index((), ())
 MAX_DEVICES = 8
 
 
-def set_up(folder: Path | None) -> Path:
-    """Make every core a device, so that batches run side by side; return the cache folder.
-
-    JAX keeps compiled code there, if it can be written; see `keep_compiled`.
-    """
+def set_up(folder: Path) -> None:
+    """Make every core a device, so that batches run side by side, and keep compiled code in the folder."""
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with suppress(RuntimeError):  # JAX runs already, as in a notebook
             jax.config.update("jax_num_cpu_devices", min(os.cpu_count() or 1, MAX_DEVICES))
     check_accelerator()
-    folder = folder or platformdirs.user_cache_path("minqa")
     with suppress(OSError):  # whoever needs to write will say so
         keep_compiled(folder / "compiled")
-    return folder
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,33 +71,26 @@ class Search:
         return Reply(self.encoder, results, self.answerer)
 
 
-def load_models(
-    names: Sequence[str] | None,
-    *,
-    layer: int = -1,
-    weights: Weights = "idf",
-    query_prompt: str | None = None,
-    passage_prompt: str | None = None,
-    reader: str | None = None,
-    shipped: bool = False,
-) -> list[Search]:
+def load_models(how: How, *, shipped: bool = False) -> list[Search]:
     """Each model, before any work begins, with its reader or, if `shipped`, the head for it.
 
     A prompt takes the place of the model's own.
     """
-    searches, given = [], {"query": query_prompt, "document": passage_prompt}
-    prompts = {name: prompt for name, prompt in given.items() if prompt}
-    for name in names or [DEMO_MODEL]:
+    set_up(how.folder)
+    searches, given = [], {"query": how.query_prompt, "document": how.passage_prompt}
+    for name in how.model or [DEMO_MODEL]:
         with Clock() as clock, step("load"), warnings.catch_warnings(record=True) as warned:
             encoder = load(name)
-            encoder = replace(encoder, layer=layer, weights=weights, prompts={**encoder.prompts, **prompts})
+            prompts = {**encoder.prompts, **{name: prompt for name, prompt in given.items() if prompt}}
+            encoder = replace(encoder, layer=how.layer, weights=how.weights, prompts=prompts)
         for warning in warned:
             if issubclass(warning.category, InputWarning):
                 note(str(warning.message))
         encoder.layer_number  # noqa: B018, it raises InputError if there is no such layer
         searches.append(Search(encoder, clock=clock))
-    if reader:
-        answerer: Answerer = load_span_head(reader) if Path(reader).is_file() else load_reader(reader)
+    if how.reader:
+        load_answerer = load_span_head if Path(how.reader).is_file() else load_reader
+        answerer: Answerer = load_answerer(how.reader)
         for search in searches:
             answerer.check_encoder(search.encoder)
         return [replace(search, answerer=answerer) for search in searches]
@@ -111,14 +99,13 @@ def load_models(
     return [replace(search, answerer=fit) for search, fit in zip(searches, fits, strict=True)]
 
 
-def load_to_look(text: str, models: Sequence[str] | None, cache: Path | None, output: "Output") -> Encoder:
+def load_to_look(text: str, how: How, output: Output) -> Search:
     """The one model that is looked into."""
     require(text=text)
-    if len(models or []) > 1:
+    if len(how.model or []) > 1:
         raise InputError("One model is looked into at a time: name one --model.")
-    output.check()
-    set_up(cache)
-    return load_models(models)[0].encoder
+    check_output(output)
+    return load_models(how)[0]
 
 
 def require(**texts: str) -> None:
@@ -137,62 +124,54 @@ def typed(prompt: str) -> Iterator[str]:
     print()
 
 
-class Output(NamedTuple):
-    """In which forms a view is asked for, other than the terminal's."""
+def check_output(output: Output) -> None:
+    """Raise InputError if a file cannot be written: before the work, not after it."""
+    if output.html:
+        import minqa.views.html  # noqa: F401, it says what it needs
+    if output.png:
+        check_format(output.png)
+    for path in filter(None, (output.html, output.png)):
+        write_output(path, None)
 
-    json: bool = False
-    html: Path | None = None
-    png: Path | None = None
 
-    def check(self) -> "Output":
-        """Raise InputError if a file cannot be written: before the work, not after it."""
-        if self.html:
-            import minqa.views.html  # noqa: F401, it says what it needs
-        if self.png:
-            check_format(self.png)
-        for path in filter(None, (self.html, self.png)):
-            write_output(path, None)
-        return self
+def show(
+    view: View, heading: str, models: Sequence[dict[str, Any]], output: Output, sentences: Sequence[str] = ()
+) -> None:
+    """Show a view in each form; `models` says of each how it was asked, and what that took."""
+    settings = [model.get("settings", model["model"]) for model in models]
+    if output.html:
+        from minqa.views.html import document  # which needs Jinja2, as nothing else does
 
-    def show(
-        self, view: View, heading: str, models: Sequence[dict[str, Any]], sentences: Sequence[str] = ()
-    ) -> None:
-        """Show a view in each form; `models` says of each how it was asked, and what that took."""
-        settings = [model.get("settings", model["model"]) for model in models]
-        if self.html:
-            from minqa.views.html import document  # which needs Jinja2, as nothing else does
+        write_output(output.html, document(heading, view.html(), [*settings, *sentences]).encode("utf-8"))
+    if output.png:
+        write_output(output.png, picture(view.figure(settings[0]), output.png))
+    if output.json:
+        print(json.dumps({**view.data(), "models": models}))
+    else:
+        steps = models[0].get("seconds", {}).items()
+        if len(models) > 1:
+            steps = [(model["model"], sum(model["seconds"].values())) for model in models]
+        times = " · ".join(f"{name} {format_duration(seconds)}" for name, seconds in steps)
+        print_view(Group(view, *map(faint, filter(None, [*settings, times]))))
+    for sentence in sentences:
+        note(sentence)
 
-            write_output(self.html, document(heading, view.html(), [*settings, *sentences]).encode("utf-8"))
-        if self.png:
-            write_output(self.png, picture(view.figure(settings[0]), self.png))
-        if self.json:
-            print(json.dumps({**view.data(), "models": models}))
-        else:
-            console, seconds = Console(), [model.get("seconds", {}) for model in models]
-            totals = [
-                (model["model"], sum(steps.values())) for model, steps in zip(models, seconds, strict=True)
-            ]
-            steps = totals if len(models) > 1 else seconds[0].items()
-            times = [f"{name} {format_duration(spent)}" for name, spent in steps]
-            below = map(faint, filter(None, [*settings, " · ".join(times)]))
-            print_view(Group(view.terminal(marks=not console.color_system), *below))
-        for sentence in sentences:
-            note(sentence)
 
-    def show_answers(
-        self, question: str, replies: Sequence[Reply], searches: Sequence[Search], max_answers: int = 1
-    ) -> None:
-        """Show what each search has found, and at most so many answers of all passages."""
-        models, sentences = list[dict[str, Any]](), list[str]()
-        view = Answers.of(question, replies, max_answers)
-        for reply, search in zip(replies, searches, strict=True):
-            settings = described(reply.encoder, reply.answerer)
-            seconds = {name: round(spent, 6) for name, spent in search.clock.seconds.items()}
-            models.append({"model": reply.encoder.name, "settings": settings, "seconds": seconds})
-            if searched := len(search.index.passages):
-                models[-1] |= {"searched": searched, "complete": search.index.complete}
-            sentences += notes(reply, passages_too=not searched)
-        self.show(view, question, models, sentences)
+def show_answers(
+    question: str, replies: Sequence[Reply], searches: Sequence[Search], output: Output, max_answers: int = 1
+) -> None:
+    """Show what each search has found, and at most so many answers of all passages."""
+    models, sentences = list[dict[str, Any]](), list[str]()
+    for reply, search in zip(replies, searches, strict=True):
+        settings = described(reply.encoder, reply.answerer)
+        seconds = {name: round(spent, 6) for name, spent in search.clock.seconds.items()}
+        models.append({"model": reply.encoder.name, "settings": settings, "seconds": seconds})
+        if searched := len(search.index.passages):
+            models[-1] |= {"searched": searched, "complete": search.index.complete}
+        sentences += notes(reply, passages_too=not searched)
+    names, results = [model["model"] for model in models], [reply.results for reply in replies]
+    view = Answers(names, compare(question, replies), results, max_answers)
+    show(view, question, models, output, sentences)
 
 
 def write_output(path: Path, content: bytes | None) -> None:

@@ -1,32 +1,34 @@
 """Answers of one model or several to one question, passage by passage; one model is a comparison of one."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain, compress
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.padding import Padding
 from rich.text import Text
 
+from minqa.answers.overall import Answer
 from minqa.answers.spans import Answerer
 from minqa.ask import Result, Results
 from minqa.encoder import Encoder
 from minqa.heatmap import NEIGHBOURS, WINDOW
-from minqa.inside.compare import Comparison, Reply, compare
-from minqa.spans import Span
+from minqa.inside.compare import Comparison, Reply
 from minqa.views.colours import query_heat, similarity_scale
 from minqa.views.figure import Panel
 from minqa.views.terminal import faint, heading, legend, shaded, side_by_side, style
-from minqa.views.text import format_score, json_number, one_line, overall_parts, phrase_parts, title_of
+from minqa.views.text import as_json, format_probability, format_score, one_line, phrase_parts, title_of
 from minqa.views.view import View
 
 MAX_TITLE_CHARACTERS = 40
 MAX_UNKNOWN_WORDS = 5
+# Words of a question named in the reason of an answer.
+WORDS_OF_REASON = 3
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,26 @@ class Answers(View):
     results: Sequence[Results]  # of each model
     max_answers: int = 1  # of all passages together, that are shown
 
-    @classmethod
-    def of(cls, question: str, replies: Sequence[Reply], max_answers: int = 1) -> "Answers":
-        """From what `ask` or `read` returned for each model."""
-        names, results = [reply.encoder.name for reply in replies], [reply.results for reply in replies]
-        return cls(names, compare(question, replies), results, max_answers)
-
     def overall(self) -> list[tuple[str, str, str, str]]:
-        """The model's name if there are several, then what its passages answer together and why."""
-        names = self.names if len(self.names) > 1 else [""]
-        return [
-            (name, *parts)
-            for name, results in zip(names, self.results, strict=True)
-            for parts in overall_parts(results, self.max_answers)
-        ]
+        """The model's name if there are several, then what its passages answer together, how likely, and why.
+
+        Nothing if no answer was looked for; one that is not likely enough only where several are asked for.
+        """
+        lines = []
+        for name, results in zip(self.names, self.results, strict=True):
+            if results.no_answer is None:
+                continue
+            name = name if len(self.names) > 1 else ""
+            number = self.max_answers if results.answer or self.max_answers > 1 else 0
+            none = format_probability(results.no_answer)
+            if results.answer is None:
+                lines.append((name, "No answer found", none, ""))
+            for answer in results.answers[:number]:
+                probability = format_probability(answer.probability)
+                if answer is results.answer and answer.probability < results.no_answer:
+                    probability += f", no answer {none}"
+                lines.append((name, one_line(answer.text), probability, _why(results, answer)))
+        return lines
 
     def title(self, comparison: Comparison, column: int) -> str:
         """What stands above a passage as one model sees it: the model's name, the rank and the title."""
@@ -63,33 +71,32 @@ class Answers(View):
         rank = f"{comparison.ranks[column] or '–'}" if len(self.comparisons) > 1 else ""
         return "  ".join(filter(None, [name, rank, title_of(comparison.passage, comparison.copies)]))
 
-    def terminal(self, *, marks: bool = False) -> RenderableType:
-        """The passages, one column per model; with `marks` the answer or hot phrase stands in [[ ]]."""
-        several, blocks = len(self.names) > 1, list[RenderableType]()
-        for name, text, probability, why in self.overall():
-            blocks.append(
-                Text.assemble(f"{name}  " if name else "", (text, "bold"), (f"  {probability}", "dim"))
-            )
-            blocks += [Padding(faint(why), (0, 0, 0, 3))] if why else []
-        blocks += [Text()] if blocks else []
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The passages, one column per model; without colours the answer or hot phrase stands in [[ ]]."""
+        several, marks, overall = len(self.names) > 1, not console.color_system, self.overall()
+        for name, text, probability, why in overall:
+            yield Text.assemble(f"{name}  " if name else "", (text, "bold"), (f"  {probability}", "dim"))
+            if why:
+                yield Padding(faint(why), (0, 0, 0, 3))
+        if overall:
+            yield Text()
         if several and len(self.comparisons) > 1:
-            rankings = [self._ranking(column) for column in range(len(self.names))]
-            blocks += [side_by_side(self.names, rankings), Text()]
+            yield side_by_side(self.names, [self._ranking(column) for column in range(len(self.names))])
+            yield Text()
         for comparison in self.comparisons:
-            columns = [_lines(result, comparison, i, marks) for i, result in enumerate(comparison.results)]
-            title = title_of(comparison.passage, comparison.copies)
+            columns = [
+                _lines(comparison, column, "score" if several and len(self.comparisons) == 1 else rank, marks)
+                for column, rank in enumerate(comparison.ranks)
+            ]
             if several:
-                ranks = [rank or "–" if len(self.comparisons) > 1 else "score" for rank in comparison.ranks]
-                entries = map(_entry, ranks, [""] * len(ranks), comparison.results)
-                columns = [[entry, *lines] for entry, lines in zip(entries, columns, strict=True)]
-                blocks += [heading(title)] if title else []
-                blocks += [side_by_side(self.names, columns), _agreement(comparison), Text()]
+                if title := title_of(comparison.passage, comparison.copies):
+                    yield heading(title)
+                yield from (side_by_side(self.names, columns), _agreement(comparison), Text())
             else:
-                entry = _entry(comparison.ranks[0] or "–", title, comparison.results[0])
-                blocks += [entry, Padding(Group(*columns[0]), (0, 0, 1, 3))]
+                [[entry, *lines]] = columns
+                yield from (entry, Padding(Group(*lines), (0, 0, 1, 3)))
         if not several and not marks:
-            blocks += [legend(similarity_scale(self.comparisons[0].results[0].heat_map)), Text()]
-        return Group(*blocks)
+            yield from (legend(similarity_scale(self.comparisons[0].results[0].heat_map)), Text())
 
     def _ranking(self, column: int) -> list[Text]:
         """A model's own answers, best first."""
@@ -111,31 +118,27 @@ class Answers(View):
     def data(self) -> dict[str, Any]:
         shown = []
         for comparison in self.comparisons:
-            text, heat = comparison.passage.text.rstrip(), json_number(comparison.heat.T)
-            words = _words(text, comparison.words, heat=heat, hot=comparison.hot.T.tolist())
-            extra = dict(comparison.passage.extra)
-            article = {**comparison.passage._asdict(), "text": text, "extra": extra, "words": words}
+            passage, text = comparison.passage, comparison.passage.text.rstrip()
+            words = _words(text, comparison.words, heat=comparison.heat.T, hot=comparison.hot.T.tolist())
             numbers = [*map(_numbers, comparison.ranks, comparison.results)]
-            shown.append(article | {"agreement": json_number(comparison.agreement), "by_model": numbers})
+            found = {"words": words, "agreement": comparison.agreement, "by_model": numbers}
+            shown.append(passage._asdict() | {"text": text, "extra": dict(passage.extra)} | as_json(found))
         query = self.comparisons[0].results[0].heat_map.query.text
-        overall = [_overall(results, self.max_answers) for results in self.results]
+        overall = [as_json(_overall(results, self.max_answers)) for results in self.results]
         return {"query": query, "overall": overall, "results": shown}
 
 
 def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
     """One line that says how a result was made; it ends in a hash of all of it, to quote next to numbers."""
     statistics = encoder.statistics
-    centring = f"centring {encoder.centring}"
-    how = f"the sum over tokens · {centring}"
+    how = ["the sum over tokens" if encoder.is_late else f"layer {encoder.layer_number}"]
+    how.append(f"centring {encoder.centring}")
     if not encoder.is_late:
         weights = encoder.weights if statistics else "none"
-        how = f"layer {encoder.layer_number} · {centring} · weights {weights} · window {WINDOW}"
-        how += f" · neighbours {NEIGHBOURS}"
-    line = (
-        f"{how} · "
-        f"{f'answers of {answerer.name}' if answerer else 'spans by heat'} · "
-        f"statistics of {statistics.documents if statistics else 0:,} passages · minqa {version('minqa')}"
-    )
+        how += [f"weights {weights}", f"window {WINDOW}", f"neighbours {NEIGHBOURS}"]
+    how.append(f"answers of {answerer.name}" if answerer else "spans by heat")
+    how.append(f"statistics of {statistics.documents if statistics else 0:,} passages")
+    line = " · ".join([*how, f"minqa {version('minqa')}"])
     fingerprints = encoder.fingerprint, answerer and answerer.fingerprint
     frequency = sorted(statistics.frequency.items()) if statistics else []
     digest = hashlib.sha256(f"{fingerprints} {line} {frequency}".encode()).hexdigest()
@@ -144,16 +147,15 @@ def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
 
 def notes(reply: Reply, *, passages_too: bool = False) -> list[str]:
     """What there is to know about how a model read the query, and the passages if they are the user's."""
-    encoder, query = reply.encoder, reply.results[0].heat_map.query
+    encoder, query, sentences = reply.encoder, reply.results[0].heat_map.query, []
     texts = [query, *(result.heat_map.passage for result in reply.results if passages_too)]
-    sentences = []
     found = [compress(tokens.word_texts, tokens.unknown & tokens.is_word) for tokens in texts]
     if unknown := [*dict.fromkeys(chain.from_iterable(found))]:
-        named, more = ", ".join(unknown[:MAX_UNKNOWN_WORDS]), len(unknown) - MAX_UNKNOWN_WORDS
         words, match = ("word", "it matches") if len(unknown) == 1 else ("words", "they match")
-        rest = f" and {more:,} more" if more > 0 else ""
-        named = f"{encoder.name} does not know the {words} {named}{rest}"
-        sentences.append(one_line(f"{named}: {match} only words spelled the same."))
+        named, more = ", ".join(unknown[:MAX_UNKNOWN_WORDS]), len(unknown) - MAX_UNKNOWN_WORDS
+        named += f" and {more:,} more" if more > 0 else ""
+        known = f"{encoder.name} does not know the {words} {named}"
+        sentences.append(one_line(f"{known}: {match} only words spelled the same."))
     if encoder.is_late:
         for name, text in zip(("query", "passage"), texts, strict=False):
             if len(text.windows) > 1:
@@ -168,14 +170,28 @@ def notes(reply: Reply, *, passages_too: bool = False) -> list[str]:
     return sentences
 
 
+def _why(results: Results, answer: Answer) -> str:
+    """The passage of an answer, the words that chose it, and its span's margin."""
+    result = results[answer.place]
+    words = zip(result.heat_map.contributions.tolist(), result.heat_map.query.word_texts, strict=True)
+    best = sorted((pair for pair in words if pair[0] > 0), key=lambda pair: -pair[0])[:WORDS_OF_REASON]
+    chosen = "  ".join(f"{word} {format_score(part)}" for part, word in best)
+    place = f"{answer.place + 1}" if len(results) > 1 else ""
+    where = "  ".join(filter(None, [place, title_of(result.passage)]))
+    margin = f"margin {format_score(answer.span.margin or 0, 1, '+')}"
+    return one_line(" · ".join(filter(None, [where, chosen, margin])))
+
+
 def _entry(rank: object, title: str, result: Result) -> Text:
     title = f"{one_line(title)}  " if title else ""
     return Text.assemble((f"{rank}  ", "dim"), (title, "bold"), (format_score(result.heat_map.score), "dim"))
 
 
-def _lines(result: Result, comparison: Comparison, column: int, marks: bool) -> list[Text]:
-    """The query's words with what each contributes, the passage, and the answer or hot phrase."""
+def _lines(comparison: Comparison, column: int, rank: object, marks: bool) -> list[Text]:
+    """An entry, the query's words with what each contributes, the passage, and the answer or hot phrase."""
+    result = comparison.results[column]
     heat, span, query = result.heat_map, result.span, Text()
+    title = "" if len(comparison.results) > 1 else title_of(comparison.passage, comparison.copies)
     scale = similarity_scale(heat)
     colours = scale.colours(query_heat(heat))
     for word, contribution, colour in zip(heat.query.word_texts, heat.contributions, colours, strict=True):
@@ -193,7 +209,7 @@ def _lines(result: Result, comparison: Comparison, column: int, marks: bool) -> 
         passage.stylize("bold underline", span.start, span.end)
     arrow, text, number = phrase_parts(result)
     phrase = Text.assemble((arrow, "dim"), (text, "bold" if span else "dim italic"), (number, "dim"))
-    return [query, passage, phrase]
+    return [_entry(rank or "–", title, result), query, passage, phrase]
 
 
 def _agreement(comparison: Comparison) -> Text:
@@ -216,7 +232,7 @@ def _panel(result: Result, title: str) -> Panel:
     return Panel(title, rows, heat.passage.word_texts, values, similarity_scale(heat))
 
 
-def _words(text: str, places: Int[np.ndarray, "word 2"], **columns: list[Any]) -> list[dict[str, Any]]:
+def _words(text: str, places: Int[np.ndarray, "word 2"], **columns: Iterable[Any]) -> list[dict[str, Any]]:
     rows = zip(places.tolist(), *columns.values(), strict=True)
     return [
         {"text": text[start:end], "start": start, "end": end, **dict(zip(columns, values, strict=True))}
@@ -226,18 +242,18 @@ def _words(text: str, places: Int[np.ndarray, "word 2"], **columns: list[Any]) -
 
 def _numbers(rank: int | None, result: Result) -> dict[str, Any]:
     heat = result.heat_map
-    columns = {"weight": json_number(heat.weights), "contribution": json_number(heat.contributions)}
+    columns = {"weight": heat.weights, "contribution": heat.contributions}
     return {
         "rank": rank,
-        "score": json_number(heat.score),
-        "cosine": json_number(result.cosine),
+        "score": heat.score,
+        "cosine": result.cosine,
         "contributions": _words(heat.query.text, heat.query.words, **columns),
-        "others": [{"text": name, "contribution": json_number(part)} for name, part in heat.others],
+        "others": [{"text": name, "contribution": part} for name, part in heat.others],
         "truncated": len(heat.passage.windows) > 1,
         "answered": result.answered,
         "copies": result.copies,
-        "span": _span(result.span),
-        "sentence": _span(result.sentence),
+        "span": result.span,
+        "sentence": result.sentence,
     }
 
 
@@ -245,20 +261,8 @@ def _overall(results: Results, number: int) -> dict[str, Any] | None:
     if results.no_answer is None:
         return None
     answers = [
-        {
-            "text": answer.text,
-            "probability": json_number(answer.probability),
-            "rank": answer.place + 1,
-            "span": _span(answer.span),
-        }
-        for answer in results.answers[:number]
+        {"text": one.text, "probability": one.probability, "rank": one.place + 1, "span": one.span}
+        for one in results.answers[:number]
     ]
     answer = results.answer and results.answer.text
-    return {"answer": answer, "no_answer": json_number(results.no_answer), "answers": answers}
-
-
-def _span(span: Span | None) -> dict[str, Any] | None:
-    if span is None:
-        return None
-    values = asdict(span).items()
-    return {name: json_number(value) if isinstance(value, float) else value for name, value in values}
+    return {"answer": answer, "no_answer": results.no_answer, "answers": answers}

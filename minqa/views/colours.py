@@ -59,7 +59,7 @@ def similarity_scale(heat: HeatMap) -> Scale:
     return Scale(low, high, _limits(low, high, UNSHADED), ends, "similarity, from baseline to identical")
 
 
-def signed_scale(values: Float[np.ndarray, " word"]) -> Scale:
+def signed_scale(values: Float[np.ndarray, "..."]) -> Scale:
     """Five steps on either side of zero, from a tenth of the largest number."""
     largest = float(np.abs(values).max(initial=0)) or 1.0
     ends = format_activation(-largest), format_activation(largest)

@@ -1,13 +1,12 @@
 """Views → HTML that needs nothing from elsewhere, for a file, a notebook or the app."""
 
-import json
 import math
 from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,12 +18,13 @@ from minqa.spans import Span, heat_sentence, heat_span
 from minqa.text import Passage
 from minqa.tokens import Tokens
 from minqa.views.colours import SHADES, SHARES, query_heat, similarity_scale
-from minqa.views.text import format_activation, format_score, json_number, one_line, phrase_parts, printable
+from minqa.views.text import as_json, format_activation, format_score, one_line, phrase_parts, printable
+
+if TYPE_CHECKING:
+    from minqa.views.view import View  # which needs rich
 
 jinja2 = needed("jinja2", "HTML", "app")
-TEMPLATES, STYLE, SCRIPT = (
-    files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
-)
+STYLE, SCRIPT = (files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
 # A matrix of more cells makes a page slow.
 MAX_CELLS = 20_000
 # Of a longer text, a page holds the pictures of all heads, but not their numbers.
@@ -33,37 +33,23 @@ MAX_PARTS = 48
 
 def document(heading: str, body: str, settings: Sequence[str]) -> str:
     """A whole page around a view's HTML; `settings` are lines at its end that say how it was made."""
-    script_hash = b64encode(sha256(SCRIPT.encode()).digest()).decode()  # no other script may run
-    return str(TEMPLATE.document(heading, body, settings, STYLE, SCRIPT, script_hash))
+    return str(TEMPLATE.document(heading, body, settings, STYLE, SCRIPT, source_of(SCRIPT)))
 
 
-def in_notebook(body: str) -> str:
-    """A view's HTML as notebooks show it."""
+def source_of(script: str) -> str:
+    """What a content security policy calls a script, so that no other may run."""
+    return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
+
+
+def notebook(shown: "HeatMap | View") -> str:
+    """A heat map or a view as notebooks show it."""
+    if isinstance(shown, HeatMap):
+        span, sentence = heat_span(shown), heat_sentence(shown)
+        result = Result(Passage("", shown.passage.text), math.nan, shown, span, sentence)
+        body = str(TEMPLATE.heat_map(result, ""))
+    else:
+        body = shown.html()
     return f"<style>{STYLE}</style>{body}<script>{SCRIPT}</script>"
-
-
-def notebook(heat: HeatMap) -> str:
-    """A heat map as notebooks show it."""
-    passage = Passage("", heat.passage.text)
-    result = Result(passage, math.nan, heat, heat_span(heat), heat_sentence(heat))
-    return in_notebook(str(TEMPLATE.heat_map(result, "")))
-
-
-def map_data(heat: HeatMap) -> str:
-    """What the page's script needs to know of a heat map, as JSON; see page.js."""
-    data = {
-        "rows": json_number(heat.word_similarity, 2),
-        "heat": json_number(heat.heat, 3),
-        "partner": heat.partners.tolist(),
-        "bounds": similarity_scale(heat).limits,
-        "shades": SHADES,
-    }
-    return json.dumps(data)
-
-
-def heads_data(view: Any) -> str:
-    """What the page's script needs to know of all heads, as JSON."""
-    return json.dumps({**view.data(), "attention": json_number(view.attention.words, 2)})
 
 
 def marked(tokens: Tokens, **spans: Span | None) -> list[tuple[str, list[tuple[str, int]]]]:
@@ -94,6 +80,7 @@ def squares(weights: Float[np.ndarray, "part part"]) -> dict[str, str]:
 
 
 ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.PackageLoader("minqa", ""),
     autoescape=True,
     # Strings are made printable, then escaped; Markup, which is HTML already, is a type of its own.
     finalize=lambda value: printable(value) if type(value) is str else value,
@@ -101,10 +88,10 @@ ENVIRONMENT = jinja2.Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-ENVIRONMENT.globals |= dict(marked=marked, phrase_parts=phrase_parts, map_data=map_data, squares=squares)
+ENVIRONMENT.globals |= dict(marked=marked, phrase_parts=phrase_parts, as_json=as_json, squares=squares)
 ENVIRONMENT.globals |= dict(similarity_scale=similarity_scale, query_heat=query_heat)
-ENVIRONMENT.globals |= dict(SHARES=SHARES, MAX_CELLS=MAX_CELLS, MAX_PARTS=MAX_PARTS, heads_data=heads_data)
-ENVIRONMENT.filters |= {"score": format_score, "activation": format_activation}
-ENVIRONMENT.filters |= {"one_line": one_line, "is_finite": math.isfinite}
+ENVIRONMENT.globals |= dict(SHADES=SHADES, SHARES=SHARES, MAX_CELLS=MAX_CELLS, MAX_PARTS=MAX_PARTS)
+ENVIRONMENT.filters |= dict(score=format_score, activation=format_activation, one_line=one_line)
+ENVIRONMENT.filters |= dict(is_finite=math.isfinite)
 # The macros of page.html, among them one for each kind of view.
-TEMPLATE: Any = ENVIRONMENT.from_string(TEMPLATES).module
+TEMPLATE: Any = ENVIRONMENT.get_template("views/page.html").module

@@ -72,18 +72,15 @@ def shaded_by_units(
 ) -> Stack:
     """A text shaded by each of some units, (layer, number). Raises as `units`."""
     read = units(encoder, text, kind=kind)
-    return Stack(
-        text, [Shading(f"{read.kind} unit {i}.{j}", read.tokens, read.unit(i, j)) for i, j in chosen]
-    )
+    named = [(f"{read.kind} unit {i}.{j}", read.unit(i, j)) for i, j in chosen]
+    return Stack(text, [Shading(name, read.tokens, values) for name, values in named])
 
 
 def shaded_by_factors(encoder: Encoder, text: str, k: int, kind: str | None = None) -> Stack:
     """A text shaded by each factor of its units. Raises as `units` and `factors`."""
     read = units(encoder, text, kind=kind)
-    strengths = enumerate(factors(read, k).strength)
-    return Stack(
-        text, [Shading(f"factor {i} of {read.kind} units", read.tokens, row) for i, row in strengths]
-    )
+    named = [(f"factor {i} of {read.kind} units", row) for i, row in enumerate(factors(read, k).strength)]
+    return Stack(text, [Shading(name, read.tokens, values) for name, values in named])
 
 
 def search_units(
@@ -127,15 +124,9 @@ def aligned(encoder: Encoder, query: str, passage: str) -> Stack:
     [first] = embed(encoder, [query], role="query")
     [second] = embed(encoder, [passage], role="passage")
     heat = heat_map(first, second)
-    words, others = heat.query.word_texts, heat.passage.word_texts
-    pairs = [
-        (words[i], others[j], format_score(heat.word_similarity[i, j]), f"{i}-{j}") for i, j in align(heat)
-    ]
-    listing = Listing(
-        "Words that say the same", ("first text", "second text", "similarity", "numbers"), pairs
-    )
-    scale = similarity_scale(heat)
-    return Stack(
-        query,
-        [listing, Grid("Similarities of all words", words, others, heat.word_similarity, scale, passage)],
-    )
+    words, others, array = heat.query.word_texts, heat.passage.word_texts, heat.word_similarity
+    rows = [(words[i], others[j], format_score(array[i, j]), f"{i}-{j}") for i, j in align(heat)]
+    columns = ("first text", "second text", "similarity", "numbers")
+    listing = Listing("Words that say the same", columns, rows)
+    grid = Grid("Similarities of all words", words, others, array, similarity_scale(heat), passage)
+    return Stack(query, [listing, grid])

@@ -1,12 +1,12 @@
 """What can be looked at: each view as terminal text, HTML, a figure and plain data."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -15,7 +15,7 @@ from minqa.tokens import Tokens
 from minqa.views.colours import SHARES, Scale, signed_scale
 from minqa.views.figure import Panel, draw
 from minqa.views.terminal import faint, heading, shaded, style
-from minqa.views.text import format_activation, format_score, json_number, one_line
+from minqa.views.text import as_json, format_activation, format_score, one_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,13 +25,12 @@ WORDS_NAMED = 5
 
 
 class View:
-    """Something to look at. A kind of view says what it is in the terminal, as panels and as data.
+    """Something to look at. A kind of view says what rich prints of it, what it is as panels and as data.
 
     Its HTML is the macro of page.html that has the name of the class.
     """
 
-    def terminal(self, *, marks: bool = False) -> RenderableType:
-        """Coloured text for rich to print; with `marks`, what only a style would tell is marked."""
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         raise NotImplementedError
 
     def html(self, **how: Any) -> str:
@@ -53,9 +52,9 @@ class View:
         return draw(self.panels(), settings)
 
     def _repr_html_(self) -> str:
-        from minqa.views.html import in_notebook
+        from minqa.views.html import notebook
 
-        return in_notebook(self.html())
+        return notebook(self)
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ class Stack(View):
     text: str
     views: Sequence[View]
 
-    def terminal(self, *, marks: bool = False) -> RenderableType:
-        return Group(*[view.terminal(marks=marks) for view in self.views])
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from self.views
 
     def html(self, **how: Any) -> str:
         return "".join(view.html(**how) for view in self.views)
@@ -86,13 +85,13 @@ class Listing(View):
     columns: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
 
-    def terminal(self, *, marks: bool = False) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
         for column in self.columns:
             table.add_column(Text(one_line(column)))
         for row in self.rows:
             table.add_row(*[Text(one_line(cell)) for cell in row])
-        return Group(heading(self.heading), table, Text())
+        yield from (heading(self.heading), table, Text())
 
     def data(self) -> dict[str, Any]:
         rows = [dict(zip(self.columns, row, strict=True)) for row in self.rows]
@@ -105,7 +104,7 @@ class Grid(Panel, View):
 
     text: str = ""  # that it is about
 
-    def terminal(self, *, marks: bool = False) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The columns that are coloured in each row, the strongest first."""
         grid = Table.grid(padding=(0, 2, 0, 0))
         for name, row in zip(self.rows, self.values, strict=True):
@@ -115,15 +114,17 @@ class Grid(Panel, View):
                     strongest.append(one_line(self.columns[place]), style=style(colour))
                     strongest.append(f" {format_score(row[place])}  ", style="dim")
             grid.add_row(heading(name), faint("→"), strongest)
-        text = [faint(self.text)] if self.text else []
-        return Group(heading(self.title.capitalize()), *text, grid, Text())
+        yield heading(self.title.capitalize())
+        if self.text:
+            yield faint(self.text)
+        yield from (grid, Text())
 
     def panels(self) -> list[list[Panel]]:
         return [[self]]
 
     def data(self) -> dict[str, Any]:
         names = {"rows": [*self.rows], "columns": [*self.columns]}
-        return {"title": self.title, "text": self.text, **names, "values": json_number(self.values, 4)}
+        return {"title": self.title, "text": self.text, **names, "values": as_json(self.values, 4)}
 
 
 class Head(Grid):
@@ -142,9 +143,9 @@ class Heads(View):
 
     attention: Attention
 
-    def terminal(self, *, marks: bool = False) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         heads = self.attention.words.shape[1]
-        return faint(f"One of them: --head LAYER.HEAD, with heads 0 to {heads - 1}.")
+        yield faint(f"One of them: --head LAYER.HEAD, with heads 0 to {heads - 1}.")
 
     def panels(self) -> list[list[Panel]]:
         return [
@@ -153,7 +154,7 @@ class Heads(View):
         ]
 
     def data(self) -> dict[str, Any]:
-        return {"parts": [*self.attention.parts], "attention": json_number(self.attention.words, 4)}
+        return {"parts": [*self.attention.parts], "attention": as_json(self.attention.words, 4)}
 
 
 @dataclass(frozen=True)
@@ -175,16 +176,14 @@ class Shading(View):
         words = self.tokens.word_texts
         return "  ".join(f"{one_line(words[i])} {format_activation(float(self.values[i]))}" for i in order)
 
-    def terminal(self, *, marks: bool = False) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         body = shaded(self.tokens.text, self.tokens.words, self.scale.colours(self.values))
-        return Group(heading(self.title), body, faint(self.strongest), Text())
+        yield from (heading(self.title), body, faint(self.strongest), Text())
 
     def panels(self) -> list[list[Panel]]:
-        name = f"{self.title}, up to ± {self.scale.ends[1][1:]}"
-        shares = self.values[None] / self.scale.high
-        scale = replace(self.scale, low=-1.0, high=1.0)
-        return [[Panel("", [name], self.tokens.word_texts, shares, scale)]]
+        name, shares = f"{self.title}, up to ± {self.scale.ends[1][1:]}", self.values[None] / self.scale.high
+        return [[Panel("", [name], self.tokens.word_texts, shares, signed_scale(shares))]]
 
     def data(self) -> dict[str, Any]:
-        words, values = self.tokens.word_texts, json_number(self.values)
+        words, values = self.tokens.word_texts, as_json(self.values)
         return {"title": self.title, "text": self.tokens.text, "words": words, "values": values}

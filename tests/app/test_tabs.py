@@ -131,7 +131,7 @@ def test_foreign_text_is_shown_as_text(tabs):
         ("ask", {"q": "war", "model": "gpt"}, "The model gpt is not loaded here: there is"),
         ("ask", {"q": "war " * 900}, "The question is longer than 2,000 characters."),
         ("heads", {"text": " "}, "The text is empty: type one."),
-        ("heads", {"text": "war", "changed": "a war"}, "There is no word &quot;it&quot;"),
+        ("heads", {"text": "war", "changed": "a war"}, "There is no word &#34;it&#34;"),
         ("heads", {"text": "war", "layer": 7}, "There is no head 0 in layer 7"),
         ("units", {"text": "war", "feature": "colour"}, "There is no feature colour"),
         ("units", {"text": "war " * 900}, "The text is longer than 2,000 characters."),

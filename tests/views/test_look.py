@@ -34,7 +34,7 @@ def planted(words, weights):
 def printed(view, **console):
     console = Console(**{"width": 100, "color_system": None} | console)
     with console.capture() as capture:
-        console.print(view.terminal())
+        console.print(view)
     return capture.get()
 
 

@@ -19,14 +19,7 @@ from minqa.spans import Span, heat_sentence, heat_span
 from minqa.text import Passage
 from minqa.views.answers import Answers, described, notes
 from minqa.views.colours import SHADES, similarity_scale
-from minqa.views.text import (
-    format_duration,
-    format_probability,
-    format_score,
-    json_number,
-    one_line,
-    printable,
-)
+from minqa.views.text import as_json, format_duration, format_probability, format_score, one_line, printable
 
 
 def result(text, rows, title="T", baseline=0.0, query="fox"):
@@ -55,7 +48,7 @@ def render(results, *, marks=False):
 def show(view, *, marks, width):
     console = Console(width=width, force_terminal=not marks, color_system=None if marks else "truecolor")
     with console.capture() as capture:
-        console.print(view.terminal(marks=marks))
+        console.print(view)
     return capture.get()
 
 
@@ -247,8 +240,8 @@ def test_numbers_have_one_format_each():
     assert [format_score(value) for value in (0.126, -2.0, -np.inf, np.nan)] == ["0.13", "-2.00", "–", "–"]
     assert format_score(0.5, 3) == "0.500" and format_score(0.5, sign="+") == "+0.50"
     assert [format_duration(seconds) for seconds in (0.0123, 0.9994, 1.26)] == ["12 ms", "999 ms", "1.3 s"]
-    assert json_number(np.float32(0.1234567)) == 0.123457 and json_number(float("nan")) is None
-    assert json_number(np.array([[0.5, -np.inf], [np.nan, 1e-9]], np.float32)) == [[0.5, None], [None, 0.0]]
+    assert as_json(np.float32(0.1234567)) == 0.123457 and as_json(float("nan")) is None
+    assert as_json(np.array([[0.5, -np.inf], [np.nan, 1e-9]], np.float32)) == [[0.5, None], [None, 0.0]]
 
 
 def unknown(text, *words):
