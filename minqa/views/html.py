@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from importlib.resources import files
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -19,9 +19,6 @@ from minqa.text import Passage
 from minqa.tokens import Tokens
 from minqa.views.colours import SHADES, SHARES, query_heat, similarity_scale
 from minqa.views.text import as_json, format_activation, format_score, one_line, phrase_parts, printable
-
-if TYPE_CHECKING:
-    from minqa.views.view import View  # which needs rich
 
 jinja2 = needed("jinja2", "HTML", "app")
 STYLE, SCRIPT = (files("minqa.views").joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
@@ -41,15 +38,16 @@ def source_of(script: str) -> str:
     return f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'"
 
 
-def notebook(shown: "HeatMap | View") -> str:
-    """A heat map or a view as notebooks show it."""
-    if isinstance(shown, HeatMap):
-        span, sentence = heat_span(shown), heat_sentence(shown)
-        result = Result(Passage("", shown.passage.text), math.nan, shown, span, sentence)
-        body = str(TEMPLATE.heat_map(result, ""))
-    else:
-        body = shown.html()
+def in_notebook(body: str) -> str:
+    """A view's HTML as notebooks show it."""
     return f"<style>{STYLE}</style>{body}<script>{SCRIPT}</script>"
+
+
+def notebook(heat: HeatMap) -> str:
+    """A heat map as notebooks show it."""
+    passage = Passage("", heat.passage.text)
+    result = Result(passage, math.nan, heat, heat_span(heat), heat_sentence(heat))
+    return in_notebook(str(TEMPLATE.heat_map(result, "")))
 
 
 def marked(tokens: Tokens, **spans: Span | None) -> list[tuple[str, list[tuple[str, int]]]]:

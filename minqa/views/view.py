@@ -52,9 +52,9 @@ class View:
         return draw(self.panels(), settings)
 
     def _repr_html_(self) -> str:
-        from minqa.views.html import notebook
+        from minqa.views.html import in_notebook
 
-        return notebook(self)
+        return in_notebook(self.html())
 
 
 @dataclass(frozen=True)
