@@ -54,7 +54,7 @@ def with_index(
         opened = open_corpus(corpus, note=note)
         path = _cached(cache, opened, encoder, splitter)
         try:
-            is_indexed = bool(DiskIndex(path).filled)
+            is_indexed = bool(DiskIndex(path).passages)
         except InputError:  # not yet, or it is broken
             is_indexed = False
         if not is_indexed:
