@@ -57,7 +57,7 @@ def _embedded(search: Search, splitter: Encoder, name: str | None, cache: Path) 
     corpus = open_corpus(name, note=note)
     path = _cached(cache, corpus, search.encoder, splitter)
     with suppress(InputError):  # not yet, or it is broken
-        if DiskIndex(path).filled:
+        if DiskIndex(path).passages:
             return path
     with search.clock, step("embed corpus"):
         _write(search.encoder, corpus, path, cache, splitter=splitter, store_tokens=True, shards=[0])

@@ -1,14 +1,12 @@
-"""Articles → passages and their vectors, as a shard keeps them."""
+"""Passages → their vectors, as a shard keeps them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from minqa.batches import pad, padded_length
-from minqa.corpus.articles import Article
-from minqa.corpus.passages import split
 from minqa.corpus.shards import OWN_COLUMNS, PASSAGE_COLUMNS, Shard
 from minqa.corpus.vectors import quantize
 from minqa.embedding import hidden_states
@@ -20,26 +18,8 @@ from minqa.tokens import Tokens
 Progress = Callable[[int, float], None]
 # Of each text the pooled vector and, if they are wanted, the token vectors in 8 bits.
 VectorsByText: TypeAlias = dict[str, tuple[np.ndarray, Any]]
-# What is split at once, which bounds the tokens in memory.
-CHARACTERS_SPLIT_AT_ONCE = 2**18
 # Passages that are embedded at once, whose token vectors are in memory in 32 bits.
 PASSAGES_EMBEDDED_AT_ONCE = 1024
-
-
-def split_all(splitter: Encoder, articles: Iterable[Article], *, max_tokens: int) -> list[Passage]:
-    """The passages of articles without mark-up; see `split`."""
-    passages, together = list[Passage](), list[Article]()
-
-    def flush() -> None:
-        passages.extend(chain.from_iterable(split(splitter, together, max_tokens=max_tokens)))
-        together.clear()
-
-    for article in articles:
-        together.append(article)
-        if sum(len(one.text) for one in together) > CHARACTERS_SPLIT_AT_ONCE:
-            flush()
-    flush()
-    return passages
 
 
 def vectors_of(shard: Shard, store_tokens: bool) -> VectorsByText:

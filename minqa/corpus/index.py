@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
-from jaxtyping import Float
 
 from minqa.ask import Index
 from minqa.corpus.calibration import calibrate
@@ -37,56 +37,44 @@ MAX_WORDS_COUNTED = 2**20
 
 
 Item = TypeVar("Item", covariant=True)
+Selection: TypeAlias = Sequence[tuple[Shard, Any]]  # the rows of each shard that are searched, as numbers
 
 
-class Rows(Sequence[Item]):
-    """What `read` reads of each passage, by the passage's number, when it is asked for."""
+class Lazy(Sequence[Item]):
+    """Items by their numbers, each of which is read when it is asked for."""
 
-    def __init__(
-        self, shards: Sequence[Shard], read: Callable[[Shard, int], Item], rows: Sequence[Any] | None = None
-    ) -> None:
-        """`rows` are those of each shard that count; None is all."""
-        self.shards, self.read = shards, read
-        self.rows = [range(shard.passages) for shard in shards] if rows is None else rows
-        self.ends = np.cumsum([*map(len, self.rows)])
+    def __init__(self, size: int, read: Callable[[int], Item]) -> None:
+        self.size, self.read = size, read
 
     def __len__(self) -> int:
-        return int(self.ends[-1]) if len(self.ends) else 0
-
-    def __getitem__(self, row):
-        if isinstance(row, slice):
-            return [self[i] for i in range(*row.indices(len(self)))]
-        if not -len(self) <= row < len(self):
-            raise IndexError(row)
-        row = int(row) % len(self)
-        number = int(np.searchsorted(self.ends, row, side="right"))
-        rows = self.rows[number]
-        return self.read(self.shards[number], int(rows[row - int(self.ends[number]) + len(rows)]))
-
-
-def read_tokens(shard: Shard, row: int) -> Float[np.ndarray, "token dim"]:
-    """The vectors of all tokens of a passage, special tokens included, as 8 bits have kept them."""
-    tokens = shard.tokens[slice(*shard.row(row, ("token_start", "token_end")))]
-    return tokens["vector"] * tokens["scale"][:, None]
-
-
-class VectorStore(Sequence[np.ndarray]):
-    """The pooled vectors of the rows of each shard that count, memory-mapped when it is their turn."""
-
-    def __init__(self, shards: Sequence[Shard], rows: Sequence[Any]) -> None:
-        self.shards, self.rows = shards, rows
-        self.selected: dict[int, np.ndarray] = {}  # copies, from shards whose rows do not all count
-
-    def __len__(self) -> int:
-        return len(self.shards)
+        return self.size
 
     def __getitem__(self, number):
-        shard, rows = self.shards[number], self.rows[number]
-        if len(rows) == shard.passages:
-            return shard.vectors
-        if number not in self.selected:
-            self.selected[number] = shard.vectors[rows]
-        return self.selected[number]
+        chosen = range(self.size)[number]
+        return [*map(self.read, chosen)] if isinstance(number, slice) else self.read(chosen)
+
+
+def by_row(selected: Selection, read: Callable[[Shard, int], Item]) -> Lazy[Item]:
+    """What `read` reads of each of some rows of shards."""
+    ends = np.cumsum([len(rows) for _, rows in selected])
+
+    def read_row(number: int) -> Item:
+        place = int(np.searchsorted(ends, number, side="right"))
+        shard, rows = selected[place]
+        return read(shard, int(rows[number - int(ends[place])]))  # counted from the end
+
+    return Lazy(int(ends[-1]), read_row)
+
+
+def by_shard(selected: Selection) -> Lazy[np.ndarray]:
+    """The pooled vectors of some rows of each shard, memory-mapped when it is their turn."""
+
+    @cache
+    def read(number: int) -> np.ndarray:
+        shard, rows = selected[number]
+        return shard.vectors if len(rows) == shard.passages else shard.vectors[rows]
+
+    return Lazy(len(selected), read)
 
 
 class DiskIndex:
@@ -113,16 +101,11 @@ class DiskIndex:
             raise InputError(
                 f"{path} is no index: it holds no 000000.parquet; `minqa index --out` makes one."
             )
-        self.passages = Rows(self.shards, Shard.passage)
+        self.passages = by_row([(shard, range(shard.passages)) for shard in self.shards], Shard.passage)
         record = self.shards[0].record
         self.model, self.fingerprint = record["model"], record["fingerprint"]
         self.max_tokens: int = record["max_tokens"]
         self.complete = all(map(is_whole, self.corpora.values()))
-
-    @property
-    def filled(self) -> list[Shard]:
-        """The shards that hold a passage: articles may have no text."""
-        return [shard for shard in self.shards if shard.passages]
 
     @property
     def corpora(self) -> dict[str, list[Shard]]:
@@ -131,11 +114,6 @@ class DiskIndex:
         for shard in self.shards:
             corpora.setdefault(shard.record["corpus"], []).append(shard)
         return corpora
-
-    @property
-    def summary(self) -> str:
-        """A hash of what the shards hold."""
-        return hashlib.sha256(" ".join(shard.record["sha256"] for shard in self.shards).encode()).hexdigest()
 
     @property
     def bytes(self) -> int:
@@ -160,12 +138,14 @@ class DiskIndex:
             keep: whether to write to the folder what is gathered.
         """
         path = self.path / "statistics.safetensors"
-        statistics = read_statistics(path, self.summary)
+        hashes = " ".join(shard.record["sha256"] for shard in self.shards)
+        source = hashlib.sha256(hashes.encode()).hexdigest()
+        statistics = read_statistics(path, source)
         if statistics is None:
             statistics = self._gather(encoder, cache)
             if keep:
                 with writing(self.path):
-                    write_statistics(path, statistics, self.summary)
+                    write_statistics(path, statistics, source)
         return statistics
 
     def _gather(self, encoder: Encoder, cache: Path | None) -> Statistics:
@@ -205,25 +185,23 @@ def read_folder(folder: Path) -> tuple[list[Shard], list[InputError]]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is no index, but a file: name a folder.")
     paths = [path for path in folder.glob("*.parquet") if re.fullmatch(r"\d{6,}", path.stem)]
-    shards: list[Shard] = []
-    broken: list[InputError] = []
 
-    def read(path: Path) -> None:
+    def read(path: Path) -> Shard | InputError:
         try:
-            shards.append(read_shard(path))
+            return read_shard(path)
         except InputError as error:
-            broken.append(error)
+            return error
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(read, paths))
-    shards.sort(key=lambda shard: shard.record["number"])
+        found = [*pool.map(read, sorted(paths, key=lambda path: int(path.stem)))]
+    shards = [shard for shard in found if isinstance(shard, Shard)]
     for shard in shards:
         if any(shard.record[name] != shards[0].record[name] for name in MADE_WITH):
             raise InputError(
                 f"{shard.path} was made with another model, or with other settings, than {shards[0].path}: "
                 "remove one of the two, with the .npy files of that name."
             )
-    return shards, broken
+    return shards, [error for error in found if isinstance(error, InputError)]
 
 
 def check_model(shard: Shard, encoder: Encoder) -> None:
@@ -259,17 +237,15 @@ def open_index(path: str | Path, encoder: Encoder, *, where: str = "", cache: Pa
     """
     disk = DiskIndex(path)
     check_model(disk.shards[0], encoder)
-    if not disk.filled:
+    shards = [shard for shard in disk.shards if shard.passages]
+    if not shards:
         raise InputError(f"{path} holds no passage yet: run the same `minqa index` again.")
-    every = [range(shard.passages) for shard in disk.filled]
-    rows: Sequence[Any] = rows_where(where, disk.filled) if where else every
-    counted = [(shard, kept) for shard, kept in zip(disk.filled, rows, strict=True) if len(kept)]
-    if not counted:
+    rows: Any = rows_where(where, shards) if where else [range(shard.passages) for shard in shards]
+    selected = [(shard, kept) for shard, kept in zip(shards, rows, strict=True) if len(kept)]
+    if not selected:
         far = "" if disk.complete else " so far"
         raise InputError(f"No passage that is indexed{far} meets the condition {where}.")
-    shards, rows = map(list, zip(*counted, strict=True))
-    has_tokens = all(shard.has_tokens for shard in shards)
-    tokens = Rows(shards, read_tokens, rows) if has_tokens else None
+    has_tokens = all(shard.has_tokens for shard, _ in selected)
+    tokens = by_row(selected, Shard.token_vectors) if has_tokens else None
     statistics = disk.statistics(encoder, cache)
-    passages = Rows(shards, Shard.passage, rows)
-    return Index(passages, VectorStore(shards, rows), statistics, tokens, disk.complete)
+    return Index(by_row(selected, Shard.passage), by_shard(selected), statistics, tokens, disk.complete)

@@ -1,8 +1,8 @@
 """An article → passages: whole sentences up to a number of tokens, and nothing lost between them."""
 
 import re
-from collections.abc import Sequence
-from itertools import chain, islice, pairwise
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice, pairwise
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from minqa.tokens import Tokens
 
 # Special tokens included: about five sentences.
 MAX_TOKENS = 128
+# Which bounds the tokens in memory; a longer article is split with few others.
+CHARACTERS_SPLIT_AT_ONCE = 2**18
 
 
 def split(
@@ -46,45 +48,49 @@ def split(
             f"Passages of at most {max_tokens} tokens are asked for, but {encoder.name} has room for "
             f"{len(empty) + 1} to {most}."
         )
-    sections = [_sections(article) for article in articles]
-    pieces = iter(_pieces(encoder, [text for _, text in chain.from_iterable(sections)], max_tokens, room))
-    split_articles = []
-    for article, texts in zip(articles, sections, strict=True):
-        passages, start = [], 0
-        for (section, _), parts in zip(texts, islice(pieces, len(texts)), strict=True):
-            for text in parts:
+    split_articles: list[list[Passage]] = [[] for _ in articles]
+    parts = [(number, *part) for number, article in enumerate(articles) for part in _sections(article)]
+    while parts:
+        read = encoder.tokenize([text for *_, text in parts], "passage")
+        long, parts = parts, []
+        for (number, section, start, text), tokens in zip(long, read, strict=True):
+            if len(tokens) > max_tokens and len(tokens.words) > 1:
+                for piece in _cut(text, tokens, room):
+                    parts.append((number, section, start, piece))
+                    start += len(piece)
+            else:
+                article = articles[number]
                 place = f"{article.id}:{start}", start
-                passages.append(Passage(article.title, text, section, *place, article.extra))
-                start += len(text)
-        split_articles.append(passages)
-    return split_articles
+                split_articles[number].append(Passage(article.title, text, section, *place, article.extra))
+    return [sorted(passages, key=lambda passage: passage.start) for passages in split_articles]
 
 
-def first_passages(encoder: Encoder, corpus: Corpus, number: int = 256) -> list[Passage]:
+def passages_of(encoder: Encoder, articles: Iterable[Article], max_tokens: int) -> Iterator[Passage]:
+    """The passages of articles, one after the other, of which few are in memory; see `split`."""
+    characters = 0
+
+    def bunch(article: Article) -> int:
+        nonlocal characters
+        characters += len(article.text)
+        return characters // CHARACTERS_SPLIT_AT_ONCE
+
+    for _, together in groupby(articles, bunch):
+        yield from chain.from_iterable(split(encoder, [*together], max_tokens=max_tokens))
+
+
+def first_passages(encoder: Encoder, corpus: Corpus, number: int) -> list[Passage]:
     """The passages at the beginning of a corpus. Raises InputError as `split` does."""
     most = min(MAX_TOKENS, encoder.tokenizer.max_tokens)
-    split_articles = (split(encoder, [article], max_tokens=most)[0] for article in corpus.articles())
-    return list(islice(chain.from_iterable(split_articles), number))
+    return list(islice(passages_of(encoder, corpus.articles(), most), number))
 
 
-def _sections(article: Article) -> list[tuple[str, str]]:
-    """Title and text of each section, whose texts joined are the article's; none if that is white space."""
+def _sections(article: Article) -> list[tuple[str, int, str]]:
+    """Title, start and text of each section, whose texts joined are the article's; none if that is blank."""
     if not article.text.strip():
         return []
     borders = [(0, ""), *article.sections, (len(article.text), "")]
-    return [(title, article.text[start:end]) for (start, title), (end, _) in pairwise(borders) if start < end]
-
-
-def _pieces(encoder: Encoder, texts: Sequence[str], max_tokens: int, room: int) -> list[list[str]]:
-    """Each text in pieces that have at most `max_tokens` tokens by themselves, or are a single word."""
-    pieces = [
-        _cut(text, tokens, room) if len(tokens) > max_tokens and len(tokens.words) > 1 else [text]
-        for text, tokens in zip(texts, encoder.tokenize(texts, "passage"), strict=True)
-    ]
-    unread = [piece for parts in pieces if len(parts) > 1 for piece in parts]
-    fitting = iter(_pieces(encoder, unread, max_tokens, room) if unread else [])
     return [
-        [*chain.from_iterable(islice(fitting, len(parts)))] if len(parts) > 1 else parts for parts in pieces
+        (name, here, article.text[here:end]) for (here, name), (end, _) in pairwise(borders) if here < end
     ]
 
 

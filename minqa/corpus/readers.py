@@ -4,8 +4,9 @@ import codecs
 import csv
 import json
 import math
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import date, time
 from functools import partial
 from itertools import groupby, islice
@@ -59,12 +60,8 @@ def open_corpus(source: str | Path | None = None, *, note: Note | None = None) -
     if source is None:
         return Corpus("Wikipedia leads", partial(_articles, "", _read_leads, note), files=[_leads_file()])
     path = Path(source).expanduser()
-    try:
-        exists = path.exists()
-    except (OSError, ValueError):  # the name is too long, or holds a NUL
-        exists = False
-    if not exists:
-        return _hub_corpus(str(source), note)
+    if not os.path.exists(path):
+        return Corpus(str(source), partial(_articles, str(source), _hub_reader(str(source)), note))
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() == ".parquet")
         if not files:
@@ -74,16 +71,12 @@ def open_corpus(source: str | Path | None = None, *, note: Note | None = None) -
     if not path.is_file():
         raise InputError(f"{path} is no file, and what cannot be read twice is no corpus: save it to a file.")
     *others, kind = "", *(suffix.lower() for suffix in path.suffixes)
-    packed = kind in COMPRESSIONS
-    if packed:
+    if kind in COMPRESSIONS:
         kind = others[-1] or (".xml" if kind == ".bz2" else "")
     kind = ".xml" if kind.startswith(".xml-p") else kind  # a part of a dump
     if kind in (".zip", ".7z", ".zst", ".rar", ".tar", ".tgz"):
         raise InputError(f"{path} is compressed in a way that is not read: unpack it.")
-    readers: dict[str, Callable] = {".xml": read_dump, ".parquet": _read_parquet, ".json": _read_json}
-    readers |= dict.fromkeys((".jsonl", ".ndjson"), _read_json_lines)
-    readers |= {".csv": partial(_read_table, ","), ".tsv": partial(_read_table, "\t")}
-    read = partial(readers.get(kind, _read_text), path)
+    read = partial(READERS.get(kind, _read_text), path)
     clean = partial(plain, files=file_namespaces(path)) if kind == ".xml" else None
     return Corpus(well_formed(path.name), partial(_articles, path, read, note), clean, [path])
 
@@ -268,37 +261,30 @@ def _read_table(delimiter: str, path: Path) -> Iterator[Row]:
 
 def _read_parquet(*paths: Path) -> Iterator[Row]:
     parquet = needed("pyarrow.parquet", "Reading Parquet", "corpus")
-    from pyarrow import ArrowException
+    from pyarrow import ArrowException, types
+
+    def is_long(kind: Any) -> bool:  # which `_plain` would not keep
+        return types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind)
 
     for place, path in enumerate(paths):
         try:
             with parquet.ParquetFile(path) as file:
-                names = file.schema_arrow.names
-                if missing := [name for name in COLUMNS if name not in names]:
-                    raise InputError(
-                        f"{path} has no column {' and no '.join(missing)}; it has {', '.join(names)}."
-                    )
-                if b"minqa.sha256" in (file.metadata.metadata or {}):
+                schema, metadata = file.schema_arrow, file.metadata
+                _check_columns(path, schema.names)
+                if b"minqa.sha256" in (metadata.metadata or {}):
                     raise InputError(
                         f"{path} is part of an index: keep that in another folder than a corpus."
                     )
-                done, rows = 0, file.metadata.num_rows
-                schema = file.schema_arrow
-                others = [name for name in names if _is_plain(schema.field(name).type)]
-                for batch in file.iter_batches(ROWS_IN_MEMORY, columns=list({*COLUMNS, *others})):
-                    for i in range(len(batch)):
-                        done += 1
-                        fields = _fields(batch, i)
-                        if isinstance(fields, str) or fields["text"] is not None:
-                            yield Row(fields, f"row {done}", (place + done / rows) / len(paths))
+                known = [field.name for field in schema if field.name in COLUMNS or not is_long(field.type)]
+                batches = file.iter_batches(ROWS_IN_MEMORY, columns=known)
+                rows = ((batch, row) for batch in batches for row in range(len(batch)))
+                for number, (batch, row) in enumerate(rows, 1):
+                    fields = _fields(batch, row)
+                    if isinstance(fields, str) or fields["text"] is not None:
+                        read = (place + number / metadata.num_rows) / len(paths)
+                        yield Row(fields, f"row {number}", read)
         except (ArrowException, OSError) as error:
             raise InputError(f"{path} cannot be read as Parquet: {first_line(error)}.") from None
-
-
-def _is_plain(kind: Any) -> bool:
-    """Whether a column of a type may hold what `_plain` keeps."""
-    types = needed("pyarrow.types", "Reading Parquet", "corpus")
-    return not (types.is_nested(kind) or types.is_binary(kind) or types.is_large_binary(kind))
 
 
 def _fields(batch: Any, row: int) -> dict | str:
@@ -306,34 +292,32 @@ def _fields(batch: Any, row: int) -> dict | str:
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             fields[name] = column[row].as_py()
-        except (
-            ValueError,
-            OverflowError,
-            KeyError,
-        ) as error:  # no UTF-8, a date out of range, an unknown zone
+        except (ValueError, ArithmeticError, LookupError) as error:  # no UTF-8, no date of Python's, no zone
             if name in COLUMNS:
                 return f"it cannot be read ({first_line(error)})"
     return fields
 
 
-def _hub_corpus(source: str, note: Note | None) -> Corpus:
+def _check_columns(source: Path | str, names: Collection[str]) -> None:
+    if missing := [name for name in COLUMNS if name not in names]:
+        raise InputError(f"{source} has no column {' and no '.join(missing)}; it has {', '.join(names)}.")
+
+
+def _hub_reader(source: str) -> Callable[[], Iterator[Row]]:
     name, _, configuration = source.partition(":")
     if source.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix:
         raise InputError(f"{source} cannot be read: there is no such file.")
+    advice = "if it is a data set of the Hugging Face hub, install the package datasets"
     try:
         import datasets
     except ImportError:
-        raise InputError(
-            f"There is no file {source}; if it is a data set of the Hugging Face hub, install the package "
-            "datasets: `uv run --extra hub minqa …`."
-        ) from None
+        raise InputError(f"There is no file {source}; {advice}: `uv run --extra hub minqa …`.") from None
 
     def read() -> Iterator[Row]:
         try:
             data = datasets.load_dataset(name, configuration or None, split="train", streaming=True)
             for number, fields in enumerate(data, 1):
-                if missing := [column for column in COLUMNS if column not in fields]:
-                    raise InputError(f"{source} has no column {' and no '.join(missing)}.")
+                _check_columns(source, fields)
                 yield Row(fields, f"row {number}", 0.0)
         except InputError:
             raise
@@ -342,4 +326,16 @@ def _hub_corpus(source: str, note: Note | None) -> Corpus:
                 f"The data set {source} cannot be read from the hub ({first_line(error)})."
             ) from error
 
-    return Corpus(source, partial(_articles, source, read, note))
+    return read
+
+
+# By the end of a file's name; any other is text.
+READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".xml": read_dump,
+    ".parquet": _read_parquet,
+    ".json": _read_json,
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".csv": partial(_read_table, ","),
+    ".tsv": partial(_read_table, "\t"),
+}

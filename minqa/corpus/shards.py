@@ -110,24 +110,29 @@ class Shard:
         """The names of what the corpus says of its articles, besides id, title and text."""
         return [name for name in self.read(lambda file: file.schema_arrow.names) if name not in OWN_COLUMNS]
 
-    def row(self, row: int, columns: Sequence[str]) -> list[Any]:
-        """What a row of the Parquet file holds in some columns."""
-        table = _read_group(self, row // PASSAGES_PER_GROUP)
-        return [table[column][row % PASSAGES_PER_GROUP].as_py() for column in columns]
+    def row(self, number: int) -> dict[str, Any]:
+        """What a row of the Parquet file holds, but for its words. Raises InputError as `read` does."""
+        group, place = divmod(number, PASSAGES_PER_GROUP)
+        return _read_group(self, group).slice(place, 1).to_pylist()[0]
 
-    def passage(self, row: int) -> Passage:
-        """The passage of a row. Raises InputError if the file has changed or is broken."""
-        extra = zip(self.columns, self.row(row, self.columns), strict=True)
-        known = tuple((name, value) for name, value in extra if value is not None)
-        own = self.row(row, PASSAGE_COLUMNS)
-        return Passage(**dict(zip(PASSAGE_COLUMNS, own, strict=True)), extra=known)
+    def passage(self, number: int) -> Passage:
+        """The passage of a row. Raises InputError as `read` does."""
+        row = self.row(number)
+        extra = tuple((name, row[name]) for name in self.columns if row[name] is not None)
+        return Passage(**{name: row[name] for name in PASSAGE_COLUMNS}, extra=extra)
+
+    def token_vectors(self, number: int) -> Float[np.ndarray, "token dim"]:
+        """The vectors of all tokens of a row, special tokens included, as 8 bits have kept them."""
+        row = self.row(number)
+        tokens = self.tokens[row["token_start"] : row["token_end"]]
+        return tokens["vector"] * tokens["scale"][:, None]
 
     def column(self, name: str) -> Any:
         """A column, as a pyarrow array."""
         return self.read(lambda file: file.read(columns=[name]))[name].combine_chunks()
 
     def read(self, read: Callable[[Any], Any]) -> Any:
-        """What a function reads from the Parquet file, whose pages are checked."""
+        """What a function reads from the Parquet file; raises InputError if that has changed or is broken."""
         parquet = needed("pyarrow.parquet", "Reading an index", "corpus")
         from pyarrow import ArrowException
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from minqa.corpus.articles import Article, Corpus
-from minqa.corpus.embedded import Progress, embed_passages, split_all, vectors_of
+from minqa.corpus.embedded import Progress, embed_passages, vectors_of
 from minqa.corpus.index import DiskIndex, check_model, read_folder
-from minqa.corpus.passages import MAX_TOKENS, split
+from minqa.corpus.passages import MAX_TOKENS, passages_of, split
 from minqa.corpus.shards import VERSION, Shard, read_shard, write_shard_files
 from minqa.corpus.storage import writing
 from minqa.encoder import Encoder
@@ -242,7 +242,7 @@ class _Run:
             return
         self._advance(block, 0, 0.0)
         articles = self.corpus.cleaned(block.articles)
-        passages = split_all(self.splitter, articles, max_tokens=block.record["max_tokens"])
+        passages = [*passages_of(self.splitter, articles, block.record["max_tokens"])]
         if self.before:  # another corpus stands before this one, and may have the same ids
             passages = [passage._replace(id=f"{self.corpus.name}/{passage.id}") for passage in passages]
         known = vectors_of(replaced, self.store_tokens) if replaced else {}
