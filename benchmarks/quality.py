@@ -184,7 +184,7 @@ def questions_tables(options) -> None:
     [search] = load_models(how, shipped=True)
     if not search.answerer:
         raise InputError(f"No span head is installed for {search.encoder.name}.")
-    [search] = with_indexes([search], Source(options.corpus, options.index), how.folder)
+    [search] = with_indexes([search], Source(options.corpus, options.index), how.cache_folder)
     found = [search.ask(one.question, 3, None).results for one in progress(questions, "questions")]
     head = ("question", "first passage", "score", "answer", "%", "")
     table(f"{len(search.index.passages):,} passages", head, map(verdict, questions, found))

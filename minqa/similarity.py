@@ -15,8 +15,7 @@ from minqa.devices import by_device
 # passages that stays in a processor's cache, so that memory is read only once, or that fills an accelerator.
 # Fewer are padded to a multiple of `MIN_BLOCK`: in products of such shapes a similarity has the same bits.
 SIMILARITIES_AT_ONCE, BLOCK_SIMILARITIES = 2**22, 2**26
-BLOCK_PASSAGES, MIN_BLOCK = 4096, 512
-GROUP = 32  # similarities of which only the best is sorted at first
+BLOCK_PASSAGES, MIN_BLOCK, GROUP = 4096, 512, 32  # and of so many only the best is sorted at first
 BLOCK_QUERIES, PARTS_AHEAD = 1024, 8  # and how many parts of a corpus are read ahead
 
 Vectors: TypeAlias = Float[Array | np.ndarray, "_ dim"]
@@ -144,8 +143,9 @@ def best_matches(queries, passages, best, rows, *, k, similarity):
     """The best k of `best` and of the passages, rows `rows[0]` on; `rows[1]` to below `rows[2]` count."""
     block = -(-max(k, min(len(passages), BLOCK_PASSAGES)) // MIN_BLOCK) * MIN_BLOCK
     fits = len(queries) * len(passages) <= SIMILARITIES_AT_ONCE
-    most = by_device(cpu=fits * len(passages), accelerator=BLOCK_SIMILARITIES // max(64, len(queries)))
-    block = max(block, min(len(passages), most))
+    all_scores = len(passages) * max(64, len(queries))
+    number = by_device(cpu=1 if fits else len(passages), accelerator=-(-all_scores // BLOCK_SIMILARITIES))
+    block = max(block, -(-len(passages) // number))
     first, low, high = rows
     high = jnp.minimum(high, first + len(passages))
     if len(passages) < block:

@@ -98,7 +98,7 @@ def test_of_many_equals_the_first_are_found(set_block, monkeypatch, backend, k):
     set_block(4096)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(similarity, "SIMILARITIES_AT_ONCE", 1)
-    monkeypatch.setattr(similarity, "BLOCK_SIMILARITIES", 64 * 5000)
+    monkeypatch.setattr(similarity, "BLOCK_SIMILARITIES", 64 * 5000)  # three blocks
     rng = np.random.default_rng(0)
     queries, passages = (rng.integers(-2, 3, (n, 6)).astype(np.float32) for n in (5, 12_001))
     scores, rows = match(queries, passages, k=k, similarity=SIMILARITIES["dot"])

@@ -56,7 +56,7 @@ def pair(questions: Sequence[Vectors], passages: Sequence[Vectors]) -> QuestionP
     """The n-th question with the n-th passage, padded to few lengths."""
     rows = padded_length(max(len(text.words) for text in questions), steps=1)
     words = max(PASSAGE_WORDS, padded_length(max(len(text.words) for text in passages), least=32))
-    pairs = [(one.tokens, other.tokens) for one, other in zip(questions, passages, strict=True)]
+    pairs = [(query.tokens, text.tokens) for query, text in zip(questions, passages, strict=True)]
     return QuestionPassageBatch(
         question=pad_all([text.words for text in questions], rows),
         question_mask=pad_all([np.ones(len(text.words), bool) for text in questions], rows),

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from errno import EADDRINUSE
+from errno import EACCES, EADDRINUSE
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import Any
@@ -105,7 +105,8 @@ class Page:
             asked_by = host if origin is None else urlsplit(origin).netloc
             is_own = host == self.proxy or name in self.own_names
             if not is_own and self.host not in LOOPBACK:
-                is_own = bool(ip_address(name))  # which may be one of this machine's
+                ip_address(name)  # which may be one of this machine's
+                is_own = True
         except ValueError:  # this is no address
             is_own, asked_by = False, ""
         if not is_own:
@@ -147,7 +148,7 @@ def serve(page: Page, port: int | None) -> str:
             listening = socket.create_server((page.host, number), family=family)
             break
         except (OSError, OverflowError, ValueError, TypeError) as error:  # a name may be none, in many ways
-            if port or getattr(error, "errno", None) != EADDRINUSE:
+            if port or getattr(error, "errno", None) not in (EACCES, EADDRINUSE):
                 at = f"at {page.host}, port {port}" if port else f"at {page.host}"
                 raise InputError(f"The page cannot listen {at}: name another --host or --port.") from None
     config = uvicorn.Config(page.app, log_level="warning", lifespan="off", http="h11", ws="none")
@@ -158,7 +159,7 @@ def serve(page: Page, port: int | None) -> str:
 
 
 async def _cancel_if_gone(request: Request, scope: CancelScope) -> None:
-    """Wait until the visitor has gone."""
+    """Cancel a scope once the visitor has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
     scope.cancel()

@@ -124,7 +124,7 @@ def ask(
         note("Not every model here has something that looks for answers: name it with --reader.")
     for search in searches if asks_once else ():
         check_question(search.encoder, question)  # before a corpus is embedded for it
-    searches = corpora.with_indexes(searches, source, how.folder)
+    searches = corpora.with_indexes(searches, source, how.cache_folder)
     for typed in [question] if asks_once else work.typed("Question: "):
         try:
             replies = [search.ask(typed, k, rerank) for search in searches]
@@ -177,7 +177,7 @@ def heat(
         several = "name two models or more, each with --model"
         raise InputError(f"There is nothing to compare: {several}; all-MiniLM-L6-v2 is installed.")
     work.check_output(output)
-    searches = [corpora.with_statistics(search, how.folder) for search in work.load_models(how)]
+    searches = [corpora.with_statistics(search, how.cache_folder) for search in work.load_models(how)]
     work.show_answers(query, [search.read(query, passage) for search in searches], searches, output)
 
 
@@ -198,7 +198,7 @@ def look_at_two(
 
     work.require(query=query, passage=passage)
     how = opt.How(model, cache=cache)
-    search = corpora.with_statistics(work.load_to_look(query, how, output), how.folder)
+    search = corpora.with_statistics(work.load_to_look(query, how, output), how.cache_folder)
     view = look.aligned if context.info_name == "align" else look.influence
     work.show(view(search.encoder, query, passage), query, [{"model": search.encoder.name}], output)
 
@@ -280,7 +280,7 @@ def show_app(
     from minqa.app.browser import LOOPBACK, Page, serve, warm_up
 
     how = opt.How(model, cache=cache)
-    searches = corpora.with_indexes(corpora.load_to_search(source, how), source, how.folder)
+    searches = corpora.with_indexes(corpora.load_to_search(source, how), source, how.cache_folder)
     address = serve(Page(searches, host, root_path or ""), port)
     try:
         print(f"The page is at {address}; Ctrl-C stops it.", flush=True)

@@ -85,8 +85,8 @@ def index_corpus(name: str | None, folder: Path | None, how: How, indexing: Inde
     corpus = open_corpus(name, note=None if options.pop("strict") else note)
     for search in searches:
         splitter = searches[0].encoder
-        path = folder or _cached(how.folder, corpus, search.encoder, splitter)
-        disk = _write(search.encoder, corpus, path, how.folder, splitter=splitter, **options)
+        path = folder or _cached(how.cache_folder, corpus, search.encoder, splitter)
+        disk = _write(search.encoder, corpus, path, how.cache_folder, splitter=splitter, **options)
         articles = sum(shard.articles for shard in disk.shards)
         print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {disk.path}.")
 

@@ -143,8 +143,8 @@ class How:
     cache: Cache = None
 
     @property
-    def folder(self) -> Path:
-        """The cache folder."""
+    def cache_folder(self) -> Path:
+        """Where vectors and compiled code are kept."""
         import platformdirs
 
         return self.cache or platformdirs.user_cache_path("minqa")

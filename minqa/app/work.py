@@ -76,12 +76,12 @@ def load_models(how: How, *, shipped: bool = False) -> list[Search]:
 
     A prompt takes the place of the model's own.
     """
-    set_up(how.folder)
+    set_up(how.cache_folder)
     searches, given = [], {"query": how.query_prompt, "document": how.passage_prompt}
     for name in how.model or [DEMO_MODEL]:
         with Clock() as clock, step("load"), warnings.catch_warnings(record=True) as warned:
             encoder = load(name)
-            prompts = {**encoder.prompts, **{name: prompt for name, prompt in given.items() if prompt}}
+            prompts = {**encoder.prompts, **{role: prompt for role, prompt in given.items() if prompt}}
             encoder = replace(encoder, layer=how.layer, weights=how.weights, prompts=prompts)
         for warning in warned:
             if issubclass(warning.category, InputWarning):

@@ -54,7 +54,7 @@ class Lazy(Sequence[Item]):
         return [*map(self.read, chosen)] if isinstance(number, slice) else self.read(chosen)
 
 
-def by_row(selected: Selection, read: Callable[[Shard, int], Item]) -> Lazy[Item]:
+def by_row(selected: Selection, read: Callable[[Shard, int], Item]) -> Lazy:
     """What `read` reads of each of some rows of shards."""
     ends = np.cumsum([len(rows) for _, rows in selected])
 
@@ -66,7 +66,7 @@ def by_row(selected: Selection, read: Callable[[Shard, int], Item]) -> Lazy[Item
     return Lazy(int(ends[-1]), read_row)
 
 
-def by_shard(selected: Selection) -> Lazy[np.ndarray]:
+def by_shard(selected: Selection) -> Lazy:
     """The pooled vectors of some rows of each shard, memory-mapped when it is their turn."""
 
     @cache

@@ -24,8 +24,8 @@ LITERAL_TAGS = frozenset("nowiki pre source syntaxhighlight".split())
 # What MediaWiki takes out before it reads anything else, up to the first end. Most are references, whose
 # templates would be half of the parser's work. HTML's own tags, which may nest, are left to the parser.
 _TAKEN_OUT = re.compile(
-    rf"<!--.*?-->|<({'|'.join(sorted(DROPPED_TAGS - {'del', 'table'} | LITERAL_TAGS | {'math'}))})(?=[\s/>])"
-    r"(?:[^<>]*/>|[^<>]*>.*?</\1\s*>)",
+    rf"<!--.*?(?:-->|\Z)|<({'|'.join(sorted(DROPPED_TAGS - {'del', 'table'} | LITERAL_TAGS | {'math'}))})"
+    r"(?=[\s/>])(?:[^<>]*/>|[^<>]*>.*?</\1\s*>)",
     re.DOTALL | re.IGNORECASE,
 )
 # Prefixes of links to the same article in other languages, which a page lists at its side.
@@ -56,8 +56,6 @@ def plain(article: Article, files: Collection[str] = FILE_NAMESPACES) -> Article
     """
     wikitext = needed("mwparserfromhell", "Reading a MediaWiki dump", "corpus")
     text = _VARIANT.sub(_variant, _TAKEN_OUT.sub(_without, article.text))
-    if (start := text.find("<!--", text.rfind("-->") + 1)) >= 0:  # a comment that never ends
-        text = text[:start]
     try:
         # Italics and bold are left to a pattern: the parser tries every way to pair them.
         nodes = wikitext.parse(text, skip_style_tags=True).nodes
@@ -85,7 +83,7 @@ def is_tangled(text: str) -> bool:
     unclosed = [
         text.count(begin) - text.count(end) for begin, end in (("{{", "}}"), ("{|", "|}"), ("[[", "]]"))
     ]
-    tags = re.findall(r"<(?!br|hr|li|d[dt]|t[dhr]|wbr)[a-z]+[^<>/]*>", text)
+    tags = re.findall(r"<(?!br|hr|li|d[dt]|t[dhr]|wbr)[a-z]+[^<>]*(?<!/)>", text, re.IGNORECASE)
     unclosed.append(len(tags) - text.count("</"))
     return sum(max(number, 0) for number in unclosed) * len(text) > MAX_REREAD
 

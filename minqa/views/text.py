@@ -58,9 +58,9 @@ def as_json(value: Any, digits: int = 6) -> Any:
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, dict):
-        return {name: as_json(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [as_json(part) for part in value]
+        return {name: as_json(part, digits) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part, digits) for part in value]
     if isinstance(value, float | np.floating | np.ndarray):
         rounded = np.round(np.asarray(value, float), digits)
         return np.where(np.isfinite(rounded), rounded.astype(object), np.array(None)).tolist()
