@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import jax
@@ -92,9 +93,10 @@ def cut(
     """Rows of windows in batches, and the shape [row, token] of each: one of few, as each is compiled."""
     several, budget = packs(model), by_device(**getattr(model, "BATCH_TOKENS", BATCH_TOKENS))
     rows, start = [*pack(tokens, several)], 0
+    lengths = (sum(window.length for window in row) for row in reversed(rows))
+    longest = [*accumulate(lengths, max)][::-1]  # of each row and those after it
     while (left := len(rows) - start) > 0:
-        longest = sum(window.length for window in rows[start])
-        width = padded_length(longest, steps=4, least=MIN_ROW_TOKENS if several else 16)
+        width = padded_length(longest[start], steps=4, least=MIN_ROW_TOKENS if several else 16)
         width = width if several else min(width, tokenizer.max_tokens)
         share = min(max(1, budget // width), padded_length(-(-left // devices), steps=1, least=2))
         number = devices * share if left > 1 else 1
@@ -159,10 +161,7 @@ def _call(model, *arrays, **wanted):
 
 
 def padded_length(length: int, steps: int = 8, least: int = 16) -> int:
-    """The length that arrays are padded to: a multiple of 1/steps of the next power of two, and of `least`.
-
-    Each is one more shape to compile: 16 up to 512 in 8 steps, 6 in 1 step.
-    """
+    """The length to pad to, one of few: a multiple of 1/steps of the next power of two, and of `least`."""
     step = max(least, 2 ** (max(length, 1) - 1).bit_length() // steps)
     return -(-max(length, 1) // step) * step
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minqa
-from minqa.batches import MAX_SEGMENTS, Batch, by_text, cut, pack, pad, padded_length
+from minqa.batches import MAX_SEGMENTS, Batch, as_batch, by_text, cut, pack, pad, padded_length
 from minqa.bert import Bert
+from minqa.tokens import tokens_of_words
 
 LENGTHS = st.lists(st.integers(0, 130), max_size=40)
 
@@ -61,6 +62,13 @@ def test_batches_hold_every_window_once_in_few_shapes(tiny, lengths, packs):
         most = {16: 32, 32: 16, 48: 10, 64: 8}
         powers = {width: [devices * min(2**i, most[width]) for i in range(1, 6)] for width in most}
         assert all(rows == 1 or rows in powers[width] for rows, width in shapes)
+
+
+def test_a_later_row_may_be_the_longest(tiny):
+    tokens = [tokens_of_words(["a"] * length) for length in (96, 96, 95, 95, 66)]
+    [(rows, shape)] = cut(Unused(True), tiny.tokenizer, tokens, 1)
+    assert [sum(window.length for window in row) for row in rows] == [192, 256] and shape == (2, 256)
+    assert as_batch(tokens, rows, shape).mask.sum() == 448
 
 
 @given(LENGTHS)
