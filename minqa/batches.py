@@ -98,6 +98,7 @@ def cut(
     while (left := len(rows) - start) > 0:
         width = padded_length(longest[start], steps=4, least=MIN_ROW_TOKENS if several else 16)
         width = width if several else min(width, tokenizer.max_tokens)
+        # A device's rows: a power of two, as each number is one more shape to compile, and two at least.
         share = min(max(1, budget // width), padded_length(-(-left // devices), steps=1, least=2))
         number = devices * share if left > 1 else 1
         yield rows[start : start + number], (number, width)

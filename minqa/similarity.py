@@ -15,7 +15,7 @@ from minqa.devices import by_device
 # passages that stays in a processor's cache, so that memory is read only once, or that fills an accelerator.
 # Fewer are padded to a multiple of `MIN_BLOCK`: in products of such shapes a similarity has the same bits.
 SIMILARITIES_AT_ONCE, BLOCK_SIMILARITIES = 2**22, 2**26
-BLOCK_PASSAGES, MIN_BLOCK, GROUP = 4096, 512, 32  # and of so many only the best is sorted at first
+BLOCK_PASSAGES, MIN_BLOCK, GROUP = 4096, 512, 32  # GROUP: see `_top_k`
 BLOCK_QUERIES, PARTS_AHEAD = 1024, 8  # and how many parts of a corpus are read ahead
 
 Vectors: TypeAlias = Float[Array | np.ndarray, "_ dim"]

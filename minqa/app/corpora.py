@@ -31,10 +31,11 @@ def load_to_search(source: Source, how: How) -> list[Search]:
     """The models to search with; an index brings its own, if that is here: nothing is fetched for it."""
     name_one("search", index=source.index, corpus=source.corpus)
     if source.index and not how.model:
-        how = replace(how, model=[name := DiskIndex(source.index).model])
+        name = DiskIndex(source.index).model
         if name != DEMO_MODEL and not Path(name).is_dir():
             made = f"{source.index} was made with the model {name}"
             raise InputError(f"{made}, which is not here: name it with --model.")
+        how = replace(how, model=[name])
     return load_models(how, shipped=True)
 
 
