@@ -67,7 +67,7 @@ class Corpus:
 
 
 class Row(NamedTuple):
-    """What a file says of an article: its fields by name, or a clause that says what is wrong with it."""
+    """What a file says of an article: its fields by name, or a ValueError that says what is wrong with it."""
 
     fields: Any
     place: str  # in the file, as "line 3"

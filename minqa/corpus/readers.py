@@ -116,7 +116,7 @@ def _articles(source: Path | str, read: Callable[[], Iterable[Row]], note: Note 
 
 def _article(row: Row, place: str) -> Article:
     fields = row.fields
-    if isinstance(fields, str):
+    if isinstance(fields, ValueError):
         raise InputError(f"{place}: {fields}.")
     if not isinstance(fields, dict):
         raise InputError(f'{place}: an object with a "text" is needed.')
@@ -180,18 +180,18 @@ def _lines(path: Path, errors: str = "strict") -> Iterator[Row]:
             if len(content) == MAX_CHARACTERS:
                 while content and not content.endswith(b"\n"):
                     content = file.readline(MAX_CHARACTERS)
-                yield Row(f"it is longer than {MAX_CHARACTERS:,} bytes", f"line {number}", read())
-                continue
-            try:
-                fields: dict | str = {"text": content.decode("utf-8", errors)}
-            except UnicodeDecodeError as error:
-                fields = f"byte {error.start} is not UTF-8"
+                fields: Any = ValueError(f"it is longer than {MAX_CHARACTERS:,} bytes")
+            else:
+                try:
+                    fields = {"text": content.decode("utf-8", errors)}
+                except UnicodeDecodeError as error:
+                    fields = ValueError(f"byte {error.start} is not UTF-8")
             yield Row(fields, f"line {number}", read())
 
 
 def _read_text(path: Path) -> Iterator[Row]:
     def is_text(row: Row) -> bool:
-        return isinstance(row.fields, str) or bool(row.fields["text"].strip())
+        return isinstance(row.fields, ValueError) or bool(row.fields["text"].strip())
 
     def runs() -> Iterator[Iterator[Row]]:
         return (lines for text, lines in groupby(_lines(path), is_text) if text)
@@ -199,20 +199,20 @@ def _read_text(path: Path) -> Iterator[Row]:
     by_paragraph = len(list(islice(runs(), 2))) == 2
     articles = map(list, runs()) if by_paragraph else ([row] for row in _lines(path) if is_text(row))
     for number, lines in enumerate(articles, 1):
-        wrong = [row for row in lines if isinstance(row.fields, str)]
+        wrong = [row for row in lines if isinstance(row.fields, ValueError)]
         text = "" if wrong else "\n".join(row.fields["text"].rstrip() for row in lines).strip()
         yield wrong[0] if wrong else Row({"text": text, "id": number}, lines[0].place, lines[-1].read)
 
 
 def _read_json_lines(path: Path) -> Iterator[Row]:
     for row in _lines(path):
-        if isinstance(row.fields, str):
+        if isinstance(row.fields, ValueError):
             yield row
         elif line := row.fields["text"].strip():
             try:
                 yield row._replace(fields=json.loads(line))
             except (ValueError, RecursionError) as error:
-                yield row._replace(fields=f"this is no JSON ({error})")
+                yield row._replace(fields=ValueError(f"this is no JSON ({error})"))
 
 
 def _read_json(path: Path) -> Iterator[Row]:
@@ -229,7 +229,6 @@ def _read_json(path: Path) -> Iterator[Row]:
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({first_line(error)}).") from None
     for number, fields in enumerate(articles, 1):
-        fields = "it is a string" if isinstance(fields, str) else fields
         yield Row(fields, f"article {number}", number / len(articles))
 
 
@@ -240,7 +239,7 @@ def _read_table(delimiter: str, path: Path) -> Iterator[Row]:
         nonlocal read
         for row in _lines(path, errors="replace"):
             read = row.read
-            if isinstance(row.fields, str):
+            if isinstance(row.fields, ValueError):
                 raise InputError(f"{path}, {row.place}: {row.fields}.")
             yield row.fields["text"]
 
@@ -251,7 +250,7 @@ def _read_table(delimiter: str, path: Path) -> Iterator[Row]:
             raise InputError(f"{path} has no column text; its first line has {', '.join(names)[:200]}.")
         for cells in table:
             if None in cells or None in cells.values():
-                fields: Any = f"it has not {len(names)} cells"
+                fields: Any = ValueError(f"it has not {len(names)} cells")
             else:
                 fields = {key: cell if key in COLUMNS else _number(cell) for key, cell in cells.items()}
             yield Row(fields, f"line {table.line_num}", read)
@@ -280,21 +279,21 @@ def _read_parquet(*paths: Path) -> Iterator[Row]:
                 rows = ((batch, row) for batch in batches for row in range(len(batch)))
                 for number, (batch, row) in enumerate(rows, 1):
                     fields = _fields(batch, row)
-                    if isinstance(fields, str) or fields["text"] is not None:
+                    if isinstance(fields, ValueError) or fields["text"] is not None:
                         read = (place + number / metadata.num_rows) / len(paths)
                         yield Row(fields, f"row {number}", read)
         except (ArrowException, OSError) as error:
             raise InputError(f"{path} cannot be read as Parquet: {first_line(error)}.") from None
 
 
-def _fields(batch: Any, row: int) -> dict | str:
+def _fields(batch: Any, row: int) -> dict | ValueError:
     fields: dict[str, Any] = {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
             fields[name] = column[row].as_py()
         except (ValueError, ArithmeticError, LookupError) as error:  # no UTF-8, no date of Python's, no zone
             if name in COLUMNS:
-                return f"it cannot be read ({first_line(error)})"
+                return ValueError(f"it cannot be read ({first_line(error)})")
     return fields
 
 

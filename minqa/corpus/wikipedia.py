@@ -34,7 +34,7 @@ def read_dump(path: Path) -> Iterator[Row]:
                 if text.strip() and not text.lstrip()[:9].lower().startswith("#redirect"):
                     fields: Any = {"id": page.id, "title": page.title, "text": text}
                     if is_tangled(text):
-                        fields = "too many of its brackets and tags are never closed"
+                        fields = ValueError("too many of its brackets and tags are never closed")
                     yield Row(fields, f"page {page.id}", read())
             root.clear()  # mwxml empties the elements of past pages, but keeps them
 
