@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from minqa.corpus.shards import Shard
+from minqa.corpus.shards import PASSAGE_COLUMNS, Shard
 from minqa.files.extras import needed
 from minqa.text import InputError
 
@@ -22,8 +22,9 @@ _COMPARE = {
 def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, " row"]]:
     """The rows of each shard that meet a condition: comparisons of columns, as Python writes them.
 
-    An article without a column, or with nothing in it, meets neither a comparison of it nor the opposite. Nor
-    does any in a shard where a number would be compared with text.
+    Columns are the corpus's further ones and a passage's own, such as title. An article without a column, or
+    with nothing in it, meets neither a comparison of it nor the opposite, but `year is None`. Nothing in a
+    shard where a number would be compared with text meets a condition.
 
     Raises:
         InputError: the condition cannot be read, names a column that no shard has, or compares a number with
@@ -37,12 +38,10 @@ def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, 
         told = " ".join(condition.split())
         raise InputError(f"The condition {told} cannot be read: write one as {example}.") from None
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    known = {name for shard in shards for name in shard.columns}
-    if missing := sorted(names - known):
-        others = (
-            f"there are {', '.join(sorted(known))}" if known else "the corpus has none but title and text"
-        )
-        raise InputError(f"There is no further column {missing[0]}: {others}; a text stands in quotes.")
+    known = sorted({*PASSAGE_COLUMNS, *(name for shard in shards for name in shard.columns)})
+    if missing := sorted(names - {*known}):
+        others = f"there are {', '.join(known)}"
+        raise InputError(f"There is no column {missing[0]}: {others}; a text stands in quotes.")
     rows = [_rows(shard, names, expression) for shard in shards]
     if all(matching is None for matching in rows):
         raise InputError(f"{condition.strip()} compares what cannot be compared, such as a number with text.")
@@ -52,9 +51,9 @@ def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, 
 def _rows(shard: Shard, names: set[str], expression: Any) -> Int[np.ndarray, " row"] | None:
     """The rows of a shard that meet a condition; None if its columns cannot be compared so."""
     pyarrow = needed("pyarrow", "Reading an index", "corpus")
-    known = [name for name in shard.columns if name in names]
-    table = shard.read(lambda file: file.read(columns=["start", *known]))
-    for name in names - {*known}:
+    known = {"start", *names} & {*PASSAGE_COLUMNS, *shard.columns}
+    table = shard.read(lambda file: file.read(columns=[*known]))
+    for name in names - known:
         table = table.append_column(name, pyarrow.nulls(shard.passages))
     numbers = pyarrow.array(range(shard.passages), pyarrow.int64())
     try:
@@ -77,6 +76,9 @@ def _expression(node: ast.expr) -> Any:
                 raise ValueError("in a list of values is meant")
             found = reduce(operator.or_, [_side(left) == _side(value) for value in values.elts])
             return found if isinstance(op, ast.In) else ~found
+        case ast.Compare(left=left, ops=[ast.Is() | ast.IsNot() as op], comparators=[ast.Constant(None)]):
+            missing = _side(left).is_null()
+            return missing if isinstance(op, ast.Is) else ~missing
         case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARE for op in ops):
             sides = [*map(_side, (left, *others))]
             pairs = zip(ops, sides[:-1], sides[1:], strict=True)

@@ -30,7 +30,7 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def folder(tiny, tmp_path_factory):
     articles = [
-        Article(str(i), "", text, extra=tuple(extra.items()))
+        Article(str(i), f"theory {i}", text, extra=tuple(extra.items()))
         for i, (text, extra) in enumerate(zip(TEXTS, EXTRA, strict=True))
     ]
     corpus = Corpus("corpus", lambda: iter([(article, 1.0) for article in articles]))
@@ -56,6 +56,11 @@ def folder(tiny, tmp_path_factory):
         ("year not in (1905, 1915)", [2, 3, 4]),
         ("year in {1905}", [0]),
         ("mixed > 1", [0]),
+        ("year is None", [5]),
+        ("part is not None", [3, 4]),
+        ("part is None and year > 1905", [1, 2]),
+        ('title == "theory 2"', [2]),
+        ('title in ["theory 1", "theory 5"] and start == 0', [1, 5]),
     ],
 )
 def test_only_passages_that_meet_a_condition_are_found(tiny, folder, condition, numbers):
@@ -82,7 +87,7 @@ def test_only_passages_that_meet_a_condition_are_found(tiny, folder, condition, 
         ("(" * 9999, "cannot be read"),
         (
             "age > 3",
-            "There is no further column age: there are lang, mixed, part, year; a text stands in quotes.",
+            "There is no column age: there are id, lang, mixed, part, section, start, text, title, year; a text",
         ),
         ('year == "x"', 'year == "x" compares what cannot be compared, such as a number with text'),
         ("year ==\n" + "9" * 24, "The condition year == 9+ cannot be read"),
@@ -117,7 +122,5 @@ def test_columns_do_not_replace_those_of_the_index(tiny, tmp_path):
     assert dict(index.passages[0].extra)["big"] == str(10**400)
     plain = Corpus("corpus", lambda: iter([(Article("1", "T", "the war"), 1.0)]))
     minqa.write_index(tiny, plain, tmp_path / "plain")
-    with pytest.raises(
-        minqa.InputError, match="There is no further column year: the corpus has none but title and text"
-    ):
+    with pytest.raises(minqa.InputError, match="There is no column year: there are id, section, start, text"):
         minqa.open_index(tmp_path / "plain", tiny, where="year == 1")
