@@ -1,11 +1,13 @@
 """What is said on stderr: notes of one line, and how far a long task is. And Ctrl-C, which is never lost."""
 
+import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from minqa.views.text import one_line
@@ -29,13 +31,17 @@ def check_pressed() -> None:
 def ctrl_c() -> Iterator[None]:
     """Within, Ctrl-C raises KeyboardInterrupt, wherever it falls, and at the end at the latest.
 
-    Python drops an exception that is raised in a destructor or a callback, as while JAX is imported or
-    collects garbage; it is raised again.
+    Python drops an exception that is raised in a destructor or a callback, as while JAX collects garbage; it
+    is raised again. One that is raised in an import can crash a library that is not ready yet, so there the
+    process ends at once: nothing has been begun.
     """
 
-    def interrupt(*_: object) -> None:
+    def interrupt(_: int, frame: FrameType | None) -> None:
         _pressed.set()
         if not _deferred.is_set():
+            if _is_importing(frame):
+                note("minqa: stopped.")
+                os._exit(130)
             raise KeyboardInterrupt
 
     def again() -> None:
@@ -63,6 +69,12 @@ def ctrl_c() -> Iterator[None]:
         running = False
         signal.signal(signal.SIGINT, default)
         sys.unraisablehook = default_hook
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 @contextmanager
