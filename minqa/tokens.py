@@ -59,6 +59,7 @@ class Tokens:
         return self.is_word if self.scored is None else self.scored > 0
 
 
+@lru_cache(2**16)
 def is_written(word: str) -> bool:
     """Whether a word, or a character, is more than punctuation and signs."""
     return word.isalnum() or any(not {kind, kind[0]} & MARKS for kind in map(unicodedata.category, word))

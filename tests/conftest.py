@@ -8,6 +8,8 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.abspath(f"{__file__}/../../.pytest_cache/compiled")
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Thousands of small programs run once or twice each: to compile them well takes longer than to run them.
+os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
 import hashlib
 import importlib
@@ -33,9 +35,12 @@ with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dty
     for module in pkgutil.walk_packages(minqa.__path__, "minqa."):
         if not module.name.startswith(("minqa.views", "minqa.app")):  # which compute nothing
             importlib.import_module(module.name)
+    from minqa.corpus import statistics
     from minqa.corpus.articles import Article, Corpus
     from minqa.text import Passage
 
+# Random models need few of the demo's leads to know what is usual.
+PASSAGES_SAMPLED, statistics.PASSAGES_SAMPLED = statistics.PASSAGES_SAMPLED, 128
 hypothesis.settings.register_profile("minqa", deadline=None)  # the first call of a shape compiles
 hypothesis.settings.load_profile("minqa")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -304,6 +309,13 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def as_many_leads_as_users_have(request, monkeypatch):
+    """What is usual to a real model is read from as many leads as a user's model reads."""
+    if {"minilm", "leads"} & {*request.fixturenames}:
+        monkeypatch.setattr(statistics, "PASSAGES_SAMPLED", PASSAGES_SAMPLED)
 
 
 @pytest.fixture
