@@ -74,9 +74,9 @@ class Page:
         if refusal := self.refusal(request):
             return HTMLResponse(error_html(refusal), 403, HEADERS)
         parameters, visitor = dict(request.query_params), request.client.host if request.client else ""
-        status, shown = 503, ""
+        status, shown, show = 503, "", self.tabs.show
         if self.tabs.is_empty(parameters):
-            status, shown = 200, self.tabs.show(parameters)
+            status, shown = show(parameters)
         elif self.waiting[visitor] >= MAX_WAITING_OF_ONE:
             shown = error_html("Your last questions are still waiting.")
         elif self.waiting.total() >= MAX_WAITING:
@@ -87,8 +87,7 @@ class Page:
                 async with create_task_group() as group:
                     group.start_soon(_cancel_if_gone, request, group.cancel_scope)
                     async with self.shares[visitor]:  # what has begun is finished, whoever has gone
-                        shown = await to_thread.run_sync(self.tabs.show, parameters, limiter=self.cores)
-                    status = 200
+                        status, shown = await to_thread.run_sync(show, parameters, limiter=self.cores)
                     group.cancel_scope.cancel()
             finally:
                 self.waiting[visitor] -= 1

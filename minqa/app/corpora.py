@@ -23,7 +23,7 @@ from minqa.files.loading import DEMO_MODEL
 from minqa.text import InputError
 from minqa.views import look
 from minqa.views.look import PASSAGES_READ_FOR_UNITS
-from minqa.views.text import printable
+from minqa.views.text import counted, printable
 from minqa.views.view import Listing
 
 
@@ -49,7 +49,7 @@ def with_indexes(searches: Sequence[Search], source: Source, cache: Path) -> lis
         path = source.index or _embedded(search, searches[0].encoder, source.corpus, cache)
         with search.clock, step("load"):
             index = open_index(path, search.encoder, where=condition, cache=cache)
-        indexed.append(replace(search, index=index))
+        indexed.append(replace(search, index=index, where=condition))
     return indexed
 
 
@@ -70,7 +70,7 @@ def note_what_is_left(searches: Sequence[Search], source: Source) -> None:
     for search in searches:
         if not search.index.complete:
             where = f" CORPUS --out {source.index}" if source.index else f" {source.corpus or ''}".rstrip()
-            searched = f"{search.encoder.name} searched {len(search.index.passages):,} passages"
+            searched = f"{search.encoder.name} searched {counted(len(search.index.passages), 'passage')}"
             rest = f"`uv run minqa index{where}`, with the same --model, embeds the rest"
             note(f"{searched}, and these are not all: {rest}.")
 
@@ -89,7 +89,8 @@ def index_corpus(name: str | None, folder: Path | None, how: How, indexing: Inde
         path = folder or _cached(how.cache_folder, corpus, search.encoder, splitter)
         disk = _write(search.encoder, corpus, path, how.cache_folder, splitter=splitter, **options)
         articles = sum(shard.articles for shard in disk.shards)
-        print(f"{len(disk.passages):,} passages of {articles:,} articles are embedded, in {disk.path}.")
+        done = f"{counted(len(disk.passages), 'passage')} of {counted(articles, 'article')}"
+        print(f"Embedded {done}, in {disk.path}.")
 
 
 def describe_index(path: Path) -> None:
@@ -99,9 +100,10 @@ def describe_index(path: Path) -> None:
     print(f"passages    {len(disk.passages):,} of at most {disk.max_tokens} tokens")
     for name, shards in disk.corpora.items():
         articles = sum(shard.articles for shard in shards)
-        print(printable(f"corpus      {name}: {articles:,} articles in {len(shards):,} shards"))
+        held = f"{counted(articles, 'article')} in {counted(len(shards), 'shard')}"
+        print(printable(f"corpus      {name}: {held}"))
     stored = sum(shard.has_tokens for shard in disk.shards)
-    print(f"tokens      stored in {stored:,} of {len(disk.shards):,} shards")
+    print(f"tokens      stored in {stored:,} of {counted(len(disk.shards), 'shard')}")
     print(f"size        {disk.bytes / 1e6:,.1f} MB")
     print("complete    " + ("yes" if disk.complete else "no: the same `minqa index` continues"))
     with progress("Checking every byte", disk.bytes, unit="") as advance:

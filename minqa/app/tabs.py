@@ -18,7 +18,7 @@ from minqa.text import InputError, well_formed
 from minqa.views import look
 from minqa.views.answers import Answers, described, notes
 from minqa.views.html import ENVIRONMENT
-from minqa.views.text import format_duration
+from minqa.views.text import counted, format_duration
 from minqa.views.view import Listing, View
 
 TABS = ("ask", "compare", "heads", "units")
@@ -123,9 +123,9 @@ class Tabs:
         is_question = parameters.get("tab", State.tab) in ("ask", "compare")
         return is_question and not parameters.get("q", "").strip()
 
-    def show(self, parameters: Mapping[str, Any]) -> str:
-        """The tab that an address, or its controls, ask for; an error is a sentence on the page."""
-        given, shown = self.moved(parameters), Shown()
+    def show(self, parameters: Mapping[str, Any]) -> tuple[int, str]:
+        """HTTP's status, and the tab that an address, or its controls, ask for; an error is a sentence on it."""
+        given, shown, status = self.moved(parameters), Shown(), 200
         try:
             state = State.of(self.initial(parameters) | given)
             shown["address"] = State.of(given).address
@@ -133,12 +133,12 @@ class Tabs:
                 raise InputError(f"There is no tab {state.tab}: there are {', '.join(TABS)}.")
             shown |= getattr(self, state.tab)(state)
         except InputError as error:
-            shown["error"] = str(error)
+            status, shown["error"] = 400, str(error)
         except Exception as error:  # a fault of ours: the terminal has the details
             traceback.print_exc(file=sys.stderr)
             kind = type(error).__name__
-            shown["error"] = f"This went wrong inside minqa ({kind}); the terminal says more."
-        return _template.render(shown)
+            status, shown["error"] = 500, f"This went wrong inside minqa ({kind}); the terminal says more."
+        return status, _template.render(shown)
 
     def ask(self, state: State) -> Shown:
         return self._answers(state, [state.model])
@@ -160,7 +160,9 @@ class Tabs:
             view = Answers(names, compare(state.q, replies), results, state.answers)
         texts = [one.passage.text for one in view.comparisons if state.influence]
         more = [_influence(replies[0].encoder, state.q, text) for text in texts]
-        passages = f"{len(searches[0].index.passages):,} passages, {_rerank(searches[0], state)} read closely"
+        number = len(searches[0].index.passages)
+        passages = " where ".join(filter(None, [counted(number, "passage"), searches[0].where]))
+        passages += f", {min(number, _rerank(searches[0], state))} read closely"
         seconds = format_duration(sum(clock.seconds.values()))
         settings = [described(reply.encoder, reply.answerer) for reply in replies]
         return {

@@ -55,6 +55,7 @@ class Search:
     encoder: Encoder
     answerer: Answerer | None = None
     index: Index = NOTHING  # nothing, where single texts are read
+    where: str = ""  # the condition that all passages of the index meet
     clock: Clock = field(default_factory=Clock)
 
     def ask(self, question: str, k: int, rerank: int | None) -> Reply:

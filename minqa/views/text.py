@@ -73,6 +73,11 @@ def title_of(passage: Passage, copies: int = 1) -> str:
     return " · ".join(filter(None, [passage.title, passage.section, alike]))
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of what a regular noun names: "1 passage", "1,024 passages"."""
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 def format_probability(value: float) -> str:
     """A probability in percent; never 0 or 100, which nobody knows."""
     return "< 1 %" if value <= 0.005 else "> 99 %" if value >= 0.995 else f"{100 * value:.0f} %"

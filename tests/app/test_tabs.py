@@ -1,13 +1,14 @@
 """What each tab of the app shows, without a browser: from the state in the address alone."""
 
 import re
+from dataclasses import replace
 from urllib.parse import parse_qsl
 
 import pytest
 from conftest import indexed, make_bert_folder, make_elmo_folder
 
 import minqa
-from minqa.app.tabs import State, Tabs
+from minqa.app.tabs import State, Tabs, _rerank
 from minqa.app.work import Search
 
 EVIL = "<script>war()</script> <img src=x onerror=war()> ${war()} {{war}} the world"
@@ -28,7 +29,7 @@ def tabs(tmp_path_factory):
 
 
 def show(tabs, tab="ask", **state):
-    return tabs.show({"tab": tab, **state})
+    return tabs.show({"tab": tab, **state})[1]
 
 
 def test_an_address_holds_the_state():
@@ -74,7 +75,7 @@ def test_a_form_that_changes_the_model_takes_what_is_usual_there(tabs):
         tabs.initial(form)["other"] == bert and tabs.initial({"tab": "compare", "model": ""})["other"] == elmo
     )
     form = {"tab": "units", "drawn": bert, "model": elmo, "kind": "feed-forward", "layer": "1", "unit": "7"}
-    assert "cell unit 1.7" in tabs.show(form)
+    assert "cell unit 1.7" in tabs.show(form)[1]
     form = {"tab": "ask", "q": "the war", "drawn": elmo, "model": bert, "layer": "2", "k": "2"}
     assert tabs.moved(form) == {"q": "the war", "k": "2"}
     assert tabs.moved(form | {"layer": "1"})["layer"] == "1"
@@ -158,9 +159,12 @@ def test_a_passage_without_a_word_has_no_influence_and_spoils_nothing(tabs, monk
 
 
 def test_the_foot_says_how_many_were_read_closely(tabs):
-    assert "4 passages, 100 read closely" in show(tabs, q="war")
-    assert "4 passages, 30 read closely" in show(tabs, q="war", layer=1)
-    assert "4 passages, 20 read closely" in show(tabs, q="war", layer=1, rerank=20)
+    assert "4 passages, 4 read closely" in show(tabs, q="war")
+    assert "4 passages, 4 read closely" in show(tabs, q="war", layer=1)
+    assert "4 passages, 3 read closely" in show(tabs, q="war", layer=1, rerank=3)
+    assert [_rerank(tabs.searches[0], State(layer=layer)) for layer in (-1, 1)] == [100, 30]
+    few = Tabs([replace(search, where="(year > 3)") for search in tabs.searches])
+    assert "4 passages where (year &gt; 3), 4 read closely" in show(few, q="war")
 
 
 def test_nothing_was_asked_yet(tabs):
