@@ -87,7 +87,7 @@ def test_only_passages_that_meet_a_condition_are_found(tiny, folder, condition, 
         ("(" * 9999, "cannot be read"),
         (
             "age > 3",
-            "There is no column age: there are id, lang, mixed, part, section, start, text, title, year; a text",
+            "There is no column age: there are id, lang, mixed, part, section, start, text, title, year;",
         ),
         ('year == "x"', 'year == "x" compares what cannot be compared, such as a number with text'),
         ("year ==\n" + "9" * 24, "The condition year == 9+ cannot be read"),
