@@ -92,8 +92,9 @@ class TextTokenizer:
         """Tokens of each text, or list of words; `prompt` is read before it and is none of its words."""
         prompt = well_formed(prompt)
         texts = [well_formed(text) if isinstance(text, str) else [*map(well_formed, text)] for text in texts]
-        strings = [prompt + text for text in texts if isinstance(text, str)]
-        encodings = iter(self.backend.encode_batch(strings))
+        encodings = iter(
+            self.backend.encode_batch([prompt + text for text in texts if isinstance(text, str)])
+        )
         return [
             self.read(text, next(encodings), prompt)
             if isinstance(text, str)

@@ -124,7 +124,7 @@ class Tabs:
         return is_question and not parameters.get("q", "").strip()
 
     def show(self, parameters: Mapping[str, Any]) -> tuple[int, str]:
-        """HTTP's status, and the tab that an address or its controls ask for; an error is a sentence on it."""
+        """HTTP's status, and the tab that an address or its controls ask for; errors are sentences."""
         given, shown, status = self.moved(parameters), Shown(), 200
         try:
             state = State.of(self.initial(parameters) | given)
