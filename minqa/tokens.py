@@ -59,7 +59,6 @@ class Tokens:
         return self.is_word if self.scored is None else self.scored > 0
 
 
-@lru_cache(2**16)
 def is_written(word: str) -> bool:
     """Whether a word, or a character, is more than punctuation and signs."""
     return word.isalnum() or any(not {kind, kind[0]} & MARKS for kind in map(unicodedata.category, word))
@@ -92,9 +91,8 @@ class TextTokenizer:
         """Tokens of each text, or list of words; `prompt` is read before it and is none of its words."""
         prompt = well_formed(prompt)
         texts = [well_formed(text) if isinstance(text, str) else [*map(well_formed, text)] for text in texts]
-        encodings = iter(
-            self.backend.encode_batch([prompt + text for text in texts if isinstance(text, str)])
-        )
+        strings = [prompt + text for text in texts if isinstance(text, str)]
+        encodings = iter(self.backend.encode_batch(strings))
         return [
             self.read(text, next(encodings), prompt)
             if isinstance(text, str)
