@@ -8,7 +8,8 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", os.path.abspath(f"{__file__}/../../.pytest_cache/compiled")
 )
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# Thousands of small programs run once or twice each: to compile them well takes longer than to run them.
+# Thousands of small programs run once or twice each: to compile them well takes longer than to run them. A
+# level that is set already comes after this one, and counts.
 os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=1 {os.environ.get('XLA_FLAGS', '')}"
 
 import hashlib
@@ -40,7 +41,8 @@ with install_import_hook("minqa", "beartype.beartype"):  # checks shapes and dty
     from minqa.text import Passage
 
 # Random models need few of the demo's leads to know what is usual.
-PASSAGES_SAMPLED, statistics.PASSAGES_SAMPLED = statistics.PASSAGES_SAMPLED, 128
+LEADS_THAT_USERS_READ = statistics.PASSAGES_SAMPLED
+statistics.PASSAGES_SAMPLED = 128
 hypothesis.settings.register_profile("minqa", deadline=None)  # the first call of a shape compiles
 hypothesis.settings.load_profile("minqa")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -312,10 +314,10 @@ def unchecked():
 
 
 @pytest.fixture(autouse=True)
-def as_many_leads_as_users_have(request, monkeypatch):
-    """What is usual to a real model is read from as many leads as a user's model reads."""
+def as_many_leads_as_users_read(request, monkeypatch):
+    """For a test that names the real model or the leads."""
     if {"minilm", "leads"} & {*request.fixturenames}:
-        monkeypatch.setattr(statistics, "PASSAGES_SAMPLED", PASSAGES_SAMPLED)
+        monkeypatch.setattr(statistics, "PASSAGES_SAMPLED", LEADS_THAT_USERS_READ)
 
 
 @pytest.fixture

@@ -44,12 +44,13 @@ def with_indexes(searches: Sequence[Search], source: Source, cache: Path) -> lis
 
     All models search the same passages, which the tokens of the first make; those that meet all conditions.
     """
-    condition, indexed = " and ".join(f"({condition})" for condition in source.where or ()), []
+    conditions, indexed = source.where or [], []
+    where = " and ".join(f"({one})" for one in conditions) if len(conditions) > 1 else "".join(conditions)
     for search in searches:
         path = source.index or _embedded(search, searches[0].encoder, source.corpus, cache)
         with search.clock, step("load"):
-            index = open_index(path, search.encoder, where=condition, cache=cache)
-        indexed.append(replace(search, index=index, where=condition))
+            index = open_index(path, search.encoder, where=where, cache=cache)
+        indexed.append(replace(search, index=index, where=where))
     return indexed
 
 

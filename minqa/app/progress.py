@@ -1,6 +1,5 @@
 """What is said on stderr: notes of one line, and how far a long task is. And Ctrl-C, which is never lost."""
 
-import os
 import signal
 import sys
 import threading
@@ -31,26 +30,27 @@ def check_pressed() -> None:
 def ctrl_c() -> Iterator[None]:
     """Within, Ctrl-C raises KeyboardInterrupt, wherever it falls, and at the end at the latest.
 
-    Python drops an exception that is raised in a destructor or a callback, as while JAX collects garbage; it
-    is raised again. One that is raised in an import can crash a library that is not ready yet, so there the
-    process ends at once: nothing has been begun.
+    In an import it could crash a library that is not ready yet, so it is raised after that. Python drops an
+    exception that is raised in a destructor or a callback, as while JAX collects garbage; it is raised again.
     """
 
     def interrupt(_: int, frame: FrameType | None) -> None:
         _pressed.set()
         if not _deferred.is_set():
-            if _is_importing(frame):
-                note("minqa: stopped.")
-                os._exit(130)
-            raise KeyboardInterrupt
+            if not _is_importing(frame):
+                raise KeyboardInterrupt
+            soon_again()
 
     def again() -> None:
         if running:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
+    def soon_again() -> None:
+        threading.Timer(0.05, again).start()
+
     def dropped(unraisable: Any) -> None:
         if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.05, again).start()  # after the destructor
+            soon_again()
         else:
             default_hook(unraisable)
 

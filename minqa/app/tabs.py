@@ -124,7 +124,10 @@ class Tabs:
         return is_question and not parameters.get("q", "").strip()
 
     def show(self, parameters: Mapping[str, Any]) -> tuple[int, str]:
-        """HTTP's status, and the tab that an address or its controls ask for; errors are sentences."""
+        """The tab that an address or its controls ask for, after HTTP's status.
+
+        An error is a sentence there: 400 if it is an InputError, or 500.
+        """
         given, shown, status = self.moved(parameters), Shown(), 200
         try:
             state = State.of(self.initial(parameters) | given)
@@ -160,9 +163,9 @@ class Tabs:
             view = Answers(names, compare(state.q, replies), results, state.answers)
         texts = [one.passage.text for one in view.comparisons if state.influence]
         more = [_influence(replies[0].encoder, state.q, text) for text in texts]
-        number = len(searches[0].index.passages)
+        number, rerank = len(searches[0].index.passages), _rerank(searches[0], state)
         passages = " where ".join(filter(None, [counted(number, "passage"), searches[0].where]))
-        passages += f", {min(number, _rerank(searches[0], state))} read closely"
+        passages += f", {min(number, max(state.k, rerank)) if rerank else 0} read closely"
         seconds = format_duration(sum(clock.seconds.values()))
         settings = [described(reply.encoder, reply.answerer) for reply in replies]
         return {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from minqa.corpus.shards import PASSAGE_COLUMNS, Shard
+from minqa.corpus.shards import Shard
 from minqa.files.extras import needed
 from minqa.text import InputError
 
@@ -18,13 +18,16 @@ _COMPARE = {
     ast.Gt: operator.gt, ast.GtE: operator.ge,
 }  # fmt: skip
 
+# What passages have beside the corpus's further columns; "" where there is none.
+TITLES = {"title", "section"}
+
 
 def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, " row"]]:
     """The rows of each shard that meet a condition: comparisons of columns, as Python writes them.
 
-    Columns are the corpus's further ones and a passage's own, such as title. An article without a column, or
-    with nothing in it, meets neither a comparison of it nor the opposite, but `year is None`. Nothing in a
-    shard where a number would be compared with text meets a condition.
+    Columns are the corpus's further ones, title and section. An article without a column, or with nothing in
+    it, meets neither a comparison of it nor the opposite; it meets `year is None`. A shard in which a number
+    would be compared with text has no row that meets the condition.
 
     Raises:
         InputError: the condition cannot be read, names a column that no shard has, or compares a number with
@@ -34,11 +37,11 @@ def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, 
         tree = ast.parse(condition.strip(), mode="eval").body
         expression = _expression(tree)
     except (SyntaxError, ValueError, TypeError, OverflowError, RecursionError, MemoryError):
-        example = 'year >= 1990 and lang == "en"'
+        example = 'year >= 1990 and lang == "en", or year is None'
         told = " ".join(condition.split())
         raise InputError(f"The condition {told} cannot be read: write one as {example}.") from None
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    known = sorted({*PASSAGE_COLUMNS, *(name for shard in shards for name in shard.columns)})
+    known = sorted({*TITLES, *(name for shard in shards for name in shard.columns)})
     if missing := sorted(names - {*known}):
         others = f"there are {', '.join(known)}"
         raise InputError(f"There is no column {missing[0]}: {others}; a text stands in quotes.")
@@ -51,13 +54,15 @@ def rows_where(condition: str, shards: Sequence[Shard]) -> list[Int[np.ndarray, 
 def _rows(shard: Shard, names: set[str], expression: Any) -> Int[np.ndarray, " row"] | None:
     """The rows of a shard that meet a condition; None if its columns cannot be compared so."""
     pyarrow = needed("pyarrow", "Reading an index", "corpus")
-    known = {"start", *names} & {*PASSAGE_COLUMNS, *shard.columns}
+    compute = needed("pyarrow.compute", "Reading an index", "corpus")
+    known = names & {*TITLES, *shard.columns}
     table = shard.read(lambda file: file.read(columns=[*known]))
-    for name in names - known:
-        table = table.append_column(name, pyarrow.nulls(shard.passages))
-    numbers = pyarrow.array(range(shard.passages), pyarrow.int64())
+    columns = {name: table[name] if name in known else pyarrow.nulls(shard.passages) for name in names}
+    for name in names & TITLES:
+        columns[name] = compute.if_else(compute.not_equal(columns[name], ""), columns[name], None)
+    columns["minqa row"] = np.arange(shard.passages)
     try:
-        return table.append_column("minqa row", numbers).filter(expression)["minqa row"].to_numpy()
+        return pyarrow.table(columns).filter(expression)["minqa row"].to_numpy()
     except pyarrow.ArrowException:
         return None
 
@@ -89,4 +94,8 @@ def _expression(node: ast.expr) -> Any:
 def _side(node: ast.expr) -> Any:
     """A column, or a value that it is compared with."""
     compute = needed("pyarrow.compute", "Reading an index", "corpus")
-    return compute.field(node.id) if isinstance(node, ast.Name) else compute.scalar(ast.literal_eval(node))
+    if isinstance(node, ast.Name):
+        return compute.field(node.id)
+    if (value := ast.literal_eval(node)) is None:  # to which nothing compares
+        raise ValueError("`is None` is meant")
+    return compute.scalar(value)

@@ -22,7 +22,15 @@ from minqa.inside.compare import Comparison, Reply
 from minqa.views.colours import query_heat, similarity_scale
 from minqa.views.figure import Panel
 from minqa.views.terminal import faint, heading, legend, shaded, side_by_side, style
-from minqa.views.text import as_json, format_probability, format_score, one_line, phrase_parts, title_of
+from minqa.views.text import (
+    as_json,
+    counted,
+    format_probability,
+    format_score,
+    one_line,
+    phrase_parts,
+    title_of,
+)
 from minqa.views.view import View
 
 MAX_TITLE_CHARACTERS = 40
@@ -137,7 +145,7 @@ def described(encoder: Encoder, answerer: Answerer | None = None) -> str:
         weights = encoder.weights if statistics else "none"
         how += [f"weights {weights}", f"window {WINDOW}", f"neighbours {NEIGHBOURS}"]
     how.append(f"answers of {answerer.name}" if answerer else "spans by heat")
-    how.append(f"statistics of {statistics.documents if statistics else 0:,} passages")
+    how.append(f"statistics of {counted(statistics.documents if statistics else 0, 'passage')}")
     line = " · ".join([*how, f"minqa {version('minqa')}"])
     fingerprints = encoder.fingerprint, answerer and answerer.fingerprint
     frequency = sorted(statistics.frequency.items()) if statistics else []

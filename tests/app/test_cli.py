@@ -4,6 +4,7 @@ import base64
 import errno
 import hashlib
 import html
+import importlib
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import replace
@@ -827,6 +829,21 @@ def in_a_destructor(path):
     raise AssertionError("Ctrl-C was lost")
 
 
+def in_an_import(path):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "is_pressed.py").write_text(
+            "import signal\n"
+            "try:\n"
+            "    signal.raise_signal(signal.SIGINT)\n"
+            "except KeyboardInterrupt:\n"
+            "    raise SystemExit('in a library that is not ready') from None\n"
+        )
+        sys.path.insert(0, folder)
+        importlib.import_module("is_pressed")
+    time.sleep(5)
+    raise AssertionError("Ctrl-C was lost")
+
+
 def by_a_library_that_raises_another(path):
     try:
         press()
@@ -840,9 +857,10 @@ def by_a_library_that_goes_on(path):
 
 
 @pytest.mark.parametrize(
-    "lost", [in_a_destructor, by_a_library_that_raises_another, by_a_library_that_goes_on]
+    "lost", [in_a_destructor, in_an_import, by_a_library_that_raises_another, by_a_library_that_goes_on]
 )
 def test_ctrl_c_is_never_lost(lost, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
     before = signal.getsignal(signal.SIGINT)
     monkeypatch.setattr("minqa.app.corpora.describe_index", lost)
     start = time.monotonic()

@@ -139,13 +139,14 @@ def test_foreign_text_is_shown_as_text(tabs):
     ],
 )
 def test_an_error_is_a_sentence_on_the_page(tabs, tab, state, sentence):
-    shown = show(tabs, tab, **state)
-    assert '<p class="error" role="alert">' in shown and sentence in shown
+    status, shown = tabs.show({"tab": tab, **state})
+    assert status == 400 and '<p class="error" role="alert">' in shown and sentence in shown
 
 
 def test_a_fault_of_ours_is_a_sentence_too(tabs, monkeypatch, capsys):
     monkeypatch.setattr("minqa.app.work.ask", lambda *_, **__: 1 / 0)
-    assert "This went wrong inside minqa (ZeroDivisionError)" in show(tabs, q="war")
+    status, shown = tabs.show({"q": "war"})
+    assert status == 500 and "This went wrong inside minqa (ZeroDivisionError)" in shown
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -160,11 +161,12 @@ def test_a_passage_without_a_word_has_no_influence_and_spoils_nothing(tabs, monk
 
 def test_the_foot_says_how_many_were_read_closely(tabs):
     assert "4 passages, 4 read closely" in show(tabs, q="war")
-    assert "4 passages, 4 read closely" in show(tabs, q="war", layer=1)
+    assert "4 passages, 3 read closely" in show(tabs, q="war", k=3, rerank=1), "all that are shown"
+    assert "4 passages, 0 read closely" in show(tabs, q="war", rerank=0)
     assert "4 passages, 3 read closely" in show(tabs, q="war", layer=1, rerank=3)
     assert [_rerank(tabs.searches[0], State(layer=layer)) for layer in (-1, 1)] == [100, 30]
-    few = Tabs([replace(search, where="(year > 3)") for search in tabs.searches])
-    assert "4 passages where (year &gt; 3), 4 read closely" in show(few, q="war")
+    few = Tabs([replace(search, where="year > 3") for search in tabs.searches])
+    assert "4 passages where year &gt; 3, 4 read closely" in show(few, q="war")
 
 
 def test_nothing_was_asked_yet(tabs):
