@@ -26,7 +26,7 @@ _NAMES = {
     "answers.spans": "best_spans span_scores",
     "answers.span_head": "SpanHead load_span_head read_answers",
     "corpus.readers": "Article Corpus demo_passages open_corpus",
-    "corpus.calibration": "calibrate",
+    "corpus.statistics": "calibrate",
     "corpus.passages": "split",
     "corpus.vectors": "Prepared Sharded prepare quantize shard",
     "corpus.index": "DiskIndex open_index",

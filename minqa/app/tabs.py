@@ -124,10 +124,7 @@ class Tabs:
         return is_question and not parameters.get("q", "").strip()
 
     def show(self, parameters: Mapping[str, Any]) -> tuple[int, str]:
-        """The tab that an address or its controls ask for, after HTTP's status.
-
-        An error is a sentence there: 400 if it is an InputError, or 500.
-        """
+        """HTTP's status, and the tab that is asked for; with 400, or 500 if the fault is ours, a sentence."""
         given, shown, status = self.moved(parameters), Shown(), 200
         try:
             state = State.of(self.initial(parameters) | given)

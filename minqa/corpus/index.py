@@ -21,9 +21,14 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from minqa.ask import Index
-from minqa.corpus.calibration import calibrate
 from minqa.corpus.shards import MADE_WITH, Shard, read_shard
-from minqa.corpus.statistics import PASSAGES_SAMPLED, demo_statistics, read_statistics, write_statistics
+from minqa.corpus.statistics import (
+    PASSAGES_SAMPLED,
+    calibrate,
+    demo_statistics,
+    read_statistics,
+    write_statistics,
+)
 from minqa.corpus.storage import writing
 from minqa.corpus.where import rows_where
 from minqa.encoder import Encoder, Statistics

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from minqa.corpus.articles import COMPRESSIONS, MAX_CHARACTERS, Article, Corpus, Row, opened
-from minqa.corpus.wikipedia import file_namespaces, read_dump
-from minqa.corpus.wikitext import plain
+from minqa.corpus.wikipedia import file_namespaces, plain, read_dump
 from minqa.files.checkpoint import first_line, read_json
 from minqa.files.extras import needed, package_folder
 from minqa.text import InputError, Passage, well_formed

@@ -22,7 +22,7 @@ from minqa.corpus import articles as articles_module
 from minqa.corpus.articles import Article
 from minqa.corpus.index import DiskIndex
 from minqa.corpus.readers import open_corpus
-from minqa.corpus.wikitext import plain
+from minqa.corpus.wikipedia import plain
 
 
 def write(path, content):
@@ -257,7 +257,7 @@ def test_without_the_demo_group_a_sentence_says_so(monkeypatch):
         open_corpus()
 
 
-MODULES = "articles readers wikipedia wikitext passages calibration statistics storage".split()
+MODULES = "articles readers wikipedia passages statistics storage".split()
 MODULES += "shards index embedded writer vectors".split()
 EXTRA = ("pyarrow", "filelock", "mwxml", "mwparserfromhell")
 

@@ -13,8 +13,7 @@ import pytest
 import minqa
 from minqa.corpus.articles import Article
 from minqa.corpus.readers import open_corpus
-from minqa.corpus.wikipedia import read_dump
-from minqa.corpus.wikitext import plain
+from minqa.corpus.wikipedia import plain, read_dump
 
 HEAD = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/" version="0.10" xml:lang="de">
 <siteinfo><sitename>Wiki</sitename><dbname>dewiki</dbname><namespaces>
