@@ -36,6 +36,10 @@ class Scale:
         steps = sum(size >= limit for limit in self.limits)
         return (COLD if self.signed and value < 0 else SHADES)[steps - 1] if steps else None
 
+    def reached(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+        """How many of the limits each number reaches; NaN for one that is not finite."""
+        return np.where(np.isfinite(values), (values[..., None] >= np.array(self.limits)).sum(-1), np.nan)
+
     def colours(self, values: Float[np.ndarray, " word"]) -> list[str | None]:
         return [self.colour(value) for value in values.tolist()]
 

@@ -1,8 +1,9 @@
 // Makes heat maps answer to pointer and keyboard. Each block carries its numbers in data-map:
 //   rows     similarity [query word][passage word], null where two words cannot be compared
-//   heat     of each passage word, null for punctuation
+//   steps    of the colours, from 1, that each of these reaches, or 0
+//   heat     the same of each passage word by all query words, null for punctuation
 //   partner  the query word that makes each passage word hot, -1 where there is none
-//   bounds   the similarity at which each of `shades` begins
+//   shades   the colours
 // It may be called again when there are more blocks, and loaded again, as in a notebook.
 function minqaReady() {
   for (const map of document.querySelectorAll('.minqa[data-map]:not([data-ready])')) {
@@ -21,16 +22,11 @@ function minqaAnswer(map, data) {
   const buttons = query.filter((word) => word.hasAttribute('role')); // words with weight
   let kept = query.findIndex((word) => word.getAttribute('aria-pressed') === 'true');
 
-  const shade = (similarity) => {
-    if (similarity === null) return undefined;
-    return data.shades[data.bounds.filter((bound) => similarity >= bound).length - 1];
-  };
-
   // Shade the passage by one query word, or by all of them (row -1).
   const paint = (row) =>
     passage.forEach((word, i) => {
       const isWord = data.heat[i] !== null;
-      const colour = shade(row < 0 || !isWord ? data.heat[i] : data.rows[row][i]);
+      const colour = data.shades[(row < 0 || !isWord ? data.heat[i] : data.steps[row][i]) - 1];
       if (colour) word.setAttribute('style', 'background:' + colour);
       else word.removeAttribute('style');
       const partner = row < 0 ? data.partner[i] : row;

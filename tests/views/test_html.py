@@ -20,6 +20,7 @@ from minqa.heatmap import heat_map
 from minqa.spans import Span
 from minqa.tokens import tokens_of_words
 from minqa.views import html
+from minqa.views.colours import SHADES, similarity_scale
 
 EVIL = "<script>a(1)</script> <img onerror='a(1)'> </style> {{ x }} {% raw %} $style \x1b[31m \u202e & \" '"
 
@@ -110,6 +111,15 @@ def test_what_is_not_finite_is_null_in_the_data():
     shown = alone([replace(result("fox .", np.eye(2)), heat_map=replace(heat, word_similarity=rows))]).html()
     assert data_of(shown)["rows"] == [[1.0, None]] and data_of(shown)["heat"][1] is None
     assert 'title="fox · . –"' in shown
+
+
+def test_the_script_shades_as_the_page_does_on_however_narrow_a_scale():
+    close, narrow = np.array([[0.99951, 0.99945]], np.float32), {"baseline": 0.999, "identical": 1.0}
+    heat = replace(result("fox ran", np.eye(2)).heat_map, word_similarity=close, **narrow)
+    data = data_of(alone([replace(result("fox ran", np.eye(2)), heat_map=heat)]).html())
+    colours = [data["shades"][int(step) - 1] for step in data["heat"]]
+    assert colours == similarity_scale(heat).colours(heat.heat) == [SHADES[1], SHADES[1]]
+    assert data["steps"] == [[2, 2]]
 
 
 def test_a_scale_says_where_it_begins_and_ends():
