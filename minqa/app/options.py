@@ -104,8 +104,7 @@ also as .gz, .bz2 or .xz, or a data set of the Hugging Face hub, such as wikimed
 [default: Wikipedia leads]"""
 Corpus = Annotated[str | None, option(source, "CORPUS", CORPUS)]
 INDEX = "A folder that index made, instead of --corpus."
-WHERE = """Only what meets a condition on title, section or a column of the corpus, as
-'year > 1990 and lang == "en"' or 'year is None'."""
+WHERE = """Only what meets a condition on columns of the corpus, as 'year > 1990 or title == "War"'."""
 
 
 @dataclass(frozen=True)
