@@ -44,8 +44,7 @@ def with_indexes(searches: Sequence[Search], source: Source, cache: Path) -> lis
 
     All models search the same passages, which the tokens of the first make; those that meet all conditions.
     """
-    conditions, indexed = source.where or [], []
-    where = " and ".join(f"({one})" for one in conditions) if len(conditions) > 1 else "".join(conditions)
+    where, indexed = " and ".join(f"({condition})" for condition in source.where or ()), []
     for search in searches:
         path = source.index or _embedded(search, searches[0].encoder, source.corpus, cache)
         with search.clock, step("load"):

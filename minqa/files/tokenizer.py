@@ -36,8 +36,7 @@ class SubwordTokenizer(TextTokenizer):
         at = np.repeat(np.int32(-1), len(text) + 1)  # the number of each character's word
         for number, (start, end) in enumerate(words.tolist()):
             at[start:end] = number
-        known = {char: is_written(char) for char in {*text}}
-        written = (at >= 0) & [*(known[char] for char in text), False]
+        written = (at >= 0) & [*map({char: is_written(char) for char in {*text}}.get, text), False]
 
         def first(wanted):
             """The first wanted character of each token or after it; the end of the text if there is none."""

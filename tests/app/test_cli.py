@@ -526,7 +526,9 @@ def test_only_what_meets_every_condition_is_searched(run, bert_folder, tmp_path)
     status, output, _ = run(*asked, "--where", "year < 1950", "--where", 'lang == "en" or lang == "fr"')
     [result] = json.loads(output)["results"]
     assert status == 0 and (result["text"], result["extra"]) == ("a war", {"year": 1914, "lang": "en"})
-    assert_sentence(run(*asked, "--where", "year = 3"), "The condition year = 3 cannot be read: write one as")
+    assert_sentence(
+        run(*asked, "--where", "year = 3"), "The condition (year = 3) cannot be read: write one as"
+    )
     assert_sentence(run(*asked, "--where", "lang == de"), "There is no column de")
 
 
