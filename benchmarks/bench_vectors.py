@@ -55,7 +55,7 @@ def bench_maxsim(compare, shape):
         return lambda: (passages @ query.T).max(1) @ weights
 
     compare(
-        lambda: np.asarray(score(*on_device).sum(1)),
+        lambda: np.asarray(score(*on_device)).sum(1),
         {"PyTorch": in_pytorch, "NumPy": in_numpy},
         device=lambda: score(*on_device),
         agree=agree_to(atol=1e-5),

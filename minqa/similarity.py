@@ -120,6 +120,8 @@ def match(
 
 def _match_parts(queries, parts, **how):
     """Part after part. As every length is compiled, the rows after its last block are read in few lengths."""
+    if len(parts) == 1 and isinstance(parts[0], jax.Array):
+        return best_matches(queries, parts[0], **how)  # and nothing but the queries is sent to a device
     shape, first = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
@@ -139,14 +141,16 @@ def _match_parts(queries, parts, **how):
 
 
 @partial(jax.jit, static_argnames=("k", "similarity"))
-def best_matches(queries, passages, best, rows, *, k, similarity):
+def best_matches(queries, passages, best=None, rows=None, *, k, similarity):
     """The best k of `best` and of the passages, rows `rows[0]` on; `rows[1]` to below `rows[2]` count."""
+    shape = len(queries), k
+    best = best or (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
+    first, low, high = (0, 0, len(passages)) if rows is None else rows
     block = -(-max(k, min(len(passages), BLOCK_PASSAGES)) // MIN_BLOCK) * MIN_BLOCK
     fits = len(queries) * len(passages) <= SIMILARITIES_AT_ONCE
     all_scores = len(passages) * max(64, len(queries))
     number = by_device(cpu=1 if fits else len(passages), accelerator=-(-all_scores // BLOCK_SIMILARITIES))
     block = max(block, -(-len(passages) // number))
-    first, low, high = rows
     high = jnp.minimum(high, first + len(passages))
     if len(passages) < block:
         passages = jnp.pad(passages, ((0, block - len(passages)), (0, 0)))

@@ -116,9 +116,7 @@ def _match(queries, passages, size, *, mesh, k, similarity):
     def local(queries, passages, size):
         first = jax.lax.axis_index(axes) * len(passages)
         rows = jnp.stack([first, first, size]).astype(jnp.int32)
-        shape = len(queries), k
-        none = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
-        best = best_matches(queries, passages, none, rows, k=k, similarity=similarity)
+        best = best_matches(queries, passages, rows=rows, k=k, similarity=similarity)
         scores, rows = (jax.lax.all_gather(part, axes, axis=1, tiled=True) for part in best)
         scores, order = jax.lax.top_k(scores, k)
         return scores, jnp.take_along_axis(rows, order, 1)
