@@ -25,7 +25,6 @@ Similarity: TypeAlias = Callable[[Any, Any], Float[Array, "query passage"]]
 
 def cosine(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
     """Cosine of every pair of vectors up to 1e30; 0 if one is zero, or below 1e-30 in every number."""
-    query = jnp.asarray(query)
     query = query * _power(query)[:, None]
     return (dot(query, passage).T * inverse_length(passage)[:, None] * inverse_length(query)[None, :]).T
 
@@ -59,7 +58,6 @@ def inverse_length(vectors: Vectors) -> Float[Array, " row"]:
         # Two wheres: without the inner one the gradient at zero is not a number.
         return jnp.where(power > 0, power * jax.lax.rsqrt(jnp.where(power > 0, squares, 1)), 0)
 
-    vectors = jnp.asarray(vectors)
     squares = jnp.square(vectors).sum(1)
     moderate = ((squares > 1e-30) & (squares < 1e30)).all()  # so that no square was lost
     return jax.lax.cond(moderate, lambda _, squares: jax.lax.rsqrt(squares), any_size, vectors, squares)
@@ -99,8 +97,7 @@ def match(
     """
     queries = queries if isinstance(queries, jax.Array) else np.asarray(queries, np.float32)
     if queries.ndim == 1:
-        [scores], [indices] = match(queries[None], passages, k=k, similarity=similarity)
-        return scores, indices
+        return jax.tree.map(lambda best: best[0], match(queries[None], passages, k=k, similarity=similarity))
     if hasattr(passages, "match"):
         return passages.match(queries, k=k, similarity=similarity)
     parts: Any = [passages] if isinstance(passages, jax.Array | np.ndarray) else passages
@@ -108,52 +105,55 @@ def match(
         parts = [np.asarray(passages, np.float32)]  # a list of vectors
     shape = parts[0].shape if len(parts) else ()
     if queries.ndim != 2 or (len(parts) and len(shape) != 2):
-        shapes = f"{queries.shape} and {shape}"
-        raise ValueError(f"match takes queries [query, dim] and passages [passage, dim], not {shapes}.")
+        raise ValueError(f"match takes [query, dim] and [passage, dim], not {queries.shape} and {shape}.")
     size = sum(map(len, parts))
     if k < 1 or not len(queries) or not size:
         raise ValueError(f"k is {k}, with {len(queries)} queries and {size} passages; none may be 0.")
     blocks = [queries[start : start + BLOCK_QUERIES] for start in range(0, len(queries), BLOCK_QUERIES)]
-    best = [_match_parts(block, parts, k=min(k, size), similarity=similarity) for block in blocks]
+    # Where one array is searched, nothing but the queries is sent to a device.
+    find = best_matches if len(parts) == 1 and isinstance(parts[0], jax.Array) else _match_parts
+    best = [find(block, parts, k=min(k, size), similarity=similarity) for block in blocks]
     return best[0] if len(best) == 1 else jax.tree.map(lambda *blocks: jnp.concatenate(blocks), *best)
 
 
 def _match_parts(queries, parts, **how):
-    """Part after part. As every length is compiled, the rows after its last block are read in few lengths."""
-    if len(parts) == 1 and isinstance(parts[0], jax.Array):
-        return best_matches(queries, parts[0], **how)  # and nothing but the queries is sent to a device
-    shape, first = (len(queries), how["k"]), 0
+    """Part after part. As every length is compiled, the last rows of NumPy's arrays are a piece apart."""
+    shape, end = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
-        rest = len(part) % BLOCK_PASSAGES if isinstance(part, np.ndarray) else 0
-        whole, end = len(part) - rest, first + len(part)
-        pieces = [(part[:whole] if rest else part, first, first)] if whole else []
-        if rest:  # with rows before it that do not count again or, in a short part, zeros after it
-            length = -(-rest // MIN_BLOCK) * MIN_BLOCK
-            last = part[-length:] if whole else np.pad(part, ((0, length - rest), (0, 0)))
-            pieces.append((last, max(end - length, first), end - rest))
-        for piece, start, low in pieces:
-            best = best_matches(queries, piece, best, np.array([start, low, end], np.int32), **how)
-        first = end
+        first, end = end, end + len(part)
+        pieces, rows = [part], [(first, first, end)]
+        if isinstance(part, np.ndarray) and (rest := len(part) % MIN_BLOCK):
+            # with rows before them that do not count again or, in a short part, zeros after them
+            short = MIN_BLOCK - len(part)
+            last = np.pad(part, ((0, short), (0, 0))) if short > 0 else part[-MIN_BLOCK:]
+            pieces = [part[:-rest], last]
+            rows.append((max(end - MIN_BLOCK, first), end - rest, end))
+        best = best_matches(queries, pieces, best, np.array(rows, np.int32), **how)
         if number % PARTS_AHEAD == PARTS_AHEAD - 1:
             jax.block_until_ready(best)
     return best
 
 
 @partial(jax.jit, static_argnames=("k", "similarity"))
-def best_matches(queries, passages, best=None, rows=None, *, k, similarity):
-    """The best k of `best` and of the passages, rows `rows[0]` on; `rows[1]` to below `rows[2]` count."""
-    shape = len(queries), k
-    best = best or (jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32))
-    first, low, high = (0, 0, len(passages)) if rows is None else rows
+def best_matches(queries, pieces, best=None, rows=((0, 0, 2**31 - 1),), *, k, similarity):
+    """The best k of `best` and of passages in pieces, see `_best_of_piece`; by default all of one piece."""
+    best = best or (jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32))
+    for piece, place in zip(pieces, rows, strict=True):
+        best = _best_of_piece(queries, piece, best, place, k, similarity) if len(piece) else best
+    return best
+
+
+def _best_of_piece(queries, passages, best, place, k, similarity):
+    """The best k of `best` and of the passages, rows `place[0]` on; `place[1]` to below `place[2]` count."""
+    first, low, high = place
     block = -(-max(k, min(len(passages), BLOCK_PASSAGES)) // MIN_BLOCK) * MIN_BLOCK
     fits = len(queries) * len(passages) <= SIMILARITIES_AT_ONCE
     all_scores = len(passages) * max(64, len(queries))
     number = by_device(cpu=1 if fits else len(passages), accelerator=-(-all_scores // BLOCK_SIMILARITIES))
     block = max(block, -(-len(passages) // number))
     high = jnp.minimum(high, first + len(passages))
-    if len(passages) < block:
-        passages = jnp.pad(passages, ((0, block - len(passages)), (0, 0)))
+    passages = jnp.pad(passages, ((0, max(0, block - len(passages))), (0, 0)))
 
     def step(best, start):
         # The last block starts early enough to be whole; what it shares with the one before is masked.
@@ -212,8 +212,7 @@ def maxsim(
     Raises:
         ValueError: an array has the wrong number of axes.
     """
-    given = (query, weights, passages, mask)
-    arrays = [array if hasattr(array, "ndim") else np.asarray(array) for array in given]
+    arrays = [a if hasattr(a, "ndim") else np.asarray(a) for a in (query, weights, passages, mask)]
     if [array.ndim for array in arrays] != [2, 1, 3, 2]:
         wanted = "query [query, dim], weights [query], passages [passage, row, dim], mask [passage, row]"
         raise ValueError(f"maxsim takes {wanted}, not {', '.join(str(array.shape) for array in arrays)}.")

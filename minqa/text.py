@@ -7,13 +7,10 @@ import numpy as np
 from jaxtyping import Int
 
 # A full stop ends no sentence after an initial, a dotted abbreviation ("U.S.") or one of these.
-_ABBREVIATIONS = (
-    "Dr|Mr|Ms|St|Mt|Ft|No|vs|cf|ca|Jr|Sr|Co|pp|al|Lt",
-    "Mrs|Vol|Inc|Ltd|Gen|Col|Rev|Gov|Sen|etc",
-)
+_ABBREVIATED = ("Dr|Mr|Ms|St|Mt|Ft|No|vs|cf|ca|Jr|Sr|Co|pp|al|Lt", "Mrs|Vol|Inc|Ltd|Gen|Col|Rev|Gov|Sen|etc")
 _SENTENCE_END = re.compile(
     r"(?<!\b[A-Za-z]\.)"
-    + "".join(rf"(?<!\b(?:{words})\.)" for words in _ABBREVIATIONS)
+    + "".join(rf"(?<!\b(?:{words})\.)" for words in _ABBREVIATED)
     + r"(?<=[.!?])[\"'”’)\]]*(?:\[\w+\])*(\s+)(?=[\"'“‘(\[]*[A-Z0-9])"
 )
 

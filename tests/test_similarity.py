@@ -205,9 +205,7 @@ def test_lists_are_arrays():
 )
 def test_arrays_of_a_wrong_rank_are_refused_by_match(unchecked, queries, passages):
     arrays_ = np.ones(queries, np.float32), np.ones(passages, np.float32)
-    with pytest.raises(
-        ValueError, match=r"match takes queries \[query, dim\] and passages \[passage, dim\]"
-    ) as error:
+    with pytest.raises(ValueError, match=r"match takes \[query, dim\] and \[passage, dim\]") as error:
         match(*arrays_, k=1)
     assert "\n" not in str(error.value)
 

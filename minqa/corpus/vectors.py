@@ -115,8 +115,8 @@ def _match(queries, passages, size, *, mesh, k, similarity):
 
     def local(queries, passages, size):
         first = jax.lax.axis_index(axes) * len(passages)
-        rows = jnp.stack([first, first, size]).astype(jnp.int32)
-        best = best_matches(queries, passages, rows=rows, k=k, similarity=similarity)
+        rows = jnp.stack([first, first, size]).astype(jnp.int32)[None]
+        best = best_matches(queries, [passages], rows=rows, k=k, similarity=similarity)
         scores, rows = (jax.lax.all_gather(part, axes, axis=1, tiled=True) for part in best)
         scores, order = jax.lax.top_k(scores, k)
         return scores, jnp.take_along_axis(rows, order, 1)
