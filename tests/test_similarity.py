@@ -483,3 +483,12 @@ def test_a_corpus_in_parts_is_one_corpus(lengths, k):
         for found, one in zip(match(queries, way, k=k), expected, strict=True):
             np.testing.assert_array_equal(found, one)
     assert np.asarray(expected[1]).tolist() == reference(queries, passages, k)[1].tolist()
+
+
+@pytest.mark.parametrize("lengths", [(600, 700, 1000, 1023), (9, 17, 500)])
+def test_parts_that_differ_in_their_last_rows_share_a_program(lengths):
+    """Shards have many lengths, and every shape is compiled."""
+    first, *others = [np.ones((length, 8), np.float32) for length in lengths]
+    queries = np.ones((2, 8), np.float32)
+    match(queries, [first], k=3)
+    assert compilations(lambda: match(queries, others, k=3)) == 0
