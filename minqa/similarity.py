@@ -79,7 +79,7 @@ def match(
     """The k passages most similar to each query, by exact comparison of all pairs.
 
     Memory grows with queries × k, not × passages. On CPU a similarity has the same bits wherever its passage
-    lies: in one array, in several, or on any number of devices.
+    lies in arrays of NumPy's, in one or in several.
 
     Args:
         queries: float32 [query, dim], or [dim] for one query.
@@ -90,7 +90,7 @@ def match(
 
     Returns:
         Similarities in falling order, and the passages' int32 indices; of equals the lower index first. What
-        is not a number comes last, with the lowest float32.
+        is not a number, or below all float32, comes last, with the lowest float32.
 
     Raises:
         ValueError: an array has the wrong number of axes, k is below 1, or there is nothing to compare.
@@ -110,43 +110,43 @@ def match(
     if k < 1 or not len(queries) or not size:
         raise ValueError(f"k is {k}, with {len(queries)} queries and {size} passages; none may be 0.")
     blocks = [queries[start : start + BLOCK_QUERIES] for start in range(0, len(queries), BLOCK_QUERIES)]
-    # Where one array is searched, nothing but the queries is sent to a device.
-    find = best_matches if len(parts) == 1 and isinstance(parts[0], jax.Array) else _match_parts
+    # An array on a device is searched in one call, which sends it nothing but the queries.
+    find = best_matches if isinstance(passages, jax.Array) else _match_parts
     best = [find(block, parts, k=min(k, size), similarity=similarity) for block in blocks]
     return best[0] if len(best) == 1 else jax.tree.map(lambda *blocks: jnp.concatenate(blocks), *best)
 
 
 def _match_parts(queries, parts, **how):
-    """Part after part. As every length is compiled, the last rows of NumPy's arrays are a piece apart."""
+    """Part after part. As every length is compiled, NumPy's are cut at a multiple of `MIN_BLOCK` rows."""
     shape, end = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
         first, end = end, end + len(part)
-        pieces, rows = [part], [(first, first, end)]
+        pieces, bounds = [part], [(first, first, end)]
         if isinstance(part, np.ndarray) and (rest := len(part) % MIN_BLOCK):
             # with rows before them that do not count again or, in a short part, zeros after them
             short = MIN_BLOCK - len(part)
             last = np.pad(part, ((0, short), (0, 0))) if short > 0 else part[-MIN_BLOCK:]
             pieces = [part[:-rest], last]
-            rows.append((max(end - MIN_BLOCK, first), end - rest, end))
-        best = best_matches(queries, pieces, best, np.array(rows, np.int32), **how)
+            bounds.append((max(end - MIN_BLOCK, first), end - rest, end))
+        best = best_matches(queries, pieces, best, np.array(bounds, np.int32), **how)
         if number % PARTS_AHEAD == PARTS_AHEAD - 1:
             jax.block_until_ready(best)
     return best
 
 
 @partial(jax.jit, static_argnames=("k", "similarity"))
-def best_matches(queries, pieces, best=None, rows=((0, 0, 2**31 - 1),), *, k, similarity):
+def best_matches(queries, pieces, best=None, bounds=((0, 0, 2**31 - 1),), *, k, similarity):
     """The best k of `best` and of passages in pieces, see `_best_of_piece`; by default all of one piece."""
     best = best or (jnp.full((len(queries), k), -jnp.inf), jnp.zeros((len(queries), k), jnp.int32))
-    for piece, place in zip(pieces, rows, strict=True):
-        best = _best_of_piece(queries, piece, best, place, k, similarity) if len(piece) else best
+    for piece, bound in zip(pieces, bounds, strict=True):
+        best = _best_of_piece(queries, piece, best, bound, k, similarity) if len(piece) else best
     return best
 
 
-def _best_of_piece(queries, passages, best, place, k, similarity):
-    """The best k of `best` and of the passages, rows `place[0]` on; `place[1]` to below `place[2]` count."""
-    first, low, high = place
+def _best_of_piece(queries, passages, best, bounds, k, similarity):
+    """The best k of `best` and of the passages, rows `first` on, of which `low` to below `high` count."""
+    first, low, high = bounds
     block = -(-max(k, min(len(passages), BLOCK_PASSAGES)) // MIN_BLOCK) * MIN_BLOCK
     fits = len(queries) * len(passages) <= SIMILARITIES_AT_ONCE
     all_scores = len(passages) * max(64, len(queries))
@@ -160,7 +160,7 @@ def _best_of_piece(queries, passages, best, place, k, similarity):
         place = jnp.minimum(start, len(passages) - block)
         vectors = jax.lax.dynamic_slice_in_dim(passages, place, block).astype(jnp.float32)
         scores = similarity(queries, vectors)
-        scores = jnp.where(jnp.isnan(scores), jnp.finfo(scores.dtype).min, scores)
+        scores = jnp.fmax(scores, jnp.finfo(scores.dtype).min)  # also of what is not a number
         rows = first + place + jnp.arange(block, dtype=jnp.int32)
         counts = (rows >= jnp.maximum(first + start, low)) & (rows < high)
         scores, places = _top_k(jnp.where(counts[None], scores, -jnp.inf), k)

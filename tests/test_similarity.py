@@ -1,5 +1,6 @@
 """Cosines and exact top-k against NumPy."""
 
+from collections import deque
 from functools import partial
 
 import jax
@@ -492,3 +493,17 @@ def test_parts_that_differ_in_their_last_rows_share_a_program(lengths):
     queries = np.ones((2, 8), np.float32)
     match(queries, [first], k=3)
     assert compilations(lambda: match(queries, others, k=3)) == 0
+
+
+@pytest.mark.parametrize("name", ["dot", "euclidean"])
+def test_what_is_too_far_for_float32_is_a_passage_all_the_same(name):
+    query, far = np.array([[1e25, 0]], np.float32), np.array([[-1e25, 0], [1e25, 0], [-2e25, 0]], np.float32)
+    scores, rows = match(query, far, k=3, similarity=SIMILARITIES[name])
+    assert rows.tolist() == [[1, 0, 2]]
+    assert scores[0, 1:].tolist() == [np.finfo(np.float32).min] * 2
+
+
+def test_any_sequence_holds_parts():
+    passages, query = np.eye(4, dtype=np.float32), np.eye(4, dtype=np.float32)[2]
+    for part in (passages, jnp.asarray(passages)):
+        assert match(query, deque([part]), k=1)[1].tolist() == [2]

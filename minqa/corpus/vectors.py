@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int8, Num
 
-from minqa.similarity import Part, Similarity, best_matches, cosine, dot, inverse_length, match
+from minqa.similarity import MIN_BLOCK, Part, Similarity, best_matches, cosine, dot, inverse_length, match
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def shard(passages: Part | Sequence[Part], mesh: jax.sharding.Mesh) -> Sharded:
     ends = np.cumsum([len(part) for part in parts])
     if not len(parts) or not ends[-1]:
         raise ValueError("There are no passages to spread.")
-    share = -(-ends[-1] // mesh.size)
+    share = -(-ends[-1] // (mesh.size * MIN_BLOCK)) * MIN_BLOCK  # for the same bits as on one device
 
     def rows(place):
         start, stop, _ = place[0].indices(share * mesh.size)
@@ -115,8 +115,8 @@ def _match(queries, passages, size, *, mesh, k, similarity):
 
     def local(queries, passages, size):
         first = jax.lax.axis_index(axes) * len(passages)
-        rows = jnp.stack([first, first, size]).astype(jnp.int32)[None]
-        best = best_matches(queries, [passages], rows=rows, k=k, similarity=similarity)
+        bounds = [(first, first, size)]
+        best = best_matches(queries, [passages], bounds=bounds, k=k, similarity=similarity)
         scores, rows = (jax.lax.all_gather(part, axes, axis=1, tiled=True) for part in best)
         scores, order = jax.lax.top_k(scores, k)
         return scores, jnp.take_along_axis(rows, order, 1)
