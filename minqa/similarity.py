@@ -79,7 +79,7 @@ def match(
     """The k passages most similar to each query, by exact comparison of all pairs.
 
     Memory grows with queries × k, not × passages. On CPU a similarity has the same bits wherever its passage
-    lies in arrays of NumPy's, in one or in several.
+    lies in NumPy arrays, one or several.
 
     Args:
         queries: float32 [query, dim], or [dim] for one query.
@@ -117,14 +117,14 @@ def match(
 
 
 def _match_parts(queries, parts, **how):
-    """Part after part. As every length is compiled, NumPy's are cut at a multiple of `MIN_BLOCK` rows."""
+    """Part after part. As every length is compiled, NumPy arrays are cut at multiples of `MIN_BLOCK` rows."""
     shape, end = (len(queries), how["k"]), 0
     best = np.full(shape, -np.inf, np.float32), np.zeros(shape, np.int32)
     for number, part in enumerate(parts):
         first, end = end, end + len(part)
         pieces, bounds = [part], [(first, first, end)]
         if isinstance(part, np.ndarray) and (rest := len(part) % MIN_BLOCK):
-            # with rows before them that do not count again or, in a short part, zeros after them
+            # The rest, with rows before it that do not count again or, in a short part, zeros after it.
             short = MIN_BLOCK - len(part)
             last = np.pad(part, ((0, short), (0, 0))) if short > 0 else part[-MIN_BLOCK:]
             pieces = [part[:-rest], last]
@@ -160,7 +160,7 @@ def _best_of_piece(queries, passages, best, bounds, k, similarity):
         place = jnp.minimum(start, len(passages) - block)
         vectors = jax.lax.dynamic_slice_in_dim(passages, place, block).astype(jnp.float32)
         scores = similarity(queries, vectors)
-        scores = jnp.fmax(scores, jnp.finfo(scores.dtype).min)  # also of what is not a number
+        scores = jnp.fmax(scores, jnp.finfo(scores.dtype).min)  # NaN is the lowest too
         rows = first + place + jnp.arange(block, dtype=jnp.int32)
         counts = (rows >= jnp.maximum(first + start, low)) & (rows < high)
         scores, places = _top_k(jnp.where(counts[None], scores, -jnp.inf), k)

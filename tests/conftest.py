@@ -51,8 +51,8 @@ def is_known(flag: str) -> bool:
 # Thousands of small programs run once or twice each: to compile them well takes longer than to run them. What
 # is set already comes after these, and counts.
 FLAGS = {"xla_backend_optimization_level": "1", "xla_cpu_use_fusion_emitters": "false"}
-known = [f"--{name}={value}" for name, value in FLAGS.items() if is_known(name)]
-os.environ["XLA_FLAGS"] = " ".join([*known, os.environ.get("XLA_FLAGS", "")])
+known_flags = [f"--{name}={value}" for name, value in FLAGS.items() if is_known(name)]
+os.environ["XLA_FLAGS"] = " ".join([*known_flags, os.environ.get("XLA_FLAGS", "")])
 # Random models need few of the demo's leads to know what is usual.
 LEADS_THAT_USERS_READ = statistics.PASSAGES_SAMPLED
 statistics.PASSAGES_SAMPLED = 128
