@@ -66,7 +66,7 @@ def inverse_length(vectors: Vectors) -> Float[Array, " row"]:
 def _power(vectors: Vectors) -> Float[Array, " row"]:
     """The power of two that brings each vector's largest number near 1, exactly; 0 for one below 1e-30."""
     largest = jax.lax.stop_gradient(jnp.abs(vectors).max(1, initial=0))
-    return jnp.where(largest > 1e-30, jnp.ldexp(jnp.ones_like(largest), 1 - jnp.frexp(largest)[1]), 0)
+    return jnp.where(largest > 1e-30, 1 / jax.lax.reduce_precision(largest, 8, mantissa_bits=0), 0)
 
 
 Part: TypeAlias = Num[Array | np.ndarray, "_ dim"]

@@ -54,8 +54,8 @@ FLAGS = {"xla_backend_optimization_level": "1", "xla_cpu_use_fusion_emitters": "
 known_flags = [f"--{name}={value}" for name, value in FLAGS.items() if is_known(name)]
 os.environ["XLA_FLAGS"] = " ".join([*known_flags, os.environ.get("XLA_FLAGS", "")])
 # Random models need few of the demo's leads to know what is usual.
-LEADS_THAT_USERS_READ = statistics.PASSAGES_SAMPLED
-statistics.PASSAGES_SAMPLED = 128
+AS_USERS_READ = {name: getattr(statistics, name) for name in ("PASSAGES_SAMPLED", "SAMPLE_TEXTS")}
+statistics.PASSAGES_SAMPLED, statistics.SAMPLE_TEXTS = 32, 8
 hypothesis.settings.register_profile("minqa", deadline=None)  # the first call of a shape compiles
 hypothesis.settings.load_profile("minqa")
 jax.config.update("jax_num_cpu_devices", 2)
@@ -330,7 +330,8 @@ def unchecked():
 def as_many_leads_as_users_read(request, monkeypatch):
     """For a test that names the real model or the leads."""
     if {"minilm", "leads"} & {*request.fixturenames}:
-        monkeypatch.setattr(statistics, "PASSAGES_SAMPLED", LEADS_THAT_USERS_READ)
+        for name, number in AS_USERS_READ.items():
+            monkeypatch.setattr(statistics, name, number)
 
 
 @pytest.fixture

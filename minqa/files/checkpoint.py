@@ -162,7 +162,7 @@ def load_parameters(
         if name in sources:
             complaints.append(f"{source} and {sources[name]} are the same parameter")
         sources[name] = source
-    template = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
+    template = jax.eval_shape(lambda: make(rngs=_OneKey(0)))
     leaves, structure = jax.tree_util.tree_flatten_with_path(template)
     parameters = [(*_tensor(path, names), leaf.shape) for path, leaf in leaves]
     wanted = {name: layout.shape(shape) for name, layout, shape in parameters}
@@ -187,6 +187,13 @@ def load_parameters(
         arrays.append(jax.device_put(layout.read(tensor)))  # jnp.asarray would compile one program per shape
     _refuse(complaints, settings)
     return jax.tree.unflatten(structure, arrays)
+
+
+class _OneKey(nnx.Rngs):
+    """The same key for all parameters: nothing is drawn with it, and new ones take half of loading."""
+
+    def params(self):
+        return self.default.key[...]
 
 
 def dump(model: Any, names: Names | None = None) -> dict[str, np.ndarray]:

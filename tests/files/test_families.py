@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 import torch
@@ -506,9 +505,8 @@ def test_fingerprints_tell_families_apart_and_those_of_berts_are_kept(folder_of)
 
 def test_layers_of_one_family_share_a_compiled_program(folder_of):
     model = minqa.load(folder_of("distilbert with relu")).model
-    ids = np.ones((2, 11), np.int32)
-    jax.clear_caches()
-    assert compilations(lambda: model(ids, ids > 0)) < 12
+    ids = np.ones((2, 37), np.int32)  # of which no other test has a program
+    assert 0 < compilations(lambda: model(ids, ids > 0)) < 12
     assert compilations(lambda: model(ids + 1, ids > 0)) == 0
 
 
