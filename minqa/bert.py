@@ -57,6 +57,10 @@ class BertOutput(NamedTuple):
     units: dict[str, Float[Array, "_ batch token _"]] | None
 
 
+# The fast variance, E[x²] - E[x]², loses too many digits to match the original.
+LayerNorm = partial(nnx.LayerNorm, use_fast_variance=False)
+
+
 class Bert(nnx.Module):
     """The encoder of Devlin et al. 2018, without a head."""
 
@@ -114,7 +118,7 @@ class Embeddings(nnx.Module):
         types = config.type_vocab_size
         self.token_type = nnx.Embed(types, config.hidden_size, rngs=rngs) if types else None
         self.first_position = config.first_position
-        self.norm = _layer_norm(config, rngs)
+        self.norm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, rngs=rngs)
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
     def __call__(self, ids, types, positions, scale, key):
@@ -141,10 +145,10 @@ class Layer(nnx.Module):
 
     def __init__(self, config: BertConfig, *, rngs: nnx.Rngs):
         self.attention = SelfAttention(config, rngs=rngs)
-        self.attention_norm = _layer_norm(config, rngs)
+        self.attention_norm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, rngs=rngs)
         self.expand = Linear(config.hidden_size, config.intermediate_size, rngs=rngs)
         self.contract = Linear(config.intermediate_size, config.hidden_size, rngs=rngs)
-        self.output_norm = _layer_norm(config, rngs)
+        self.output_norm = LayerNorm(config.hidden_size, epsilon=config.layer_norm_eps, rngs=rngs)
         self.hidden_act = config.hidden_act
         self.dropout = nnx.Dropout(config.hidden_dropout_prob)
 
@@ -231,12 +235,6 @@ class Linear(nnx.Module):
 
     def __call__(self, x):
         return jnp.einsum("bti,oi->bto", x, self.kernel[...]) + self.bias[None, None]
-
-
-def _layer_norm(config: BertConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    # The fast variance, E[x²] - E[x]², loses too many digits to match the original.
-    dim, epsilon = config.hidden_size, config.layer_norm_eps
-    return nnx.LayerNorm(dim, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
 def _split(key: Array | None, number: int):

@@ -25,8 +25,8 @@ Similarity: TypeAlias = Callable[[Any, Any], Float[Array, "query passage"]]
 
 def cosine(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
     """Cosine of every pair of vectors up to 1e30; 0 if one is zero, or below 1e-30 in every number."""
-    query = query * _power(query)[:, None]
-    return (dot(query, passage).T * inverse_length(passage)[:, None] * inverse_length(query)[None, :]).T
+    query = query * _inverse_length(query)[:, None]
+    return (dot(query, passage).T * inverse_length(passage)[:, None]).T
 
 
 def dot(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
@@ -51,22 +51,18 @@ SIMILARITIES = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan
 
 def inverse_length(vectors: Vectors) -> Float[Array, " row"]:
     """1 / length of each vector up to 1e30; 0 for one below 1e-30 in every number."""
-
-    def any_size(vectors, _):
-        power = _power(vectors)
-        squares = jnp.square(vectors * power[:, None]).sum(1)
-        # Two wheres: without the inner one the gradient at zero is not a number.
-        return jnp.where(power > 0, power * jax.lax.rsqrt(jnp.where(power > 0, squares, 1)), 0)
-
     squares = jnp.square(vectors).sum(1)
-    moderate = ((squares > 1e-30) & (squares < 1e30)).all()  # so that no square was lost
-    return jax.lax.cond(moderate, lambda _, squares: jax.lax.rsqrt(squares), any_size, vectors, squares)
+    moderate = ((squares > 1e-30) & (squares < 1e30)).all()  # so that no square was lost: no second look
+    return jax.lax.cond(moderate, lambda: jax.lax.rsqrt(squares), lambda: _inverse_length(vectors))
 
 
-def _power(vectors: Vectors) -> Float[Array, " row"]:
-    """The power of two that brings each vector's largest number near 1, exactly; 0 for one below 1e-30."""
+def _inverse_length(vectors: Vectors) -> Float[Array, " row"]:
+    # A power of two brings each vector's largest number near 1, exactly.
     largest = jax.lax.stop_gradient(jnp.abs(vectors).max(1, initial=0))
-    return jnp.where(largest > 1e-30, 1 / jax.lax.reduce_precision(largest, 8, mantissa_bits=0), 0)
+    power = jnp.where(largest > 1e-30, 1 / jax.lax.reduce_precision(largest, 8, mantissa_bits=0), 0)
+    squares = jnp.square(vectors * power[:, None]).sum(1)
+    # Two wheres: without the inner one the gradient at zero is not a number.
+    return jnp.where(power > 0, power * jax.lax.rsqrt(jnp.where(power > 0, squares, 1)), 0)
 
 
 Part: TypeAlias = Num[Array | np.ndarray, "_ dim"]

@@ -71,12 +71,11 @@ def span_scores(
     start, end = (jnp.where(jnp.isnan(scores), -jnp.inf, scores) for scores in (start, end))
     number, length = start.shape[1], min(max_length, start.shape[1])
     # Equal counts of gaps before its first and its last token: no gap lies inside a span.
-    ends = jnp.where(mask, end, -jnp.inf)
-    ends = jnp.pad(ends, ((0, 0), (0, length - 1)), constant_values=-jnp.inf)
+    ends = jnp.pad(jnp.where(mask, end, -jnp.inf), ((0, 0), (0, length - 1)), constant_values=-jnp.inf)
     gaps = jnp.pad(jnp.cumsum(~mask, axis=1), ((0, 0), (0, length - 1)), constant_values=-1)
-    whole = [gaps[:, :number] == gaps[:, i : i + number] for i in range(length)]
-    scores = [jnp.where(inside, start + ends[:, i : i + number], -jnp.inf) for i, inside in enumerate(whole)]
-    return jnp.where(mask[:, :, None], jnp.stack(scores, axis=-1), -jnp.inf)
+    last = _last(number, length)
+    whole = mask[:, :, None] & (gaps[:, :number, None] == gaps[:, last])
+    return jnp.where(whole, start[:, :, None] + ends[:, last], -jnp.inf)
 
 
 def span_loss(
@@ -163,8 +162,12 @@ def _by_words(
 ) -> Float[Array, "token length"]:
     """The score of every span of words, by its first word and its length less one."""
     number, length = scores.shape
-    last = jnp.pad(word, (0, length - 1), mode="edge")
-    more = jnp.stack([last[i : i + number] for i in range(length)], axis=-1) - word[:, None]
+    more = jnp.pad(word, (0, length - 1), mode="edge")[_last(number, length)] - word[:, None]
     place = word[:, None], more.clip(0, length - 1)
     # Spans that leave a window are -inf, wherever they are put.
     return jnp.full_like(scores, -jnp.inf).at[place].max(scores, mode="drop")
+
+
+def _last(number: int, length: int) -> Int[np.ndarray, "token length"]:
+    """The last token of each span, by its first and its length less one."""
+    return np.arange(number)[:, None] + np.arange(length)[None]
