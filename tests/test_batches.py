@@ -95,7 +95,7 @@ def test_a_text_longer_than_a_row_has_a_wider_one(tiny):
         wide.backend.enable_truncation(64)
     rows = [*pack(tokens, True)]
     assert [[window.text for window in row] for row in rows] == [[0, 2], [1]]
-    assert [shape for _, shape in cut(Unused(True), wide, tokens, 1)] == [(1, 384), (1, 128)]
+    assert [shape for _, shape in cut(Unused(True), wide, tokens, 1)] == [(1, 384), (2, 256)]
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,14 @@ def quantize(
     Raises:
         ValueError: a number is not finite.
     """
-    vectors = jnp.asarray(vectors, jnp.float32)
-    if not isinstance(vectors, jax.core.Tracer) and not jnp.isfinite(vectors).all():
+    bits, scale = _quantize(jnp.asarray(vectors, jnp.float32))
+    if not isinstance(scale, jax.core.Tracer) and not np.isfinite(scale).all():
         raise ValueError("Vectors to be quantized hold a number that is not finite.")
+    return bits, scale
+
+
+@jax.jit
+def _quantize(vectors):
     scale = jnp.maximum(jnp.abs(vectors).max(-1, initial=0), 127 * jnp.finfo(jnp.float32).tiny) / 127
     return jnp.round(vectors / scale[:, None]).astype(jnp.int8), scale
 
