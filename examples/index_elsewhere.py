@@ -28,7 +28,7 @@ import minqa
 
 encoder = minqa.load()
 folder = Path(tempfile.mkdtemp()) / "leads"
-minqa.write_index(encoder, minqa.open_corpus(), folder, articles_per_shard=60, shards=range(3))
+minqa.write_index(encoder, minqa.open_corpus(), folder, articles_per_shard=40, shards=range(3))
 
 [question] = minqa.embed(encoder, ["Who developed the theory of relativity?"], role="query")
 index = minqa.open_index(folder, encoder)

@@ -21,7 +21,7 @@ import numpy as np
 import minqa
 
 encoder = minqa.load()
-texts = [passage.text for passage in minqa.demo_passages()[:64]]
+texts = [passage.text for passage in minqa.demo_passages()[:40]]
 units = minqa.units(encoder, "She won 3 races in 1915, aged twenty.")
 print(units.kind, "layers", units.layers, "[layer, word, unit]:", units.array.shape)
 
@@ -63,7 +63,7 @@ text = "In 1915 she won 3 races in 20 minutes, and 12 of 100 riders, born before
 print(shaded(numbers[0], text))
 
 # %% [markdown]
-# In this sentence it is on at small numbers and off at years. One sentence shows little, so here are the
+# In this sentence it is on at years and off at small numbers. One sentence shows little, so here are the
 # means of the three units over all of the texts.
 
 # %%
@@ -77,8 +77,9 @@ for unit in numbers:
         print(f"unit {unit.layer}.{unit.number}  {active[chosen].mean():+.2f} at {chosen.sum()} {kind}")
 
 # %% [markdown]
-# Small numbers do activate the first unit most, but over many texts it is not silent at years, only weaker.
-# The second one hardly distinguishes the two. The feature was ours; what a unit encodes need not be the same.
+# Years activate the first unit, small numbers the second, and the third hardly distinguishes the two. The
+# feature was ours; what a unit encodes need not be the same. And the first, the best of all in the texts that
+# were searched, is the worst of the three in those that were held out.
 #
 # ## The falling cell
 # Is there a unit that counts the words of a sentence?

@@ -34,7 +34,7 @@ def test_eight_devices_answer_as_one():
         line, square = jax.make_mesh((8,), ("passage",)), jax.make_mesh((2, 4), ("a", "b"))
         rng = np.random.default_rng(0)
         # Numbers that do not divide evenly, and more asked for than there are, or than a device has.
-        cases = [(1, 10, False), (8, 1, True), (8, 10, False), (1003, 10, False), (1003, 5000, True)]
+        cases = [(1, 10, False), (8, 1, True), (8, 10, False), (1003, 5000, True)]
         cases += [(33000, 10, True), (33000, 5000, False), (41001, 10, False)]
         for number, k, in_8_bits in cases:
             dim = 384 if number > 40000 else 96
