@@ -97,5 +97,5 @@ print("by one vector:", ", ".join(passages[row].title for row in candidates[:3])
 print("by heat map:  ", ", ".join(passages[row].title for row in reordered[:3]))
 
 # %% [markdown]
-# Cleopatra is not among these passages. Both ways put Ancient Egypt first, and neither says that the answer is
-# missing.
+# Cleopatra is not among these passages. Both ways put Ancient Egypt first, and neither says that the answer
+# is missing.

@@ -48,9 +48,10 @@ def is_known(flag: str) -> bool:
     return False
 
 
-# Thousands of small programs run once or twice each: to compile them well takes longer than to run them. What
-# is set already comes after these, and counts.
+# Thousands of small programs run once or twice each: to compile them well, or in parts side by side, takes
+# longer than to run them. What is set already comes after these, and counts.
 FLAGS = {"xla_backend_optimization_level": "1", "xla_cpu_use_fusion_emitters": "false"}
+FLAGS |= {"xla_cpu_parallel_codegen_split_count": "1"}
 known_flags = [f"--{name}={value}" for name, value in FLAGS.items() if is_known(name)]
 os.environ["XLA_FLAGS"] = " ".join([*known_flags, os.environ.get("XLA_FLAGS", "")])
 # Random models need few of the demo's leads to know what is usual.
