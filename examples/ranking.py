@@ -87,7 +87,7 @@ print(f"among the candidates at all: {present}")
 # %% [markdown]
 # ## Where it does not help
 # The heat map only reorders what the pooled vectors have found: a passage that is not among the candidates
-# stays lost. And every word is matched on its own, so a strong match can outweigh the rest.
+# stays lost.
 
 # %%
 [query] = minqa.embed(encoder, ["Which queen ruled Egypt last?"], role="query")

@@ -78,8 +78,8 @@ for unit in numbers:
 
 # %% [markdown]
 # Years activate the first unit, small numbers the second, and the third hardly distinguishes the two. The
-# feature was ours; what a unit encodes need not be the same. And the first, the best of all in the texts that
-# were searched, is the worst of the three in those that were held out.
+# feature was ours; what a unit encodes need not be the same. The first unit correlates best in the texts that
+# were searched, and worst of the three in those held out.
 #
 # ## The falling cell
 # Is there a unit that counts the words of a sentence?

@@ -93,12 +93,12 @@ def cut(
     """Rows of windows in batches, and the shape [row, token] of each: one of few, as each is compiled."""
     several, budget = packs(model), by_device(**getattr(model, "BATCH_TOKENS", BATCH_TOKENS))
     rows, start = [*pack(tokens, several)], 0
-    alone = len(rows) == 1
-    least, step = ROW_TOKENS if several and not alone else 0, MIN_ROW_TOKENS if several else 16
+    alone, step = len(rows) == 1, MIN_ROW_TOKENS if several else 16
+    narrowest = ROW_TOKENS if several and not alone else 0  # so that the last row needs no shape of its own
     lengths = (sum(window.length for window in row) for row in reversed(rows))
     longest = [*accumulate(lengths, max)][::-1]  # of each row and those after it
     while (left := len(rows) - start) > 0:
-        width = max(least, padded_length(longest[start], steps=4, least=step))
+        width = max(narrowest, padded_length(longest[start], steps=4, least=step))
         width = width if several else min(width, tokenizer.max_tokens)
         # A device's rows: a power of two, as each number is one more shape to compile, and two at least.
         share = min(max(1, budget // width), padded_length(-(-left // devices), steps=1, least=2))

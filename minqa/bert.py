@@ -197,8 +197,8 @@ class SelfAttention(nnx.Module):
             keys = None if key is None else jax.random.split(key, self.num_heads)
             # On CPU, 12 heads of 384 × 384 scores at once took three times as long as in turn.
             at_once = max(1, by_device(cpu=2**18, accelerator=2**30) // (b * t * t))
-            some = partial(jax.lax.map, attend, batch_size=at_once)  # takes longer to compile
-            context, maps = (some if at_once < self.num_heads else jax.vmap(attend))((*heads, keys))
+            in_turn = partial(jax.lax.map, attend, batch_size=at_once)  # takes longer to compile
+            context, maps = (in_turn if at_once < self.num_heads else jax.vmap(attend))((*heads, keys))
             return jnp.moveaxis(context, 0, 2), maps  # (b, q, h, dim / h)
 
         def by_cudnn(q, k, v):

@@ -137,7 +137,8 @@ def rank(
 ) -> Float[np.ndarray, " passage"]:
     """The score of each passage, as its heat map has it; see `heat_map`."""
     block = max(1, WORDS_AT_ONCE // max([1, *(len(passage.rows) for passage in passages)]))
-    padded = [*passages, *passages[-1:] * (-len(passages) % 4)]  # to few numbers, as each is compiled
+    padded = [*passages]
+    padded += padded[-1:] * (-len(padded) % min(block, 4))  # each number of passages is one more program
     blocks = [padded[start : start + block] for start in range(0, len(padded), block)]
     added = [_contributions(query, block, similarity, window, neighbours) for block in blocks]
     scores = np.concatenate([np.zeros(0, np.float32), *(np.asarray(block).sum(1) for block in added)])

@@ -25,7 +25,7 @@ Similarity: TypeAlias = Callable[[Any, Any], Float[Array, "query passage"]]
 
 def cosine(query: Vectors, passage: Vectors) -> Float[Array, "query passage"]:
     """Cosine of every pair of vectors up to 1e30; 0 if one is zero, or below 1e-30 in every number."""
-    query = query * _inverse_length(query)[:, None]
+    query = query * _inverse_length_of_any(query)[:, None]  # few, so that the fast way gains nothing
     return (dot(query, passage).T * inverse_length(passage)[:, None]).T
 
 
@@ -52,11 +52,11 @@ SIMILARITIES = {"cosine": cosine, "dot": dot, "euclidean": euclidean, "manhattan
 def inverse_length(vectors: Vectors) -> Float[Array, " row"]:
     """1 / length of each vector up to 1e30; 0 for one below 1e-30 in every number."""
     squares = jnp.square(vectors).sum(1)
-    moderate = ((squares > 1e-30) & (squares < 1e30)).all()  # so that no square was lost: no second look
-    return jax.lax.cond(moderate, lambda: jax.lax.rsqrt(squares), lambda: _inverse_length(vectors))
+    moderate = ((squares > 1e-30) & (squares < 1e30)).all()  # no square was lost: one look is enough
+    return jax.lax.cond(moderate, lambda: jax.lax.rsqrt(squares), lambda: _inverse_length_of_any(vectors))
 
 
-def _inverse_length(vectors: Vectors) -> Float[Array, " row"]:
+def _inverse_length_of_any(vectors: Vectors) -> Float[Array, " row"]:
     # A power of two brings each vector's largest number near 1, exactly.
     largest = jax.lax.stop_gradient(jnp.abs(vectors).max(1, initial=0))
     power = jnp.where(largest > 1e-30, 1 / jax.lax.reduce_precision(largest, 8, mantissa_bits=0), 0)

@@ -328,9 +328,9 @@ def unchecked():
 
 
 @pytest.fixture(autouse=True)
-def without_checks(request):
-    """In tests of the command line, the page and the index, which call what the others check."""
-    if request.path.parent.name in ("app", "corpus"):
+def unchecked_app(request):
+    """Leaves the checks out in tests of the command line and the page, which call what the others check."""
+    if request.path.parent.name == "app":
         request.getfixturevalue("unchecked")
 
 

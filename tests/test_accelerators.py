@@ -129,7 +129,7 @@ def test_fused_attention_is_the_same_and_nothing_leaks(small_bert, monkeypatch):
     monkeypatch.setattr(jax.nn, "dot_product_attention", in_xla)
     monkeypatch.setattr(jax.lax, "platform_dependent", choose)
     for layer in model.layers:
-        layer.fused = True  # so that it is compiled again
+        layer.another = True  # nothing reads it: another static attribute lets the layer be compiled again
     np.testing.assert_allclose(hidden(ids), expected, atol=0.04)
     assert {*calls} == {"cudnn"}
     result = hidden(poisoned)

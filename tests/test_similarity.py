@@ -242,9 +242,10 @@ def test_short_vectors_are_compared_as_the_float32_that_they_stand_for(short):
     )
 
 
-def test_quantize_refuses_what_is_not_finite():
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_quantize_refuses_what_is_not_finite(number):
     with pytest.raises(ValueError, match="not finite"):
-        quantize(np.array([[1, np.nan], [0, 1]], np.float32))
+        quantize(np.array([[1, number], [0, 1]], np.float32))
 
 
 def test_quantize_fills_8_bits_and_keeps_zero():

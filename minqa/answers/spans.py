@@ -73,7 +73,7 @@ def span_scores(
     # Equal counts of gaps before its first and its last token: no gap lies inside a span.
     ends = jnp.pad(jnp.where(mask, end, -jnp.inf), ((0, 0), (0, length - 1)), constant_values=-jnp.inf)
     gaps = jnp.pad(jnp.cumsum(~mask, axis=1), ((0, 0), (0, length - 1)), constant_values=-1)
-    last = _last(number, length)
+    last = _last_tokens(number, length)
     whole = mask[:, :, None] & (gaps[:, :number, None] == gaps[:, last])
     return jnp.where(whole, start[:, :, None] + ends[:, last], -jnp.inf)
 
@@ -162,12 +162,12 @@ def _by_words(
 ) -> Float[Array, "token length"]:
     """The score of every span of words, by its first word and its length less one."""
     number, length = scores.shape
-    more = jnp.pad(word, (0, length - 1), mode="edge")[_last(number, length)] - word[:, None]
+    more = jnp.pad(word, (0, length - 1), mode="edge")[_last_tokens(number, length)] - word[:, None]
     place = word[:, None], more.clip(0, length - 1)
     # Spans that leave a window are -inf, wherever they are put.
     return jnp.full_like(scores, -jnp.inf).at[place].max(scores, mode="drop")
 
 
-def _last(number: int, length: int) -> Int[np.ndarray, "token length"]:
+def _last_tokens(number: int, length: int) -> Int[np.ndarray, "token length"]:
     """The last token of each span, by its first and its length less one."""
     return np.arange(number)[:, None] + np.arange(length)[None]

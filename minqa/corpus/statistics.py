@@ -25,7 +25,7 @@ from minqa.tokens import Tokens
 
 # The first passages of a corpus stand for all of it, but for the frequencies of words.
 PASSAGES_SAMPLED = 1024
-# Raised whenever `calibrate` gives other numbers, so that kept ones are made again.
+# Raised whenever `calibrate` gives noticeably other numbers, so that kept ones are made again.
 CALIBRATION = 1
 _ARRAYS = ("mean", "deviation", "baseline", "identical")
 # The beginnings of so many passages, spread over the corpus, are read for all but the frequencies of words:
@@ -106,7 +106,7 @@ def _mean_score(
             masks.append(np.concatenate([known[other] for other in others]))
     if not queries:
         return 0.0
-    length = padded_length(JOINED_TEXTS * max(len(text.words) for text in vectors), steps=1)  # one program
+    length = padded_length(JOINED_TEXTS * max(len(text.words) for text in vectors), steps=1)  # one for all
     arrays = [pad_all(arrays, length) for arrays in (joined, masks)]
     return float(_scores(np.stack(queries), np.stack(weights), *arrays, similarity=similarity).mean())
 

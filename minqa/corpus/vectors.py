@@ -54,8 +54,8 @@ def quantize(
     Raises:
         ValueError: a number is not finite.
     """
-    bits, scale = _quantize(jnp.asarray(vectors, jnp.float32))
-    if not isinstance(scale, jax.core.Tracer) and not np.isfinite(scale).all():
+    bits, scale, finite = _quantize(jnp.asarray(vectors, jnp.float32))
+    if not isinstance(finite, jax.core.Tracer) and not finite:
         raise ValueError("Vectors to be quantized hold a number that is not finite.")
     return bits, scale
 
@@ -63,7 +63,7 @@ def quantize(
 @jax.jit
 def _quantize(vectors):
     scale = jnp.maximum(jnp.abs(vectors).max(-1, initial=0), 127 * jnp.finfo(jnp.float32).tiny) / 127
-    return jnp.round(vectors / scale[:, None]).astype(jnp.int8), scale
+    return jnp.round(vectors / scale[:, None]).astype(jnp.int8), scale, jnp.isfinite(scale).all()
 
 
 @dataclass(frozen=True)

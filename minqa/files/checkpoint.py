@@ -190,7 +190,7 @@ def load_parameters(
 
 
 class _OneKey(nnx.Rngs):
-    """The same key for all parameters: nothing is drawn with it, and new ones take half of loading."""
+    """One key for all parameters: nothing is drawn with it, and to trace new ones took half of loading."""
 
     def params(self):
         return self.default.key[...]
