@@ -106,7 +106,8 @@ def _mean_score(
             masks.append(np.concatenate([known[other] for other in others]))
     if not queries:
         return 0.0
-    length = padded_length(JOINED_TEXTS * max(len(text.words) for text in vectors), steps=1)  # one for all
+    # Long enough for either kind of passages, so that they share a program.
+    length = padded_length(JOINED_TEXTS * max(len(text.words) for text in vectors), steps=1)
     arrays = [pad_all(arrays, length) for arrays in (joined, masks)]
     return float(_scores(np.stack(queries), np.stack(weights), *arrays, similarity=similarity).mean())
 
